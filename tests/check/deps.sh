@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Installs what is missing and nothing else: deps.sh build|test [BUILD_FOLDER]
+#
+# Debian 12 and Ubuntu 24.04. Silent and quick where all is there, so that every make target may call it.
+# A tool that is on PATH already is used whatever brought it (go, rustc, docker, chromium); only libraries
+# are asked for by package.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+mode=${1:-build}
+build=${2:-${B:-build}}
+case $mode in
+build | test) ;;
+*)
+	echo "usage: tests/check/deps.sh build|test [BUILD_FOLDER]" >&2
+	exit 2
+	;;
+esac
+
+# A command, the package that brings it.
+build_commands="clang:clang llvm-strip:llvm gcc:gcc make:make pkg-config:pkg-config protoc-c:protobuf-c-compiler ar:binutils"
+build_packages="libc6-dev libbpf-dev libelf-dev libdw-dev libcurl4-openssl-dev libyaml-dev libsqlite3-dev
+	libprotobuf-c-dev libsystemd-dev libseccomp-dev libcap-dev libiberty-dev libzstd-dev zlib1g-dev
+	liblzma-dev libjson-c-dev"
+test_commands="clang-format:clang-format shellcheck:shellcheck g++:g++ jq:jq strace:strace curl:curl
+	git:git sqlite3:sqlite3 go:golang-go rustc:rustc dockerd:docker.io docker:docker.io"
+test_packages="libcmocka-dev python3-venv procps"
+
+missing=""
+add() {
+	case " $missing " in
+	*" $1 "*) ;;
+	*) missing="$missing $1" ;;
+	esac
+}
+
+available() { # PACKAGE: apt knows it and could install it
+	[ -n "$(apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: *\([^(].*\)/\1/p')" ]
+}
+
+want_commands() {
+	local pair
+	for pair in "$@"; do
+		PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || add "${pair#*:}"
+	done
+}
+
+want_packages() {
+	local have p
+	have=" $(dpkg-query -W -f '${Package}:${db:Status-Status} ' "$@" 2>/dev/null || true)"
+	for p in "$@"; do
+		case $have in
+		*" $p:installed "*) ;;
+		*) add "$p" ;;
+		esac
+	done
+}
+
+# Ubuntu's /usr/sbin/bpftool is a script that looks for the running kernel's own tools and may find none;
+# the real one lies under /usr/lib/linux-tools* then, where the Makefile looks too.
+bpftool_works() {
+	local t
+	for t in "$(PATH="$PATH:/usr/sbin" command -v bpftool || true)" /usr/lib/linux-tools*/bpftool \
+		/usr/lib/linux-tools/*/bpftool; do
+		[ -n "$t" ] && [ -x "$t" ] && "$t" version >/dev/null 2>&1 && return 0
+	done
+	return 1
+}
+
+chromium_works() {
+	command -v chromium >/dev/null 2>&1 && command -v chromedriver >/dev/null 2>&1
+}
+
+apt_updated=
+apt_update() {
+	[ -n "$apt_updated" ] && return 0
+	apt_updated=1
+	apt-get -qq update >&2
+}
+
+need_apt() {
+	if ! command -v apt-get >/dev/null 2>&1; then
+		echo "deps: this machine has no apt; install by hand what the list names:$missing" >&2
+		exit 1
+	fi
+	if [ "$(id -u)" != 0 ]; then
+		echo "deps: these packages are missing:$missing" >&2
+		echo "deps: installing them needs root: put sudo before the command" >&2
+		exit 1
+	fi
+}
+
+install_missing() {
+	[ -n "$missing" ] || return 0
+	need_apt
+	echo "deps: installing:$missing"
+	apt_update
+	# shellcheck disable=SC2086 # a list of words on purpose
+	if ! DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 \
+		install $missing >"$log" 2>&1; then
+		tail -n 40 "$log" >&2
+		echo "deps: apt-get could not install:$missing" >&2
+		exit 1
+	fi
+	missing=""
+}
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# shellcheck disable=SC2086 # lists of words on purpose
+want_commands $build_commands
+# shellcheck disable=SC2086
+want_packages $build_packages
+if [ "$mode" = test ]; then
+	# shellcheck disable=SC2086
+	want_commands $test_commands
+	# shellcheck disable=SC2086
+	want_packages $test_packages
+fi
+if ! bpftool_works; then
+	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+		apt_update
+		if available bpftool; then
+			add bpftool
+		else
+			add linux-tools-common
+			add linux-tools-generic
+		fi
+	else
+		add bpftool
+	fi
+fi
+install_missing
+if ! bpftool_works; then
+	echo "deps: no bpftool that works was found; on Ubuntu install linux-tools-generic" >&2
+	exit 1
+fi
+[ "$mode" = test ] || exit 0
+
+# The browser is for one test. Where the distribution has no package of it (Ubuntu has a snap), that test
+# says that it cannot run.
+if ! chromium_works && [ "$(id -u)" = 0 ]; then
+	apt_update
+	if available chromium && available chromium-driver; then
+		add chromium
+		add chromium-driver
+		install_missing
+	fi
+fi
+
+# Python packages in an environment of their own; the stamp is the list they came from.
+venv=$build/venv
+if ! cmp -s tests/check/requirements.txt "$venv/installed.txt"; then
+	echo "deps: installing the tests' Python packages into $venv"
+	python=/usr/bin/python3
+	[ -x $python ] || python=python3
+	rm -rf "$venv"
+	mkdir -p "$build"
+	if ! { $python -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check \
+		-r tests/check/requirements.txt; } >"$log" 2>&1; then
+		tail -n 40 "$log" >&2
+		echo "deps: the Python packages of tests/check/requirements.txt could not be installed" >&2
+		exit 1
+	fi
+	cp tests/check/requirements.txt "$venv/installed.txt"
+fi
