@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Child roles of the one binary: how they start, what they may do, how they end. A child is
+ * /proc/self/exe again with `--role NAME`, a SOCK_SEQPACKET socket at SANDBOX_FD, an empty environment
+ * (but for the sanitizers' variables), no other descriptor. It enters its sandbox itself, first thing. */
+
+#include <sys/resource.h>
+#include <systemd/sd-event.h>
+#include "agentd/base/err.h"
+
+#define SANDBOX_FD 3
+
+struct sandbox_child {
+	pid_t pid;	/* -1 none */
+	int pidfd;	/* readable when it has ended */
+	int sock;	/* our end, non-blocking */
+};
+#define SANDBOX_CHILD_NONE ((struct sandbox_child){.pid = -1, .pidfd = -1, .sock = -1})
+
+/* The path that is executed; /proc/self/exe by default. Tests set their own program. */
+void sandbox_set_program(const char *path);
+
+/* Starts a role. extra: NULL-terminated arguments after --role NAME, or NULL. */
+int sandbox_spawn(struct sandbox_child *ret, const char *role, const char *const *extra, struct err_text *err);
+/* SIGKILL, reaps, closes; *c becomes SANDBOX_CHILD_NONE. Safe on an empty one. */
+void sandbox_kill(struct sandbox_child *c);
+/* Reaps an ended child (pidfd readable): 0 and its wait status, -EAGAIN if it still runs. Leaves sock open. */
+int sandbox_reap(struct sandbox_child *c, int *status);
+/* "exited with 1", "killed by SIGSYS (a system call outside its list)". */
+void sandbox_describe_status(int status, char *out, size_t size);
+
+/* What a role keeps. Everything else is gone after sandbox_enter(). */
+struct sandbox_policy {
+	const char *name;
+	const int *syscalls;	/* allowed; -1 ends the list; NULL: no filter. Others kill the process,
+				   but for those in `refused`, which answer EACCES. */
+	const int *refused;	/* -1 ends; may be NULL */
+	bool exec_mappings;	/* false: mmap/mprotect with PROT_EXEC are not allowed */
+	bool keep_caps;		/* keep agentd's capabilities (the /proc reader) */
+	bool deny_paths;	/* Landlock: no path may be opened (where the kernel has it) */
+	bool deny_network;	/* no socket(2) beyond what it was handed (by the filter or a net namespace) */
+	uid_t uid;		/* (uid_t)-1: leave */
+	gid_t gid;
+	rlim_t nofile, nproc, fsize, data, as, cpu_s;	/* RLIM_INFINITY: leave */
+};
+
+/* Sets no_new_privs, dumpable 0, limits, groups, uid, capabilities, Landlock, the filter; in that order.
+ * Non-zero means: do not go on. As a user who is not root, what cannot be dropped is not there to drop. */
+int sandbox_enter(const struct sandbox_policy *policy, struct err_text *err);
+
+/* Called atop main() of every role: closes all descriptors from `from` on. */
+void sandbox_close_from(int from);
