@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The one build file. Everything made goes under $(B); nothing is written beside the sources.
+# A room (HOUSE: agentd/x, sources, destinations) becomes one archive, so that a unit test links
+# the rooms it may see and no more.
+
+B       ?= build
+CC      ?= gcc
+CLANG   ?= clang
+BPFTOOL ?= $(firstword $(shell command -v bpftool 2>/dev/null) $(wildcard /usr/sbin/bpftool) \
+             $(lastword $(sort $(wildcard /usr/lib/linux-tools*/bpftool /usr/lib/linux-tools/*/bpftool))) bpftool)
+PREFIX  ?= /usr/local
+DESTDIR ?=
+VERSION := $(shell cat VERSION)
+ARCH    := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
+
+WARN    := -Wall -Wextra -Wno-unused-parameter -Wstrict-prototypes -Wmissing-prototypes -Wvla
+ifdef CI
+WARN    += -Werror
+endif
+OPT     ?= -O2
+CFLAGS  += -std=gnu17 $(OPT) -g -fno-omit-frame-pointer -fstack-protector-strong $(WARN)
+CPPFLAGS += -D_GNU_SOURCE -I. -I$(B)/gen -DODI_VERSION='"$(VERSION)"'
+ifdef SAN
+CFLAGS  += -fsanitize=address,undefined -fno-sanitize-recover=undefined
+LDFLAGS += -fsanitize=address,undefined
+else
+CPPFLAGS += -D_FORTIFY_SOURCE=2
+LDFLAGS += -Wl,-z,relro,-z,now
+endif
+LDFLAGS += -Wl,--as-needed
+
+# ---- rooms -------------------------------------------------------------------------------------
+AGENT_ROOMS := base wire elf api control config store sampler container process unwind symbol profile
+TOP_ROOMS   := sources destinations odictl
+ROOMS_ALL   := $(AGENT_ROOMS) $(TOP_ROOMS)
+room_dir     = $(if $(filter $(1),$(TOP_ROOMS)),$(1),agentd/$(1))
+
+PROTOS   := $(wildcard agentd/wire/*.proto)
+PB_C     := $(PROTOS:%.proto=$(B)/gen/%.pb-c.c)
+PB_H     := $(PB_C:.c=.h)
+BPF_SRC  := $(wildcard bpf/*.bpf.c)
+SKELS    := $(BPF_SRC:bpf/%.bpf.c=$(B)/gen/bpf/%.skel.h)
+EMBEDS   := $(patsubst %,$(B)/gen/%.embed.h,$(wildcard destinations/catalogue/*.yaml) \
+              $(wildcard odictl/assets/*)) $(B)/gen/destinations/catalogue.inc
+
+src_of    = $(wildcard $(call room_dir,$(1))/*.c)
+obj_of    = $(patsubst %.c,$(B)/obj/%.o,$(call src_of,$(1))) \
+            $(if $(filter wire,$(1)),$(PB_C:$(B)/gen/%.c=$(B)/obj/gen/%.o))
+
+# What each room's unit tests link (its own archive and those of the rooms it may include).
+deps_base := base
+deps_wire := wire base
+deps_elf  := elf base
+deps_api  := api wire base
+deps_store := store base
+deps_config := config sources destinations process container profile wire store base
+deps_control := control api config sources destinations process container profile store wire base
+deps_sampler := sampler base
+deps_container := container base
+deps_process := process container base
+deps_unwind := unwind elf base
+deps_symbol := symbol unwind elf base
+deps_profile := profile wire base
+deps_sources := sources process container base
+deps_destinations := destinations profile config sources process container store wire base
+deps_odictl := odictl api wire base
+
+libs_base := -lsystemd -lseccomp -lcap -lz -lzstd
+libs_wire := -lprotobuf-c
+libs_elf := -lelf -ldw -lzstd -llzma
+libs_store := -lsqlite3
+libs_config := -lyaml
+libs_sampler := -lbpf -lelf
+libs_container := -ljson-c
+libs_symbol := -liberty
+libs_destinations := -lcurl -lyaml
+libs_odictl := -ljson-c
+LIBS_AGENTD := -lbpf -ldw -lelf -lcurl -lyaml -lsqlite3 -lprotobuf-c -lsystemd -lseccomp -lcap \
+               -ljson-c -liberty -lzstd -llzma -lz
+LIBS_ODICTL := -lprotobuf-c -ljson-c -lsystemd -lseccomp -lcap -lzstd -lz
+
+AGENTD_ROOMS := $(filter-out odictl,$(ROOMS_ALL))
+lib       = $(B)/lib/$(1).a
+libs_in   = $(foreach r,$(1),$(call lib,$(r)))
+
+.PHONY: all
+all: $(B)/bin/agentd $(B)/bin/odictl $(B)/compile_commands.json
+
+$(B)/bin/agentd: $(B)/obj/agentd/main.o $(B)/obj/agentd/daemon.o $(patsubst %.c,$(B)/obj/%.o,$(wildcard agentd/daemon_*.c)) $(call libs_in,$(AGENTD_ROOMS))
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS_AGENTD)
+
+$(B)/bin/odictl: $(call libs_in,odictl api wire base)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--whole-archive $(call lib,odictl) -Wl,--no-whole-archive \
+	  -Wl,--start-group $(filter-out $(call lib,odictl),$(filter %.a,$^)) -Wl,--end-group $(LIBS_ODICTL)
+
+define room_rules
+$(call lib,$(1)): $(call obj_of,$(1))
+	@mkdir -p $$(@D); rm -f $$@
+	ar rcs $$@ $$^
+.PHONY: room-$(1)
+room-$(1): $(call lib,$(1))
+endef
+$(foreach r,$(ROOMS_ALL),$(eval $(call room_rules,$(r))))
+
+# ---- objects -----------------------------------------------------------------------------------
+$(B)/obj/gen/%.o: $(B)/gen/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(filter-out -Wmissing-prototypes -Wextra,$(CFLAGS)) -c -o $@ $<
+
+$(B)/obj/%.o: %.c | $(PB_H) $(SKELS) $(EMBEDS)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h &: %.proto
+	@mkdir -p $(@D) $(B)/gen
+	protoc-c --c_out=$(B)/gen $<
+
+# ---- BPF ---------------------------------------------------------------------------------------
+$(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
+	@mkdir -p $(@D)
+	$(CLANG) -target bpf -mcpu=v2 -D__TARGET_ARCH_$(ARCH) -O2 -g -Wall -Werror -Wno-unused-function \
+	  -I. -I/usr/include/$(shell uname -m)-linux-gnu -c -o $@ $<
+	llvm-strip -g $@ 2>/dev/null || true
+
+$(B)/gen/bpf/%.skel.h: $(B)/bpf/%.bpf.o
+	@mkdir -p $(@D)
+	$(BPFTOOL) gen skeleton $< name $(subst -,_,$*)_bpf > $@.tmp && mv $@.tmp $@
+
+# ---- files built into the binaries ---------------------------------------------------------------
+# `#include "odictl/assets/x.html.embed.h"` defines `static const char embed_x_html[]` (NUL at the end).
+$(B)/gen/%.embed.h: %
+	@mkdir -p $(@D)
+	@{ printf 'static const char embed_%s[] = {' "$$(basename $* | tr -c 'A-Za-z0-9\n' '_')"; \
+	   od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g'; echo '0};'; } > $@
+
+# The catalogue as X(name, text) rows: the name is the file's, without .yaml.
+$(B)/gen/destinations/catalogue.inc: $(wildcard destinations/catalogue/*.yaml)
+	@mkdir -p $(@D)
+	@{ for f in $^; do n=$$(basename $$f .yaml); printf '#include "%s.embed.h"\n' "$$f"; done; \
+	   echo '#define CATALOGUE_BUILT_IN(X) \'; \
+	   for f in $^; do n=$$(basename $$f .yaml); \
+	     printf 'X("%s", embed_%s_yaml) \\\n' "$$n" "$$(echo $$n | tr -c 'A-Za-z0-9\n' '_')"; done; echo; } > $@
+
+# ---- unit tests ----------------------------------------------------------------------------------
+ROOMS ?= $(ROOMS_ALL)
+UNIT_SRC := $(foreach r,$(ROOMS),$(wildcard tests/unit/$(r)/*_test.c))
+UNIT_BIN := $(UNIT_SRC:%.c=$(B)/%)
+
+define unit_rules
+$(B)/tests/unit/$(1)/%_test: $(B)/obj/tests/unit/$(1)/%_test.o $(call libs_in,$(deps_$(1)))
+	@mkdir -p $$(@D)
+	$$(CC) $$(CFLAGS) $$(LDFLAGS) -o $$@ $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group \
+	  -lcmocka $(foreach r,$(deps_$(1)),$(libs_$(r)))
+endef
+$(foreach r,$(ROOMS_ALL),$(eval $(call unit_rules,$(r))))
+.PRECIOUS: $(B)/obj/%.o $(B)/gen/%.skel.h $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h $(B)/bpf/%.bpf.o
+
+.PHONY: unit
+unit: $(UNIT_BIN)
+	@status=0; for t in $(UNIT_BIN); do echo "== $$t"; $$t || status=1; done; exit $$status
+
+# ---- everything else -------------------------------------------------------------------------------
+$(B)/compile_commands.json: Makefile
+	@mkdir -p $(@D)
+	@{ echo '['; sep=; for f in $(wildcard agentd/*.c agentd/*/*.c sources/*.c destinations/*.c odictl/*.c); do \
+	  printf '%s{"directory":"%s","file":"%s","command":"cc -std=gnu17 -D_GNU_SOURCE -I. -I%s/gen -DODI_VERSION=\\"0\\" -c %s"}' \
+	    "$$sep" "$(CURDIR)" "$$f" "$(B)" "$$f"; sep=','; done; echo ']'; } > $@
+
+.PHONY: install
+install: all
+	install -D -m 0755 $(B)/bin/agentd $(DESTDIR)$(PREFIX)/lib/odi/agentd
+	install -D -m 0755 $(B)/bin/odictl $(DESTDIR)$(PREFIX)/bin/odictl
+
+.PHONY: lint format
+format:
+	clang-format -i $(shell git ls-files '*.c' '*.h')
+lint:
+	tests/check/lint.sh
+
+.PHONY: deps demo check bench
+deps:
+	tests/check/deps.sh build
+demo: 
+	tests/check/deps.sh build
+	$(MAKE) all
+	tests/demo.sh $(B)
+check:
+	tests/check/deps.sh test
+	tests/run.sh $(B)
+bench:
+	tests/check/deps.sh test
+	$(MAKE) all
+	tests/bench/run.sh $(B)
+
+.PHONY: clean
+clean:
+	rm -rf $(B)
+
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Configuration: layered documents, each value with its origin, and the one transaction by which they change.
+ *
+ * A document is a flat, sorted set of (path, value) pairs. Paths are segments joined by '/':
+ *   profiling/{enabled,rate,types,interval,kernel-frames}   local/{max-size,max-age}   host/labels/KEY
+ *   containers/docker-root
+ *   sources/NAME/{kind,match,enabled,service-name,types,per-process,per-thread,per-cpu,order}
+ *   sources/NAME/options/KEY   sources/NAME/labels/KEY
+ *   destinations/NAME/{type,enabled,order}   destinations/NAME/options/KEY[/SUBKEY for maps]
+ * A KEY in the last segment may itself hold '/' in a label (everything after labels/ is the key). `order` is set when
+ * a named object is added (unix ns; the index for files), smaller is older. config_schema() lists all with default and
+ * help. Layers, weakest first: built in < packaged < files < local < remote. A named object (source, destination)
+ * belongs wholly to the strongest layer that has it. What `files` sets no Apply may change: refused with path:line. */
+
+#include "agentd/base/buf.h"
+#include "agentd/base/err.h"
+#include "sources/source.h"
+
+enum config_layer { LAYER_BUILT_IN, LAYER_PACKAGED, LAYER_FILES, LAYER_LOCAL, LAYER_REMOTE, LAYERS };
+const char *config_layer_name(enum config_layer layer);
+int config_layer_parse(const char *name, enum config_layer *ret);
+
+/* ---- documents ---------------------------------------------------------------------------------------- */
+
+#define CONFIG_PATH_MAX	 512
+#define CONFIG_VALUE_MAX 4096
+#define CONFIG_MAX_ENTRIES 20000
+
+struct config_entry {
+	const char *path, *value;
+	uint32_t line;	/* in the file it came from; 0 none */
+};
+
+struct config_doc;
+int config_doc_new(struct config_doc **ret);
+struct config_doc *config_doc_free(struct config_doc *d);
+DEFINE_FREEP(config_doc_freep, struct config_doc *, config_doc_free)
+int config_doc_copy(const struct config_doc *d, struct config_doc **ret);
+int config_doc_set(struct config_doc *d, const char *path, const char *value, uint32_t line);
+/* Removes path and everything below it; returns how many entries went. */
+size_t config_doc_remove(struct config_doc *d, const char *path);
+const struct config_entry *config_doc_get(const struct config_doc *d, const char *path);
+bool config_doc_has(const struct config_doc *d, const char *path);	/* at or below */
+size_t config_doc_size(const struct config_doc *d);
+const struct config_entry *config_doc_at(const struct config_doc *d, size_t i);	/* sorted by path */
+/* Canonical text, a line an entry (path, '=', value; \n, \\ escaped), as the store keeps it. */
+int config_doc_encode(const struct config_doc *d, struct buf *out);
+int config_doc_decode(const char *text, size_t len, struct config_doc **ret, struct err_text *err);
+/* YAML: profiling:, local:, host: {labels:}, sources: and destinations: as lists of {name, ...} or as maps by name;
+ * Odigos' spellings serviceName, kind, config accepted. Errors say path:line:column and what was expected. */
+int config_doc_from_yaml(const char *file_name, const char *text, size_t len, struct config_doc **ret, struct err_text *err);
+
+/* ---- the effective configuration, typed ---------------------------------------------------------------- */
+
+struct config_destination {
+	char *name, *type;
+	bool enabled;
+	uint64_t order;
+	struct option_value *options;	/* as set; defaults are the catalogue's */
+	size_t n_options;
+};
+
+struct config {
+	uint64_t revision;
+	struct {
+		bool enabled;
+		unsigned rate_hz;
+		uint32_t types;		/* 1 << enum sample_type */
+		uint64_t interval_ns;	/* 1 s to 10 min */
+		bool kernel_frames;
+	} profiling;
+	struct {
+		uint64_t max_bytes, max_age_ns;
+	} local;
+	char *docker_root;
+	struct option_value *host_labels;
+	size_t n_host_labels;
+	struct source_set *sources;
+	struct config_destination *destinations;
+	size_t n_destinations;
+};
+
+struct config_value {	/* one effective value with where it comes from */
+	const char *path, *value;
+	enum config_layer layer;
+	char origin[300];	/* "default", "/etc/odi/agentd.yaml:12", "odictl (uid 0)" */
+};
+
+struct config_setting {	/* the schema of scalar settings, for validation, help and documentation */
+	const char *path;
+	struct option_desc option;	/* name: last segment */
+};
+const struct config_setting *config_schema(size_t *n);
+
+/* ---- changes ------------------------------------------------------------------------------------------- */
+
+struct config_change {
+	const char *path;
+	const char *set;	/* NULL: remove path and below */
+	bool must_not_exist, must_exist;
+};
+
+struct config_request {
+	enum config_layer layer;
+	const struct config_change *changes;
+	size_t n_changes;
+	uint64_t expected_revision;	/* 0: whatever */
+	bool dry_run;
+	uint32_t uid;
+	const char *origin;		/* "odictl", "file", "remote" */
+	const char *reason;
+};
+
+enum { CONFIG_UNCHANGED = 1 };
+
+/* Positive codes for the caller to map: 0 applied, CONFIG_UNCHANGED; errors: -EINVAL, -ENOENT (must_exist), -EEXIST,
+ * -ESTALE (revision), -EACCES (managed by a file), or what prepare() or the store returned. */
+
+struct config_hooks {
+	/* Everything that can fail: load programs, check. next is whole and valid. May be followed by abandon. */
+	int (*prepare)(void *userdata, const struct config *current, const struct config *next, struct err_text *err);
+	void (*abandon)(void *userdata);
+	/* Cannot fail. Takes effect; `next` stays valid until the following swap. */
+	void (*swap)(void *userdata, const struct config *next);
+};
+
+struct store;
+struct config_manager;
+
+/* Loads all layers from the store, reads `file` (may be NULL), builds the effective configuration. Does not call
+ * hooks: the daemon starts from config_current(). A broken file at start is an error with path:line:column. */
+int config_manager_new(struct config_manager **ret, struct store *store, const char *file,
+	const struct config_hooks *hooks, void *userdata, struct err_text *err);
+struct config_manager *config_manager_free(struct config_manager *m);
+DEFINE_FREEP(config_manager_freep, struct config_manager *, config_manager_free)
+const struct config *config_current(const struct config_manager *m);
+/* plan, prepare, commit in the store, swap: wholly or not at all. diff, if asked for, gets lines "+path = v", "-path",
+ * "~path: a -> b" (secrets masked). */
+int config_apply(struct config_manager *m, const struct config_request *request, uint64_t *revision, struct buf *diff,
+	struct err_text *err);
+/* Reads the file again; a broken one leaves everything as it is. Same return as config_apply(). */
+int config_reload_file(struct config_manager *m, uint64_t *revision, struct err_text *err);
+void config_each_value(const struct config_manager *m, const char *prefix,
+	void (*visit)(void *userdata, const struct config_value *value), void *userdata);
+/* Layer and origin of a named object, e.g. "sources/web". */
+int config_origin(const struct config_manager *m, const char *path, enum config_layer *layer, char *origin, size_t size);

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The local profiles: batches kept on this host so that `odictl top` and `flamegraph` answer without any
+ * backend. agentd writes them (append, checksummed, zstd), rolls old ones up (10 s batches for an hour, 1 min
+ * for a day, 10 min beyond, over one shared dictionary a block) and keeps them within a size and an age. What
+ * is read is read by the reader role, from descriptors. A torn tail or a damaged block costs itself, is counted
+ * and shown. Roll-ups are made by the reader role too: they decode. */
+
+#include <systemd/sd-event.h>
+#include "agentd/profile/profile.h"
+
+struct local_config {
+	uint64_t max_bytes;	/* 256 MB */
+	uint64_t max_age_ns;	/* 7 days */
+	uint64_t fine_ns, middle_ns;	/* 1 h, 1 day: how long 10 s batches and 1 min ones are kept */
+};
+
+struct local_state {
+	uint64_t bytes, blocks;
+	uint64_t from_unix_ns, to_unix_ns;	/* the span really held; 0 nothing */
+	uint64_t damaged, evicted, write_errors;
+	char last_problem[256];
+};
+
+struct local;
+
+/* dir: a folder below the state folder, made if need be. */
+int local_new(struct local **ret, sd_event *loop, const char *dir, const struct local_config *config, struct err_text *err);
+struct local *local_free(struct local *l);
+DEFINE_FREEP(local_freep, struct local *, local_free)
+void local_configure(struct local *l, const struct local_config *config);
+/* Keeps one batch (its encoded bytes). A failure (disk full) is counted, logged, and never stops profiling. */
+int local_append(struct local *l, const struct batch_header *header, const void *data, size_t len);
+void local_state(struct local *l, struct local_state *ret);
+
+/* ---- queries ----------------------------------------------------------------------------------------------- */
+
+enum query_group { QUERY_SERVICE = 1, QUERY_PROCESS, QUERY_THREAD, QUERY_MODULE, QUERY_FUNCTION };
+
+struct query {
+	uint64_t from_unix_ns, to_unix_ns;
+	char service[256];	/* "" all; exact service.name */
+	char source[80];	/* "" all; name of a source: matched on the resource attribute odi.source */
+	unsigned type;
+	uint32_t max_nodes;	/* of the call tree; 0: 50,000; smallest cut first, their time kept in the parent */
+};
+
+/* The answer: one call tree below each service, flat. Nodes come parents first; node 0 is the root.
+ * Strings are indices into strings. Values are in units of the profile type: for cpu, nanoseconds (count x period)
+ * and samples. */
+struct query_function {
+	uint32_t name, module, file;	/* strings */
+	uint8_t frame_type;		/* enum profile_frame_type */
+	bool inlined;
+};
+struct query_node {
+	uint32_t parent;
+	uint32_t function;	/* into functions; for group nodes: see service */
+	uint32_t service;	/* strings: only on the children of node 0 (one a service), else 0 */
+	uint64_t self_ns, total_ns, self_samples;
+};
+struct query_group_row {	/* by process, thread: name -> ns; where resources or samples carry them */
+	uint32_t service, process, thread;	/* strings */
+	uint64_t ns, samples;
+};
+struct query_result {
+	char **strings;
+	size_t n_strings;
+	struct query_function *functions;
+	size_t n_functions;
+	struct query_node *nodes;
+	size_t n_nodes;
+	struct query_group_row *rows;
+	size_t n_rows;
+	uint64_t from_unix_ns, to_unix_ns;	/* what was really covered */
+	uint64_t total_ns, total_samples, cut_nodes, damaged;
+	uint64_t period_ns;	/* of the newest part */
+};
+void query_result_free(struct query_result *r);
+
+/* Asks: starts a reader child over the blocks in range plus the open interval (open_data: encoded batch, may be
+ * NULL). done is called back exactly once; result NULL with err on failure or after deadline_ms. At most 4 at a
+ * time, others wait (bounded 16, then -EBUSY). Returns an id for local_cancel(). */
+int64_t local_query(struct local *l, const struct query *q, const void *open_data, size_t open_len, unsigned deadline_ms,
+	void (*done)(void *userdata, struct query_result *result, const struct err_text *err), void *userdata);
+void local_cancel(struct local *l, int64_t id);
+
+/* The role (`--role reader`). */
+int local_reader_main(void);

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The sampler: BPF objects, perf events, and the one stream of events that everything else lives on.
+ *
+ * A cpu-clock event on every online CPU runs the sampling program; a dummy software event a CPU brings
+ * MMAP2, COMM and LOST records of perf (there is no munmap record, nor any need of one). Records of the
+ * BPF ring and of all perf rings are merged by time and handed out in one order. Runs in agentd. */
+
+#include <sys/types.h>
+#include <systemd/sd-event.h>
+#include "agentd/base/err.h"
+#include "bpf/sample.h"
+
+#define SAMPLER_RATE_MIN     1
+#define SAMPLER_RATE_MAX     1000
+#define SAMPLER_RATE_DEFAULT 99
+
+enum sampler_event_kind {
+	SAMPLER_SAMPLE,	      /* .sample */
+	SAMPLER_EXEC,	      /* .process */
+	SAMPLER_FORK,	      /* .process */
+	SAMPLER_EXIT,	      /* .process */
+	SAMPLER_CGROUP,	      /* .process */
+	SAMPLER_EXEC_BEGIN,   /* .mmap.pid, .mmap.tid: perf's COMM with the exec bit: the old address space is gone;
+				 mappings that follow belong to the image whose SAMPLER_EXEC comes next */
+	SAMPLER_MMAP,	      /* .mmap: an executable range was mapped */
+	SAMPLER_LOST_EVENTS,  /* .lost: process or mapping records were lost: read mappings afresh on next use */
+};
+
+struct sampler_mmap {
+	pid_t pid, tid;
+	uint64_t start, len, pgoff; /* pgoff in bytes */
+	uint32_t major, minor;
+	uint64_t inode, generation;
+	uint32_t prot, flags;
+	const char *path; /* as the kernel names it; may be "//anon", "[vdso]", with " (deleted)"... */
+};
+
+struct sampler_event {
+	enum sampler_event_kind kind;
+	uint64_t time_ns; /* CLOCK_MONOTONIC */
+	union {
+		const struct record_sample *sample;   /* lengths were checked against the record's size */
+		const struct record_process *process;
+		struct sampler_mmap mmap;
+		uint64_t lost;
+	};
+};
+
+struct sampler_config {
+	unsigned rate_hz;	/* SAMPLER_RATE_MIN .. MAX */
+	bool kernel_frames;
+	size_t ring_bytes;	/* power of two; 0: 4 MiB */
+	uint32_t max_verdicts;	/* 0: 16,384 */
+	unsigned drain_ms;	/* longest time between two drains; 0: 250 */
+};
+
+struct sampler_ops {
+	void (*on_event)(void *userdata, const struct sampler_event *event);
+	/* After a drain handed out its last event. */
+	void (*on_drained)(void *userdata, uint64_t up_to_ns);
+};
+
+/* Samples of one type, since sampler_new(). due = taken + late. */
+struct sampler_counters {
+	uint64_t due;	/* what the events' own count says, over their period (rate changes accounted for) */
+	uint64_t taken; /* what the program saw */
+	uint64_t late;	/* due - taken: time stolen by the hypervisor, ticks shadowed by other BPF programs */
+	uint64_t idle, ignored, divided, sent, paused;
+	uint64_t lost_ring, lost_scratch, lost_events;
+	uint64_t received;    /* samples handed to on_event: sent = received + in the ring */
+	uint64_t bpf_run_ns;  /* run time of our programs, 0 unless kernel.bpf_stats_enabled */
+	uint64_t bpf_runs;
+	unsigned online_cpus, sampled_cpus; /* they differ when an event could not be opened */
+};
+
+struct sampler;
+
+/* Loads the programs and opens the events, all disabled: nothing runs before sampler_start(). Fails with
+ * a sentence and remedy: not root or which capability is missing, no BTF, perf_event_paranoid, lockdown,
+ * a kernel in the range that freezes (HOUSE.md, House style: the nofault fix). */
+int sampler_new(struct sampler **ret, sd_event *loop, const struct sampler_config *config,
+	const struct sampler_ops *ops, void *userdata, struct err_text *err);
+/* Detaches, unloads. What is still in the rings is dropped: drain first. */
+struct sampler *sampler_free(struct sampler *s);
+DEFINE_FREEP(sampler_freep, struct sampler *, sampler_free)
+
+int sampler_start(struct sampler *s, struct err_text *err);
+int sampler_set_rate(struct sampler *s, unsigned rate_hz, struct err_text *err);
+void sampler_set_kernel_frames(struct sampler *s, bool on);
+/* Stops the events (ioctl DISABLE): no sample after it returns; drain, then free. */
+void sampler_stop(struct sampler *s);
+
+/* Verdicts carry the current generation. sampler_next_generation() makes all earlier ones count as absent. */
+int sampler_set_verdict(struct sampler *s, const struct sample_image *image, uint32_t types, uint16_t divisor);
+void sampler_forget(struct sampler *s, const struct sample_image *image);
+void sampler_next_generation(struct sampler *s);
+
+/* Hands out everything up to now, in order; returns only then. Called by tests, before a swap and at a stop. */
+void sampler_drain(struct sampler *s);
+void sampler_counters(struct sampler *s, struct sampler_counters *ret);
+
+/* The kernel's verdict on features, for status --verbose: one line each, borrowed. */
+size_t sampler_features(struct sampler *s, const char **lines, size_t max);
