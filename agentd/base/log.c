@@ -122,33 +122,41 @@ static bool allowed(struct log_site *site, uint32_t *say)
 	return true;
 }
 
+/* One character of s, escaped if need be, into one (at least 5 bytes); returns how many bytes of s
+ * it was. */
+static size_t escape_one(const char *s, char *one, size_t *len)
+{
+	uint32_t c;
+	size_t n = text_utf8(s, &c);
+
+	if (n && c >= 0x20 && (c < 0x7f || c > 0x9f)) {
+		memcpy(one, s, n);
+		*len = n;
+		return n;
+	}
+	if (*s == '\n' || *s == '\t')
+		*len = (size_t)sprintf(one, "\\%c", *s == '\n' ? 'n' : 't');
+	else
+		*len = (size_t)sprintf(one, "\\x%02x", (unsigned)(unsigned char)*s);
+	return 1;
+}
+
 /* Copies what may be shown and writes the rest as escapes; what does not fit ends in "...". */
 static void escape(char *out, size_t size, const char *s)
 {
 	size_t len = 0, mark = 0;
 
 	while (*s) {
-		uint32_t c;
-		size_t n = text_utf8(s, &c), m;
 		char one[8];
+		size_t n;
 
-		if (n && c >= 0x20 && (c < 0x7f || c > 0x9f)) {
-			memcpy(one, s, n);
-			m = n;
-		} else {
-			m = (size_t)(*s == '\n'      ? snprintf(one, sizeof(one), "\\n")
-					: *s == '\t' ? snprintf(one, sizeof(one), "\\t")
-						     : snprintf(one, sizeof(one), "\\x%02x",
-							       (unsigned)(unsigned char)*s));
-			n = 1;
-		}
-		if (len + m >= size) {
+		s += escape_one(s, one, &n);
+		if (len + n >= size) {
 			memcpy(out + mark, "...", 4);
 			return;
 		}
-		memcpy(out + len, one, m);
-		len += m;
-		s += n;
+		memcpy(out + len, one, n);
+		len += n;
 		/* The last end of a character that leaves room for the dots. */
 		if (len + 4 <= size)
 			mark = len;
@@ -223,7 +231,7 @@ static void emit(const struct kept *k, const char *text)
 
 void log_write(struct log_site *site, enum log_level level, const char *format, ...)
 {
-	char raw[LINE_MAX_BYTES], text[LINE_MAX_BYTES];
+	char raw[LINE_MAX_BYTES + 8], text[LINE_MAX_BYTES];
 	size_t room = sizeof(text);
 	int saved = errno;
 	const struct kept *k;

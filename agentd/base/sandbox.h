@@ -3,7 +3,9 @@
 
 /* Child roles of the one binary: how they start, what they may do, how they end. A child is
  * /proc/self/exe again with `--role NAME`, a SOCK_SEQPACKET socket at SANDBOX_FD, an empty environment
- * (but for the sanitizers' variables), no other descriptor. It enters its sandbox itself, first thing. */
+ * (but for the sanitizers' variables and JOURNAL_STREAM), standard input from /dev/null, standard output
+ * joined to standard error, no other descriptor. It enters its sandbox itself, first thing, and dies when
+ * the thread that started it does. */
 
 #include <sys/resource.h>
 #include <systemd/sd-event.h>
@@ -23,7 +25,8 @@ void sandbox_set_program(const char *path);
 
 /* Starts a role. extra: NULL-terminated arguments after --role NAME, or NULL. */
 int sandbox_spawn(struct sandbox_child *ret, const char *role, const char *const *extra, struct err_text *err);
-/* SIGKILL, reaps, closes; *c becomes SANDBOX_CHILD_NONE. Safe on an empty one. */
+/* SIGKILL, reaps, closes; *c becomes SANDBOX_CHILD_NONE. Safe on an empty one. Waits at most 100 ms: a child
+ * that cannot die at once (it waits in the kernel) is reaped by a later sandbox_spawn() or sandbox_kill(). */
 void sandbox_kill(struct sandbox_child *c);
 /* Reaps an ended child (pidfd readable): 0 and its wait status, -EAGAIN if it still runs. Leaves sock open. */
 int sandbox_reap(struct sandbox_child *c, int *status);
@@ -33,13 +36,15 @@ void sandbox_describe_status(int status, char *out, size_t size);
 /* What a role keeps. Everything else is gone after sandbox_enter(). */
 struct sandbox_policy {
 	const char *name;
-	const int *syscalls;	/* allowed; -1 ends the list; NULL: no filter. Others kill the process,
-				   but for those in `refused`, which answer EACCES. */
+	const int *syscalls;	/* allowed (SYS_x); -1 ends the list; NULL: no list. Others kill the process,
+				   but for those in `refused`, which answer EACCES. What ending takes
+				   (exit, clock_gettime, tgkill of itself, ...) is always allowed. */
 	const int *refused;	/* -1 ends; may be NULL */
-	bool exec_mappings;	/* false: mmap/mprotect with PROT_EXEC are not allowed */
+	bool exec_mappings;	/* false: mmap/mprotect with PROT_EXEC kill; without a list they answer EACCES,
+				   which also stops dlopen() */
 	bool keep_caps;		/* keep agentd's capabilities (the /proc reader) */
 	bool deny_paths;	/* Landlock: no path may be opened (where the kernel has it) */
-	bool deny_network;	/* no socket(2) beyond what it was handed (by the filter or a net namespace) */
+	bool deny_network;	/* no socket(2) but AF_UNIX (EACCES); with a list that lacks it, none at all */
 	uid_t uid;		/* (uid_t)-1: leave */
 	gid_t gid;
 	rlim_t nofile, nproc, fsize, data, as, cpu_s;	/* RLIM_INFINITY: leave */
@@ -48,6 +53,9 @@ struct sandbox_policy {
 /* Sets no_new_privs, dumpable 0, limits, groups, uid, capabilities, Landlock, the filter; in that order.
  * Non-zero means: do not go on. As a user who is not root, what cannot be dropped is not there to drop. */
 int sandbox_enter(const struct sandbox_policy *policy, struct err_text *err);
+
+/* The version of Landlock that this kernel offers; 0: none, so that deny_paths rests on the filter alone. */
+int sandbox_landlock_abi(void);
 
 /* Called atop main() of every role: closes all descriptors from `from` on. */
 void sandbox_close_from(int from);
