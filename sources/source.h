@@ -20,7 +20,7 @@ enum option_type {
 	OPTION_URL,
 	OPTION_HOSTPORT,
 	OPTION_SECRET,	/* a reference: "file:PATH", "stored:NAME", "credential:NAME"; never the value itself */
-	OPTION_MAP,	/* key=value list; stored as NAME/KEY entries */
+	OPTION_MAP,	/* key=value list; stored as NAME/KEY entries; option_check() takes one KEY=VALUE */
 };
 
 struct option_desc {
@@ -40,6 +40,18 @@ struct option_value {
 /* Checks one value against its description; 0 or -EINVAL with what was expected. */
 int option_check(const struct option_desc *desc, const char *value, struct err_text *err);
 const struct option_desc *option_find(const struct option_desc *table, const char *name); /* table ends with name NULL */
+
+/* ---- names and labels --------------------------------------------------------------------------------- */
+
+#define SOURCE_SERVICE_MAX     255 /* bytes of a service's name */
+#define SOURCE_LABEL_KEY_MAX   128
+#define SOURCE_LABEL_VALUE_MAX 256
+
+/* A label of a source or of the host: key [A-Za-z_][A-Za-z0-9_.-/]*, value clean UTF-8, not empty;
+ * "service_name" and "service.name" are refused. -EINVAL with what to do. */
+int source_label_check(const char *key, const char *value, struct err_text *err);
+bool source_label_key_ok(const char *key); /* the pattern alone */
+int source_service_check(const char *name, struct err_text *err);
 
 /* ---- kinds ----------------------------------------------------------------------------------------- */
 

@@ -77,6 +77,7 @@ struct image {
 	char *container_id;	     /* 64 (or 32) hex digits; "" none */
 	char *container_runtime;     /* "docker", "containerd", "podman", "crio"; "" */
 	char *container_name;	     /* "" until/unless known */
+	char *container_image;	     /* container_facts.image; "" or NULL until/unless known */
 	struct attribute *k8s;	     /* k8s.* from OCI annotations */
 	size_t n_k8s;
 	char *otel_service_name;     /* OTEL_SERVICE_NAME; "" none; checked */
