@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #pragma once
 
-/* The contract between the programs in the kernel and user space: what travels in the ring, and what user
- * space tells the kernel. Compiled on both sides, so: fixed-width types, explicit padding, asserted sizes.
- * Times are CLOCK_MONOTONIC nanoseconds; pids are those of the initial pid namespace; integers are of the
- * host's byte order. Readers skip kinds that they do not know, by header.size. */
+/* The contract between the programs in the kernel and user space: what travels in the ring, and
+ * what user space tells the kernel. Compiled on both sides, so: fixed-width types, explicit
+ * padding, asserted sizes. Times are CLOCK_MONOTONIC nanoseconds; pids are those of the initial pid
+ * namespace; integers are of the host's byte order. Readers skip kinds that they do not know, by
+ * header.size. */
 
 #ifndef __bpf__
 #include <stdint.h>
@@ -19,11 +20,11 @@ typedef unsigned int sample_u32;
 typedef unsigned long long sample_u64;
 #endif
 
-#define SAMPLE_VERSION	    1
-#define SAMPLE_MAX_USER	    127	 /* frames of user space in one sample */
-#define SAMPLE_MAX_KERNEL   127	 /* frames of the kernel; both as perf's callchains have them */
+#define SAMPLE_VERSION      1
+#define SAMPLE_MAX_USER     127 /* frames of user space in one sample */
+#define SAMPLE_MAX_KERNEL   127 /* frames of the kernel; both as perf's callchains have them */
 #define SAMPLE_MAX_FRAMES   (SAMPLE_MAX_USER + SAMPLE_MAX_KERNEL + 2)
-#define SAMPLE_COMM	    16
+#define SAMPLE_COMM         16
 #define SAMPLE_CGROUP_DEPTH 12
 #define SAMPLE_CGROUP_NAME  128
 
@@ -38,7 +39,8 @@ _Static_assert(sizeof(struct sample_image) == 16, "image");
 
 /* Profile types: bits in verdicts, numbers in samples. */
 enum sample_type {
-	SAMPLE_TYPE_CPU = 0, /* value: ns of CPU time that one sample stands for (the event's period) */
+	SAMPLE_TYPE_CPU =
+		0, /* value: ns of CPU time that one sample stands for (the event's period) */
 	SAMPLE_TYPE_COUNT
 };
 
@@ -47,23 +49,23 @@ enum frame_kind {
 	FRAME_KERNEL = 1, /* offset: kernel address (already the call site: see FRAME_RETURN) */
 	FRAME_NATIVE = 2, /* file 0: offset is an address of the image at the sample's time, to be
 			     looked up in its mappings; file > 0: offset into that file */
-	FRAME_JIT = 3,	  /* file: code object id; offset within it */
+	FRAME_JIT = 3,    /* file: code object id; offset within it */
 	FRAME_MARKER = 4, /* offset: enum frame_marker; e.g. where a stack was cut */
-	/* 16 and up: one a language runtime */
+			  /* 16 and up: one a language runtime */
 };
 
 enum frame_flag {
-	FRAME_RETURN = 1,	/* offset is a return address: the call lies before it */
-	FRAME_APPROXIMATE = 2,	/* found by a guess (see the unwinder) */
+	FRAME_RETURN = 1,      /* offset is a return address: the call lies before it */
+	FRAME_APPROXIMATE = 2, /* found by a guess (see the unwinder) */
 };
 
 enum frame_marker {
-	MARKER_TRUNCATED = 1,  /* more frames than fit */
-	MARKER_NO_USER = 2,    /* the user stack could not be read */
+	MARKER_TRUNCATED = 1, /* more frames than fit */
+	MARKER_NO_USER = 2,   /* the user stack could not be read */
 };
 
 struct sample_frame {
-	sample_u8 kind;	 /* enum frame_kind */
+	sample_u8 kind;  /* enum frame_kind */
 	sample_u8 flags; /* enum frame_flag */
 	sample_u16 pad;
 	sample_u32 file;
@@ -93,12 +95,13 @@ struct record_sample {
 	struct record_header header;
 	struct sample_image image;
 	sample_u32 tid;
-	sample_u16 type;	/* enum sample_type */
-	sample_u16 n_frames;	/* kernel frames first (leaf first), then user frames (leaf first) */
-	sample_u64 value;	/* of one: see enum sample_type */
-	sample_u32 count;	/* how many such samples this record stands for: sampling divisor or more */
-	sample_u32 flags;	/* enum sample_flag */
-	sample_u64 context;	/* 0 none; later a span or label set */
+	sample_u16 type;     /* enum sample_type */
+	sample_u16 n_frames; /* kernel frames first (leaf first), then user frames (leaf first) */
+	sample_u64 value;    /* of one: see enum sample_type */
+	sample_u32
+		count; /* how many such samples this record stands for: sampling divisor or more */
+	sample_u32 flags;       /* enum sample_flag */
+	sample_u64 context;     /* 0 none; later a span or label set */
 	char comm[SAMPLE_COMM]; /* of the thread; not always terminated */
 	struct sample_frame frames[];
 };
@@ -108,14 +111,16 @@ enum sample_flag {
 	SAMPLE_KERNEL_THREAD = 1, /* no address space of its own */
 };
 
-/* RECORD_EXEC, _FORK, _EXIT and _CGROUP. The cgroup is that of the v2 hierarchy, names root-most first
- * behind each other, '/' between; it helps where the process is gone before /proc could be read. */
+/* RECORD_EXEC, _FORK, _EXIT and _CGROUP. The cgroup is that of the v2 hierarchy, as a path from its
+ * real root: "/" or "/system.slice/nginx.service", not terminated; it helps where the process is
+ * gone before /proc could be read. One too deep or with too long a name for the record is left out
+ * whole (length 0). */
 struct record_process {
 	struct record_header header;
 	struct sample_image image;
 	struct sample_image parent; /* FORK: the parent; EXEC: zero. */
-	sample_u32 tid;		    /* the thread that called exec or fork */
-	sample_u32 cgroup_len;	    /* bytes in cgroup; 0 not known */
+	sample_u32 tid;             /* the thread that called exec or fork */
+	sample_u32 cgroup_len;      /* bytes in cgroup; 0 not known */
 	sample_u64 cgroup_id;
 	char comm[SAMPLE_COMM];
 	char cgroup[]; /* EXEC and CGROUP only; at most SAMPLE_CGROUP_DEPTH * SAMPLE_CGROUP_NAME */
@@ -136,25 +141,31 @@ _Static_assert(sizeof(struct sample_verdict) == 16, "verdict");
 /* Written by user space at any time (the .data section of the programs). */
 struct sample_settings {
 	sample_u32 generation;
-	sample_u32 kernel_frames;    /* 0: leave them out */
-	sample_u64 wakeup_gap_ns;    /* wake the reader at most once in this time for urgent records */
-	sample_u32 wakeup_bytes;     /* wake the reader when so much waits */
-	sample_u32 paused;	     /* 1: programs return at once (counted as paused) */
+	sample_u32 kernel_frames; /* 0: leave them out */
+	sample_u64 wakeup_gap_ns; /* wake the reader at most once in this time for urgent records */
+	sample_u32 wakeup_bytes;  /* wake the reader when so much waits */
+	sample_u32 paused;        /* 1: programs return at once (counted as paused) */
+	sample_u64 period_ns;     /* of the events: what one sample stands for; see sampler.bpf.c */
 };
-_Static_assert(sizeof(struct sample_settings) == 24, "settings");
+_Static_assert(sizeof(struct sample_settings) == 32, "settings");
 
-/* Per-CPU counters, in samples of the event, one set a CPU. taken is what the programs saw:
- * taken = idle + ignored + divided + lost_* + sent. */
+/* Per-CPU counters, in samples of the event, one set a CPU. taken is what the programs saw (paused
+ * runs are not part of it): taken = idle + ignored + divided + lost_* + sent. */
 enum sample_counter {
 	COUNT_TAKEN,
-	COUNT_IDLE,	     /* pid 0 */
-	COUNT_IGNORED,	     /* by verdict */
-	COUNT_SENT,	     /* in the ring (each stands for itself; what a divisor left out is `divided`) */
-	COUNT_DIVIDED,	     /* left out by a sampling divisor, stood for by others' count */
-	COUNT_LOST_RING,     /* the ring was full */
-	COUNT_LOST_SCRATCH,  /* no scratch memory (a nested run on this CPU) */
+	COUNT_IDLE,    /* pid 0 */
+	COUNT_IGNORED, /* by verdict */
+	COUNT_SENT, /* in the ring (each stands for itself; what a divisor left out is `divided`) */
+	COUNT_DIVIDED,      /* left out by a sampling divisor, stood for by others' count */
+	COUNT_LOST_RING,    /* the ring was full */
+	COUNT_LOST_SCRATCH, /* no scratch memory (a nested run on this CPU) */
 	COUNT_PAUSED,
-	COUNT_EVENT_LOST,    /* process records (not samples) that found the ring full: mappings and
-				verdicts of unknown images must be read afresh */
+	COUNT_EVENT_LOST, /* process records (not samples) that found the ring full: mappings and
+			     verdicts of unknown images must be read afresh */
 	COUNT_TYPES
 };
+/* One a CPU, in an array that user space maps: reading it costs no system call. */
+struct sample_counters {
+	sample_u64 of[16]; /* by enum sample_counter */
+};
+_Static_assert(sizeof(struct sample_counters) == 128, "counters");

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* The kernel's types as far as we use them, and everything that differs between kernels or
+ * machines.
+ *
+ * Declared by hand, only the fields in use: offsets come from the running kernel's BTF when the
+ * programs are loaded (CO-RE). A name behind ___ is a flavour: the same kernel type as another
+ * version has it. */
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/bpf_perf_event.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include "bpf/sample.h"
+
+#define PF_KTHREAD 0x00200000 /* include/linux/sched.h; the same from 2.6.32 to 6.18 */
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct mm_struct;
+struct linux_binprm;
+
+struct kernfs_node {
+	struct kernfs_node *parent;
+	const char *name;
+	__u64 id;
+};
+
+/* 633488947ef6 ("kernfs: Use RCU to access kernfs_node::parent.", 6.15) renamed it. */
+struct kernfs_node___615 {
+	struct kernfs_node *__parent;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp; /* in the v2 hierarchy */
+};
+
+struct signal_struct {
+	struct {
+		int counter;
+	} live; /* threads that did not begin to exit */
+};
+
+struct task_struct {
+	unsigned int flags;
+	int pid, tgid;
+	struct mm_struct *mm;
+	struct task_struct *group_leader;
+	__u64 start_boottime;
+	__u64 self_exec_id; /* u32 before 5.7; only its low half is used */
+	struct signal_struct *signal;
+	struct css_set *cgroups;
+	char comm[SAMPLE_COMM];
+};
+
+#pragma clang attribute pop
+
+/* Whether the registers are those of user space. */
+static __always_inline bool regs_of_user(const bpf_user_pt_regs_t *regs)
+{
+#if defined(__TARGET_ARCH_x86)
+	return regs->cs & 3;
+#elif defined(__TARGET_ARCH_arm64)
+	return (regs->pstate & 0xf) == 0; /* PSR_MODE_EL0t */
+#else
+#error "registers of this machine are not known here"
+#endif
+}
+
+/* The exec count goes up in begin_new_exec(), right after perf's COMM record, and survives nothing
+ * else: threads and children start with their creator's. */
+static __always_inline __u32 exec_count(const struct task_struct *leader)
+{
+	if (!bpf_core_field_exists(leader->self_exec_id))
+		return 0; /* user space says so among the features */
+	return (__u32)BPF_CORE_READ(leader, self_exec_id);
+}
+
+static __always_inline void image_of(const struct task_struct *task, struct sample_image *image)
+{
+	const struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	image->tgid = BPF_CORE_READ(leader, tgid);
+	image->exec = exec_count(leader);
+	image->start_boottime = BPF_CORE_READ(leader, start_boottime);
+}
+
+static __always_inline struct kernfs_node *kernfs_parent(const struct kernfs_node *kn)
+{
+	const struct kernfs_node___615 *newer = (const void *)kn;
+
+	if (bpf_core_field_exists(newer->__parent))
+		return BPF_CORE_READ(newer, __parent);
+	return BPF_CORE_READ(kn, parent);
+}
