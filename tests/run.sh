@@ -1,0 +1,228 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs all tests: run.sh BUILD_FOLDER [GROUP...]     (groups: build lint tools unit san e2e; default: all)
+#
+# One line a test case, PASS or FAIL; the log of a test that failed follows it, and all logs stay under
+# BUILD_FOLDER/test-logs. A case that this machine cannot run says why, is listed again at the end and counted
+# apart. The last line is `N passed, N failed`.
+#
+# A test is a program that prints `ok - NAME`, `not ok - NAME` or `cannot run - NAME: REASON` for each of its
+# cases (cmocka does, told to speak TAP) and exits 0 when none failed. A comment `timeout: N s` in an end-to-end
+# test sets how long it may take (120 s else). One that prints no case, or fails without naming one, failed.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+export LC_ALL=C.UTF-8
+
+if [ $# -lt 1 ]; then
+	echo "usage: tests/run.sh BUILD_FOLDER [GROUP...]" >&2
+	exit 2
+fi
+mkdir -p "$1"
+build=$(cd "$1" && pwd)
+shift
+groups=${*:-build lint tools unit san e2e}
+unset MAKEFLAGS MFLAGS MAKELEVEL
+export CI=1
+
+logs=$build/test-logs
+rm -rf "$logs"
+mkdir -p "$logs"
+passed=0
+failed=0
+cannot=()
+failures=()
+started=$SECONDS
+
+wanted() {
+	case " $groups " in
+	*" $1 "*) return 0 ;;
+	*) return 1 ;;
+	esac
+}
+
+report() { # PASS|FAIL|NONE TEXT
+	case $1 in
+	PASS) passed=$((passed + 1)) ;;
+	FAIL)
+		failed=$((failed + 1))
+		failures+=("$2")
+		;;
+	NONE) cannot+=("$2") ;;
+	esac
+	case $1 in
+	NONE) echo "cannot run $2" ;;
+	*) echo "$1 $2" ;;
+	esac
+}
+
+show_log() {
+	echo "---- $1 (the last 150 lines)"
+	tail -n 150 "$1" | cut -c 1-400
+	echo "----"
+}
+
+# Runs one program and counts its cases.
+run_cases() { # NAME SECONDS COMMAND...
+	local name=$1 seconds=$2 log status cases=0 bad=0 line plan=0
+	shift 2
+	log=$logs/${name//\//.}.log
+	timeout -k 20 "$seconds" "$@" >"$log.out" 2>"$log" </dev/null
+	status=$?
+	while IFS= read -r line; do
+		case $line in
+		"1.."*) plan=$((plan + ${line#1..})) ;;
+		*"ok "*"# SKIP "*)
+			report NONE "$name: ${line#*# SKIP }: skipped by the test itself"
+			cases=$((cases + 1))
+			;;
+		"not ok"*)
+			report FAIL "$name: $(case_name "$line")"
+			cases=$((cases + 1))
+			bad=$((bad + 1))
+			;;
+		"ok "*)
+			report PASS "$name: $(case_name "$line")"
+			cases=$((cases + 1))
+			;;
+		"cannot run - "*)
+			report NONE "$name: ${line#cannot run - }"
+			cases=$((cases + 1))
+			;;
+		esac
+	done <"$log.out"
+	cat "$log.out" >>"$log"
+	rm -f "$log.out"
+	if [ $status = 124 ] || [ $status = 137 ]; then
+		report FAIL "$name: did not end within $seconds s"
+		bad=$((bad + 1))
+	elif [ $status != 0 ] && [ $bad = 0 ]; then
+		report FAIL "$name: exit status $status"
+		bad=$((bad + 1))
+	elif [ $cases = 0 ] || [ $plan -gt $cases ]; then
+		report FAIL "$name: $cases of $plan cases ran"
+		bad=$((bad + 1))
+	fi
+	[ $bad = 0 ] || show_log "$log"
+}
+
+case_name() { # from `ok 1 - name`
+	local text=${1#not }
+	text=${text#ok}
+	text=${text# [0-9]*- }
+	echo "${text# - }"
+}
+
+# Runs one command that is a case of its own.
+run_step() { # NAME SECONDS COMMAND...
+	local name=$1 seconds=$2 log
+	shift 2
+	log=$logs/${name//\//.}.log
+	if timeout -k 20 "$seconds" "$@" >"$log" 2>&1 </dev/null; then
+		report PASS "$name"
+		# what a builder could not make, it says
+		while IFS= read -r line; do
+			report NONE "$name: ${line#cannot build }"
+		done < <(grep '^cannot build ' "$log")
+		return 0
+	fi
+	report FAIL "$name"
+	show_log "$log"
+	return 1
+}
+
+build_go_receiver() {
+	local version
+	if ! command -v go >/dev/null 2>&1; then
+		echo "cannot build the collector's receiver: no go on this machine"
+		return 0
+	fi
+	version=$(go env GOVERSION | sed 's/^go//')
+	if [ "$(printf '%s\n1.25\n' "$version" | sort -V | head -n 1)" != 1.25 ]; then
+		echo "cannot build the collector's receiver: its modules need Go 1.25, this is $version"
+		return 0
+	fi
+	(cd tests/receivers/go && GOFLAGS=-mod=readonly go build -o "$build/go-receiver" .)
+}
+export -f build_go_receiver
+export build
+
+jobs=$(nproc)
+python=$build/venv/bin/python
+
+if wanted build; then
+	run_step build/gcc 900 make -j"$jobs" B="$build" all
+	run_step build/clang 900 make -j"$jobs" B="$build/clang" CC=clang all
+	run_step build/workloads 300 tests/workloads/build.sh "$build/workloads"
+	run_step build/receiver 600 bash -c build_go_receiver
+fi
+wanted lint && run_cases lint 300 tests/check/lint.sh
+if wanted tools; then
+	for t in tests/receivers/*_test.py tests/check/*_test.sh; do
+		[ -x "$t" ] || continue
+		case $t in
+		*.py) run_cases "${t#tests/}" 120 "$python" "$t" ;;
+		*) run_cases "${t#tests/}" 120 "$t" ;;
+		esac
+	done
+fi
+
+# The unit tests of every room, one binary each; a binary that does not build fails alone.
+unit_tests() { # GROUP FOLDER MAKE_ARGUMENT...
+	local group=$1 folder=$2 t name broken=""
+	shift 2
+	# shellcheck disable=SC2046 # a list of words on purpose
+	make -k -j"$jobs" B="$folder" "$@" $(unit_binaries "$folder") >"$logs/$group.build.log" 2>&1 </dev/null
+	for t in $(unit_binaries "$folder"); do
+		name=$group/${t#"$folder"/tests/unit/}
+		if make -q B="$folder" "$@" "$t" >/dev/null 2>&1; then
+			run_cases "$name" 120 env CMOCKA_MESSAGE_OUTPUT=TAP ODI_BUILD="$folder" "$t"
+		else
+			report FAIL "$name: does not build"
+			broken=1
+		fi
+	done
+	[ -z "$broken" ] || show_log "$logs/$group.build.log"
+}
+
+unit_binaries() {
+	local t
+	for t in tests/unit/*/*_test.c; do
+		[ -e "$t" ] && echo "$1/${t%.c}"
+	done
+}
+
+wanted unit && unit_tests unit "$build"
+if wanted san; then
+	export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+	run_step build/san 900 make -j"$jobs" B="$build/san" SAN=1 all
+	unit_tests san "$build/san" SAN=1
+fi
+
+if wanted e2e; then
+	for t in tests/e2e/*_test.py tests/e2e/*_test.sh; do
+		[ -x "$t" ] || continue
+		if [ "$(id -u)" != 0 ]; then
+			report FAIL "${t#tests/}: needs root, to load BPF: put sudo before the command"
+			continue
+		fi
+		seconds=$(sed -n 's/.*timeout: \([0-9]*\) s.*/\1/p' "$t" | head -n 1)
+		case $t in
+		*.py) run_cases "${t#tests/}" "${seconds:-120}" "$python" "$t" ;;
+		*) run_cases "${t#tests/}" "${seconds:-120}" "$t" "$build" ;;
+		esac
+	done
+fi
+
+echo
+echo "took $((SECONDS - started)) s; logs are in $logs"
+if [ ${#cannot[@]} -gt 0 ]; then
+	echo "${#cannot[@]} could not run on this machine:"
+	printf '  %s\n' "${cannot[@]}"
+fi
+if [ ${#failures[@]} -gt 0 ]; then
+	echo "failed:"
+	printf '  %s\n' "${failures[@]}"
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
