@@ -42,6 +42,7 @@ struct control_ops {	/* each fills and sends its reply, now or later; called fro
 	void (*candidates)(void *userdata, struct control_reply *r, const Control__GetCandidates *request);
 	void (*destinations)(void *userdata, struct control_reply *r, const Control__GetDestinations *request);
 	void (*destination_types)(void *userdata, struct control_reply *r);
+	void (*source_kinds)(void *userdata, struct control_reply *r);
 	void (*test_destination)(void *userdata, struct control_reply *r, const Control__TestDestination *request);
 	/* Sends QueryPart replies, the last one final; cancelled through control_on_cancel(). */
 	void (*query)(void *userdata, struct control_reply *r, const Control__RunQuery *request);

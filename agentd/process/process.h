@@ -168,6 +168,10 @@ struct process_candidate {
 int process_survey(struct process_table *t,
 	void (*done)(void *userdata, const struct process_candidate *list, size_t n), void *userdata);
 
+/* Where a Docker engine that does not use /var/lib/docker keeps its state; "" or NULL: nowhere else. Copied. */
+void process_set_docker_root(struct process_table *t, const char *root);
+pid_t process_reader_pid(struct process_table *t); /* -1: none runs */
+
 /* The role (`--role proc`): reads /proc for agentd; keeps its capabilities, may be killed at any time. */
 int process_reader_main(void);
 

@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The daemon: makes every object once, in the order in which they need each other, and lets each
+ * change of configuration through one door. prepare() does what can fail (loads the programs), the
+ * store makes the change durable, swap() does what cannot. Before a swap all that was sampled is
+ * settled under the old configuration, so that no sample of what stays selected is lost or counted
+ * twice. At a stop the last interval is named and handed over like any other. */
+
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include "agentd/api/api.h"
+#include "agentd/base/clock.h"
+#include "agentd/base/io.h"
+#include "agentd/base/log.h"
+#include "agentd/daemon.h"
+#include "agentd/daemon_host.h"
+
+#define STATE_DIR_DEFAULT "/var/lib/odi"
+#define STOP_NAMES_NS     (3 * NSEC_PER_SEC)
+#define STOP_FLUSH_MS     3000
+
+/* ---- the reload transaction
+ * ---------------------------------------------------------------------------- */
+
+static int start_sampler(
+	struct daemon *d, const struct config *c, struct sampler **ret, struct err_text *err)
+{
+	CLEANUP(sampler_freep) struct sampler *s = NULL;
+	struct sampler_config sc = {
+		.rate_hz = c->profiling.rate_hz,
+		.kernel_frames = c->profiling.kernel_frames,
+	};
+	int r = sampler_new(&s, d->loop, &sc, &daemon_sampler_ops, d, err);
+
+	if (r < 0)
+		return r;
+	r = sampler_start(s, err);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(s);
+	return 0;
+}
+
+static int on_prepare(void *userdata, const struct config *current, const struct config *next,
+	struct err_text *err)
+{
+	struct daemon *d = userdata;
+
+	if (next->profiling.enabled && !d->sampler) {
+		int r = start_sampler(d, next, &d->prepared, err);
+
+		if (r < 0)
+			return err_prefix(err, r, "profiling cannot be enabled");
+	}
+	return 0;
+}
+
+static void on_abandon(void *userdata)
+{
+	struct daemon *d = userdata;
+
+	d->prepared = sampler_free(d->prepared);
+}
+
+static void disable(struct daemon *d)
+{
+	sampler_stop(d->sampler);
+	daemon_settle(d);
+	process_flush(d->processes);
+	daemon_interval_close(d);
+	daemon_ledger_retire(d, d->sampler);
+	d->sampler = sampler_free(d->sampler);
+	d->active_since_unix_ns = 0;
+	log_info("profiling is off: the programs are unloaded");
+}
+
+static void enable(struct daemon *d, struct sampler *s)
+{
+	/* What the table knows of images may be old: nothing told it of exec and mmap while we were
+	 * off. */
+	struct sampler_event stale = {.kind = SAMPLER_LOST_EVENTS, .time_ns = clock_monotonic_ns()};
+
+	d->sampler = s;
+	d->sampler_problem[0] = '\0';
+	d->active_since_unix_ns = clock_unix_ns();
+	process_on_event(d->processes, &stale);
+	d->open->from_unix_ns = clock_unix_ns();
+	daemon_interval_arm(d);
+}
+
+static void apply_settings(struct daemon *d, const struct config *next)
+{
+	struct err_text err = {};
+	struct local_config lc = {
+		.max_bytes = next->local.max_bytes,
+		.max_age_ns = next->local.max_age_ns,
+		.fine_ns = 3600 * NSEC_PER_SEC,
+		.middle_ns = 24 * 3600 * NSEC_PER_SEC,
+	};
+
+	local_configure(d->local, &lc);
+	d->host.labels = next->host_labels;
+	d->host.n_labels = next->n_host_labels;
+	process_set_docker_root(d->processes, next->docker_root);
+	if (link_configure(d->link, next->destinations, next->n_destinations, &err) < 0)
+		log_error("destinations: %s", err.text);
+}
+
+static void on_swap(void *userdata, const struct config *next)
+{
+	struct daemon *d = userdata;
+	const struct config *old = config_current(d->config);
+	bool rate_changed = old->profiling.rate_hz != next->profiling.rate_hz;
+	struct err_text err = {};
+
+	daemon_settle(d);
+	if (d->sampler)
+		process_flush(d->processes);
+	if (d->sampler && !next->profiling.enabled)
+		disable(d);
+	else if (d->sampler &&
+		(rate_changed || old->profiling.interval_ns != next->profiling.interval_ns))
+		daemon_interval_close(d);
+
+	source_set_inherit(next->sources, old->sources);
+	daemon_forget_assignments(d);
+	d->generation++;
+	apply_settings(d, next);
+	if (d->sampler) {
+		sampler_set_kernel_frames(d->sampler, next->profiling.kernel_frames);
+		if (rate_changed && sampler_set_rate(d->sampler, next->profiling.rate_hz, &err) < 0)
+			log_error("rate: %s", err.text);
+		sampler_next_generation(d->sampler);
+	}
+	if (d->prepared) {
+		enable(d, TAKE_PTR(d->prepared));
+		log_info("profiling is on: %u Hz", next->profiling.rate_hz);
+	}
+	d->open->revision = next->revision;
+	sd_notifyf(0, "STATUS=%s, %zu sources, %zu destinations",
+		d->sampler ? "profiling" : "profiling is off", source_set_size(next->sources),
+		next->n_destinations);
+}
+
+static const struct config_hooks config_hooks = {
+	.prepare = on_prepare,
+	.abandon = on_abandon,
+	.swap = on_swap,
+};
+
+/* ---- signals
+ * --------------------------------------------------------------------------------------------- */
+
+static int on_stop_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
+{
+	struct daemon *d = userdata;
+
+	log_info("asked to stop by signal %u", si->ssi_signo);
+	sd_notify(0, "STOPPING=1");
+	return sd_event_exit(d->loop, 0);
+}
+
+static int on_reload_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
+{
+	struct daemon *d = userdata;
+	struct err_text err = {};
+	int r;
+
+	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
+		(unsigned long long)(clock_monotonic_ns() / 1000));
+	r = config_reload_file(d->config, NULL, &err);
+	if (r < 0)
+		log_error("reload: %s; the configuration in force stays", err.text);
+	else
+		log_info("reloaded %s%s", d->config_file ? d->config_file : "(no file)",
+			r == CONFIG_UNCHANGED ? ": nothing changed" : "");
+	sd_notify(0, "READY=1");
+	return 0;
+}
+
+static int watch_signals(struct daemon *d)
+{
+	sigset_t set;
+	int r;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	r = sd_event_add_signal(d->loop, NULL, SIGTERM, on_stop_signal, d);
+	if (r >= 0)
+		r = sd_event_add_signal(d->loop, NULL, SIGINT, on_stop_signal, d);
+	if (r >= 0)
+		r = sd_event_add_signal(d->loop, NULL, SIGHUP, on_reload_signal, d);
+	return r;
+}
+
+/* ---- start and stop
+ * -------------------------------------------------------------------------------------- */
+
+static int open_state(struct daemon *d, struct err_text *err)
+{
+	_cleanup_free_ char *path = NULL;
+	int r = io_mkdir_p(d->state_dir, 0700, err);
+
+	if (r < 0)
+		return r;
+	if (asprintf(&path, "%s/odi.db", d->state_dir) < 0)
+		return -ENOMEM;
+	r = store_open(&d->store, path, err);
+	if (r < 0)
+		return r;
+	r = config_manager_new(&d->config, d->store, d->config_file, &config_hooks, d, err);
+	if (r < 0)
+		return r;
+	/* Serials are saved ahead in steps: after a crash some are skipped, none is used twice. */
+	if (store_state_get(d->store, "batch/serial", &d->batch_serial) < 0)
+		d->batch_serial = 0;
+	d->batch_serial_saved = d->batch_serial;
+	return 0;
+}
+
+static int make_rooms(struct daemon *d, struct err_text *err)
+{
+	_cleanup_free_ char *dir = NULL;
+	const struct config *c = config_current(d->config);
+	struct local_config lc = {
+		.max_bytes = c->local.max_bytes,
+		.max_age_ns = c->local.max_age_ns,
+		.fine_ns = 3600 * NSEC_PER_SEC,
+		.middle_ns = 24 * 3600 * NSEC_PER_SEC,
+	};
+	int r = process_table_new(
+		&d->processes, d->loop, &(struct process_config){}, &daemon_process_ops, d, err);
+
+	if (r >= 0)
+		r = symbol_new(&d->symbols, d->loop, &(struct symbol_config){}, &daemon_symbol_ops,
+			d, err);
+	if (r < 0)
+		return r;
+	if (asprintf(&dir, "%s/profiles", d->state_dir) < 0)
+		return -ENOMEM;
+	r = local_new(&d->local, d->loop, dir, &lc, err);
+	if (r >= 0)
+		r = link_new(&d->link, d->loop, &(struct link_config){}, err);
+	if (r < 0)
+		return r;
+	r = daemon_interval_open(d);
+	if (r < 0)
+		return err_set(err, r, "out of memory");
+	return 0;
+}
+
+static int start(struct daemon *d, struct err_text *err)
+{
+	const struct config *c;
+	int r = sd_event_default(&d->loop);
+
+	if (r < 0)
+		return err_set(err, r, "cannot make an event loop: %s", strerror(-r));
+	r = watch_signals(d);
+	if (r < 0)
+		return err_set(err, r, "cannot watch signals: %s", strerror(-r));
+	r = open_state(d, err);
+	if (r < 0)
+		return r;
+	daemon_host_facts(d);
+	r = make_rooms(d, err);
+	if (r < 0)
+		return r;
+	daemon_verbs_init(d);
+	r = control_server_new(&d->control, d->loop, d->socket_path, -1, &d->control_ops, d, err);
+	if (r < 0)
+		return r;
+
+	c = config_current(d->config);
+	d->generation = 1;
+	apply_settings(d, c);
+	d->open->revision = c->revision;
+	if (c->profiling.enabled) {
+		struct sampler *s = NULL;
+		struct err_text why = {};
+
+		/* The daemon stays up and says so: an operator can mend it, and the socket is how
+		 * they learn. */
+		if (start_sampler(d, c, &s, &why) < 0) {
+			snprintf(d->sampler_problem, sizeof(d->sampler_problem), "%s", why.text);
+			log_error("profiling is enabled but cannot start: %s", why.text);
+		} else {
+			enable(d, s);
+		}
+	}
+	sd_event_set_watchdog(d->loop, true);
+	log_info("agentd " ODI_VERSION " listens on %s; profiling is %s", d->socket_path,
+		d->sampler ? "on" : "off");
+	sd_notify(0, "READY=1");
+	return 0;
+}
+
+static void stop(struct daemon *d)
+{
+	d->stopping = true;
+	if (d->sampler)
+		disable(d);
+	if (d->symbols && d->link) {
+		daemon_finish_pending(d, clock_monotonic_ns() + STOP_NAMES_NS);
+		link_flush(d->link, STOP_FLUSH_MS);
+	}
+	d->control = control_server_free(d->control);
+	d->prepared = sampler_free(d->prepared);
+	if (d->processes)
+		daemon_forget_assignments(d);
+	d->processes = process_table_free(d->processes);
+	daemon_interval_free(d->open);
+	d->open = NULL;
+	d->symbols = symbol_free(d->symbols);
+	d->link = link_free(d->link);
+	d->local = local_free(d->local);
+	d->config = config_manager_free(d->config);
+	d->store = store_close(d->store);
+	daemon_host_free(d);
+	d->loop = sd_event_unref(d->loop);
+}
+
+static void usage(FILE *f)
+{
+	fputs("usage: agentd [--socket PATH] [--state-dir DIR] [--config FILE] [--log-level L]\n"
+	      "\n"
+	      "The profiler's daemon. It does nothing until told to: odictl profiling enable --all\n"
+	      "\n"
+	      "  --socket PATH      control socket (default " API_DEFAULT_SOCKET ")\n"
+	      "  --state-dir DIR    database and local profiles (default " STATE_DIR_DEFAULT ")\n"
+	      "  --config FILE      YAML file that wins over built-in values; read again on SIGHUP\n"
+	      "  --log-level L      error, warning, info or debug (default info)\n"
+	      "  --version, --help\n",
+		f);
+}
+
+static int parse_args(struct daemon *d, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"socket", required_argument, NULL, 's'},
+		{"state-dir", required_argument, NULL, 'd'},
+		{"config", required_argument, NULL, 'c'},
+		{"log-level", required_argument, NULL, 'l'},
+		{"version", no_argument, NULL, 'V'},
+		{"help", no_argument, NULL, 'h'},
+		{},
+	};
+	enum log_level level;
+	int o;
+
+	while ((o = getopt_long(argc, argv, "hV", options, NULL)) >= 0) {
+		switch (o) {
+		case 's':
+			d->socket_path = optarg;
+			break;
+		case 'd':
+			d->state_dir = optarg;
+			break;
+		case 'c':
+			d->config_file = optarg;
+			break;
+		case 'l':
+			if (log_level_parse(optarg, &level) < 0) {
+				fprintf(stderr,
+					"agentd: --log-level: '%s' is none of error, warning, "
+					"info, debug\n",
+					optarg);
+				return 2;
+			}
+			log_set_level(level);
+			break;
+		case 'V':
+			puts("agentd " ODI_VERSION);
+			return 0;
+		case 'h':
+			usage(stdout);
+			return 0;
+		default:
+			usage(stderr);
+			return 2;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "agentd: '%s' is one word too many\n", argv[optind]);
+		usage(stderr);
+		return 2;
+	}
+	return -1;
+}
+
+int daemon_main(int argc, char **argv)
+{
+	struct daemon d = {
+		.socket_path = API_DEFAULT_SOCKET,
+		.state_dir = STATE_DIR_DEFAULT,
+		.started_unix_ns = clock_unix_ns(),
+	};
+	struct err_text err = {};
+	int r;
+
+	log_init("agentd", LOG_LEVEL_INFO);
+	r = parse_args(&d, argc, argv);
+	if (r >= 0)
+		return r;
+	umask(0077);
+	daemon_raise_limits();
+	r = start(&d, &err);
+	if (r < 0)
+		log_error("%s", err.text[0] ? err.text : strerror(-r));
+	else
+		r = sd_event_loop(d.loop);
+	stop(&d);
+	return r < 0 ? 1 : r;
+}

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* `odictl status`: is it profiling, what, where to, what was lost, what it costs; and for whatever
+ * is wrong or missing, a sentence and the command to type. Healthy means: what was asked for
+ * happens. Runs in agentd. */
+
+#include <fcntl.h>
+#include "agentd/base/clock.h"
+#include "agentd/base/io.h"
+#include "agentd/daemon_verbs.h"
+
+#define MAX_PROBLEMS 32
+#define MAX_DETAILS  96
+
+struct filling {
+	struct daemon *daemon;
+	struct control_reply *reply;
+	Control__Status *status;
+};
+
+static void problem(struct filling *f, const char *severity, const char *remedy, const char *format,
+	...) PRINTF(4, 5);
+
+static void problem(
+	struct filling *f, const char *severity, const char *remedy, const char *format, ...)
+{
+	Control__Problem *p;
+	char text[900];
+	va_list args;
+
+	if (f->status->n_problems >= MAX_PROBLEMS)
+		return;
+	p = control_alloc(f->reply, sizeof(*p));
+	if (!p)
+		return;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	control__problem__init(p);
+	p->severity = control_strdup(f->reply, severity);
+	p->text = control_strdup(f->reply, text);
+	p->remedy = control_strdup(f->reply, remedy);
+	f->status->problems[f->status->n_problems++] = p;
+	if (streq(severity, "failure"))
+		f->status->healthy = false;
+}
+
+static void detail(struct filling *f, const char *key, const char *format, ...) PRINTF(3, 4);
+
+static void detail(struct filling *f, const char *key, const char *format, ...)
+{
+	Control__KeyValue *kv;
+	char text[600];
+	va_list args;
+
+	if (f->status->n_details >= MAX_DETAILS)
+		return;
+	kv = control_alloc(f->reply, sizeof(*kv));
+	if (!kv)
+		return;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	control__key_value__init(kv);
+	kv->key = control_strdup(f->reply, key);
+	kv->value = control_strdup(f->reply, text);
+	f->status->details[f->status->n_details++] = kv;
+}
+
+/* ---- cost
+ * ---------------------------------------------------------------------------------------------- */
+
+/* utime + stime of a child of ours, or of ourselves. */
+static uint64_t cpu_of(pid_t pid)
+{
+	_cleanup_buf_ struct buf b = {};
+	char path[64];
+	const char *p;
+	unsigned long long utime = 0, stime = 0;
+
+	buf_init(&b, 4096);
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	if (io_read_file(AT_FDCWD, path, &b, 4096) < 0)
+		return 0;
+	p = strrchr((const char *)b.data, ')');
+	if (!p ||
+		sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &utime,
+			&stime) != 2)
+		return 0;
+	return (utime + stime) * (NSEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
+}
+
+static uint64_t pss_of(pid_t pid)
+{
+	_cleanup_buf_ struct buf b = {};
+	char path[64];
+	const char *p;
+	unsigned long long kb = 0;
+
+	buf_init(&b, 8192);
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", pid);
+	if (io_read_file(AT_FDCWD, path, &b, 8192) < 0)
+		return 0;
+	p = strstr((const char *)b.data, "\nPss:");
+	if (!p || sscanf(p, "\nPss: %llu", &kb) != 1)
+		return 0;
+	return kb * 1024;
+}
+
+static void cost(struct filling *f, const char *role, pid_t pid, uint32_t restarts)
+{
+	Control__ProcessCost *c;
+
+	if (pid <= 0 || f->status->n_processes >= 8)
+		return;
+	c = control_alloc(f->reply, sizeof(*c));
+	if (!c)
+		return;
+	control__process_cost__init(c);
+	c->role = control_strdup(f->reply, role);
+	c->pid = (uint32_t)pid;
+	c->cpu_ns = cpu_of(pid);
+	c->memory_bytes = pss_of(pid);
+	c->restarts = restarts;
+	f->status->processes[f->status->n_processes++] = c;
+}
+
+static void fill_cost(struct filling *f)
+{
+	struct daemon *d = f->daemon;
+	struct symbol_counters sc = {};
+	struct process_counters pc = {};
+	struct sampler_counters c = {};
+
+	f->status->processes = control_alloc(f->reply, 8 * sizeof(*f->status->processes));
+	if (!f->status->processes)
+		return;
+	symbol_counters(d->symbols, &sc);
+	process_counters(d->processes, &pc);
+	cost(f, "agentd", getpid(), 0);
+	cost(f, "proc reader", process_reader_pid(d->processes), (uint32_t)pc.reader_restarts);
+	cost(f, "symbolizer", symbol_child_pid(d->symbols), (uint32_t)sc.restarts);
+	cost(f, "exporter", link_child_pid(d->link), link_restarts(d->link));
+	if (d->sampler)
+		sampler_counters(d->sampler, &c);
+	f->status->bpf_run_ns = d->ledger.past.bpf_run_ns + c.bpf_run_ns;
+	f->status->cpus_online = c.online_cpus;
+	f->status->cpus_sampled = c.sampled_cpus;
+	if (d->sampler && c.online_cpus != c.sampled_cpus)
+		problem(f, "failure", "odictl logs", "only %u of %u CPUs are sampled",
+			c.sampled_cpus, c.online_cpus);
+}
+
+/* ---- what it does
+ * ------------------------------------------------------------------------------------- */
+
+static void fill_profiling(struct filling *f, const struct config *c)
+{
+	struct daemon *d = f->daemon;
+	Control__Status *s = f->status;
+
+	s->profiling_enabled = c->profiling.enabled;
+	s->profiling_active = d->sampler != NULL;
+	s->rate_hz = c->profiling.rate_hz;
+	s->types = control_alloc(f->reply, (PROFILE_TYPES + 1) * sizeof(*s->types));
+	for (unsigned t = 0; s->types && t < PROFILE_TYPES; t++)
+		if (c->profiling.types & (1U << t))
+			s->types[s->n_types++] = (char *)profile_types[t].name;
+	s->kernel_frames = c->profiling.kernel_frames;
+	s->interval_ns = c->profiling.interval_ns;
+	s->active_since_unix_ns = d->active_since_unix_ns;
+	if (c->profiling.enabled && !d->sampler)
+		problem(f, "failure",
+			"mend it, then: odictl profiling disable; odictl profiling enable",
+			"profiling is enabled but cannot start: %s", d->sampler_problem);
+	else if (!c->profiling.enabled)
+		problem(f, "note", "odictl profiling enable", "profiling is off");
+}
+
+static void fill_sources(struct filling *f, const struct config *c)
+{
+	size_t n = source_set_size(c->sources), enabled = 0;
+
+	f->status->sources = control_alloc(f->reply, (n + 1) * sizeof(*f->status->sources));
+	for (size_t i = 0; f->status->sources && i < n; i++) {
+		struct source *s = source_set_at(c->sources, i);
+		Control__SourceState *x = daemon_source_state(f->daemon, f->reply, s);
+
+		enabled += s->enabled;
+		if (x)
+			f->status->sources[f->status->n_sources++] = x;
+	}
+	if (c->profiling.enabled && !enabled)
+		problem(f, "warning", "odictl source candidates; odictl source add host",
+			n ? "every source is disabled, so nothing is profiled"
+			  : "there is no source, so nothing is profiled");
+}
+
+static void fill_destinations(struct filling *f, const struct config *c)
+{
+	f->status->destinations =
+		control_alloc(f->reply, (c->n_destinations + 1) * sizeof(*f->status->destinations));
+	for (size_t i = 0; f->status->destinations && i < c->n_destinations; i++) {
+		Control__DestinationState *x =
+			daemon_destination_state(f->daemon, f->reply, &c->destinations[i]);
+
+		if (!x)
+			return;
+		f->status->destinations[f->status->n_destinations++] = x;
+		if (x->enabled && streq(x->state, "failing"))
+			problem(f, "failure",
+				control_printf(f->reply, "odictl destination test %s", x->name),
+				"destination %s: %s", x->name, x->last_error);
+	}
+}
+
+static void fill_local(struct filling *f, const struct config *c)
+{
+	struct local_state l = {};
+
+	local_state(f->daemon->local, &l);
+	f->status->local_from_unix_ns = l.from_unix_ns;
+	f->status->local_to_unix_ns = l.to_unix_ns;
+	f->status->local_bytes = l.bytes;
+	f->status->local_max_bytes = c->local.max_bytes;
+	if (l.last_problem[0])
+		problem(f, "warning", "df -h; odictl logs", "local profiles: %s", l.last_problem);
+	if (l.damaged)
+		problem(f, "warning", "odictl logs",
+			"local profiles: %llu damaged blocks were left out",
+			(unsigned long long)l.damaged);
+}
+
+static void fill_ledger(struct filling *f)
+{
+	Control__Ledger *l = control_alloc(f->reply, sizeof(*l));
+
+	f->status->ledger = control_alloc(f->reply, 2 * sizeof(*f->status->ledger));
+	if (!l || !f->status->ledger)
+		return;
+	control__ledger__init(l);
+	daemon_ledger_fill(f->daemon, f->reply, l);
+	f->status->ledger[f->status->n_ledger++] = l;
+	if (!l->closes)
+		problem(f, "failure", "please report it with: odictl status --verbose --json",
+			"the ledger does not close: %s", l->gap);
+	if (l->taken && l->lost * 1000 > l->taken)
+		problem(f, "warning", "odictl status --verbose", "%.2f %% of the samples were lost",
+			100.0 * (double)l->lost / (double)l->taken);
+}
+
+static void fill_details(struct filling *f)
+{
+	struct daemon *d = f->daemon;
+	struct symbol_counters sc = {};
+	struct process_counters pc = {};
+	struct local_state l = {};
+	const char *features[32];
+	size_t n;
+
+	f->status->details = control_alloc(f->reply, MAX_DETAILS * sizeof(*f->status->details));
+	if (!f->status->details)
+		return;
+#define NUMBER(key, value) detail(f, key, "%llu", (unsigned long long)(value))
+	symbol_counters(d->symbols, &sc);
+	process_counters(d->processes, &pc);
+	local_state(d->local, &l);
+	NUMBER("images", pc.images);
+	NUMBER("files", pc.files);
+	NUMBER("open files", pc.open_files);
+	NUMBER("process reads", pc.reads);
+	NUMBER("process reads failed", pc.reads_failed);
+	NUMBER("process reads timed out", pc.reads_timed_out);
+	NUMBER("frames outside any mapping", pc.frames_unmapped);
+	NUMBER("images evicted", pc.evicted_images);
+	NUMBER("names cached", sc.entries);
+	NUMBER("name bytes", sc.string_bytes);
+	NUMBER("names asked for", sc.asked);
+	NUMBER("names from the cache", sc.cached);
+	NUMBER("frames without a name", sc.fallback);
+	NUMBER("names too late", d->late_names);
+	NUMBER("symbolizer restarts", sc.restarts);
+	NUMBER("symbolizer crashes", sc.crashes);
+	NUMBER("symbolizer time-outs", sc.timeouts);
+	NUMBER("symbolizer answers refused", sc.refused);
+	NUMBER("batches", d->ledger.batches);
+	NUMBER("local blocks", l.blocks);
+	NUMBER("local blocks evicted", l.evicted);
+	NUMBER("local write errors", l.write_errors);
+#undef NUMBER
+	n = d->sampler ? sampler_features(d->sampler, features, ARRAY_SIZE(features)) : 0;
+	for (size_t i = 0; i < n; i++)
+		detail(f, "kernel", "%s", features[i]);
+}
+
+void daemon_status(void *userdata, struct control_reply *r, const Control__GetStatus *request)
+{
+	struct daemon *d = userdata;
+	const struct config *c = config_current(d->config);
+	struct process_counters pc = {};
+	Control__Status s = CONTROL__STATUS__INIT;
+	Control__Reply reply = CONTROL__REPLY__INIT;
+	struct filling f = {d, r, &s};
+
+	/* The figures below stand still while they are read: everything sampled so far is where it
+	 * belongs. */
+	daemon_settle(d);
+	process_counters(d->processes, &pc);
+	s.healthy = true;
+	s.version = (char *)ODI_VERSION;
+	s.started_unix_ns = d->started_unix_ns;
+	s.revision = c->revision;
+	s.host = control_strdup(r, d->host.name);
+	s.images = pc.images;
+	s.frames = d->frames;
+	s.frames_named = d->frames_named;
+	s.user_frames = d->user_frames;
+	s.user_frames_named = d->user_frames_named;
+	s.problems = control_alloc(r, MAX_PROBLEMS * sizeof(*s.problems));
+	if (!s.problems) {
+		daemon_fail(r, -ENOMEM, "out of memory");
+		return;
+	}
+	fill_profiling(&f, c);
+	fill_sources(&f, c);
+	fill_destinations(&f, c);
+	fill_local(&f, c);
+	fill_ledger(&f);
+	fill_cost(&f);
+	if (request->verbose)
+		fill_details(&f);
+	reply.body_case = CONTROL__REPLY__BODY_STATUS;
+	reply.status = &s;
+	control_send(r, &reply, true);
+}
