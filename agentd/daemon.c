@@ -23,8 +23,7 @@
 #define STOP_NAMES_NS     (3 * NSEC_PER_SEC)
 #define STOP_FLUSH_MS     3000
 
-/* ---- the reload transaction
- * ---------------------------------------------------------------------------- */
+/* ---- the reload transaction ---- */
 
 static int start_sampler(
 	struct daemon *d, const struct config *c, struct sampler **ret, struct err_text *err)
@@ -152,8 +151,7 @@ static const struct config_hooks config_hooks = {
 	.swap = on_swap,
 };
 
-/* ---- signals
- * --------------------------------------------------------------------------------------------- */
+/* ---- signals ---- */
 
 static int on_stop_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
 {
@@ -202,8 +200,7 @@ static int watch_signals(struct daemon *d)
 	return r;
 }
 
-/* ---- start and stop
- * -------------------------------------------------------------------------------------- */
+/* ---- start and stop ---- */
 
 static int open_state(struct daemon *d, struct err_text *err)
 {

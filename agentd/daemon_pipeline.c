@@ -8,16 +8,17 @@
  * Nothing here waits: the loop runs on while names are made. */
 
 #include "agentd/base/clock.h"
+#include "agentd/base/hash.h"
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "agentd/daemon.h"
+#include "agentd/daemon_names.h"
 
 #define SERIAL_STEP        64
 #define NAMES_DEADLINE_MAX (10 * NSEC_PER_SEC)
 #define MAX_BATCH_BYTES    (64U << 20)
 
-/* ---- whose is it
- * ------------------------------------------------------------------------------------------ */
+/* ---- whose is it ---- */
 
 static void assignment_free(struct assignment *a)
 {
@@ -94,8 +95,7 @@ static void on_gone(void *userdata, struct image *image)
 		sampler_forget(d->sampler, &image->key);
 }
 
-/* ---- into the open interval
- * ---------------------------------------------------------------------------- */
+/* ---- into the open interval ---- */
 
 /* The resource's attributes and, in its place among the sorted keys, the source's name: `--source`
  * of queries needs it on this host; the exporter takes it off. */
@@ -222,215 +222,7 @@ void daemon_settle(struct daemon *d)
 		sampler_drain(d->sampler);
 }
 
-/* ---- names
- * ------------------------------------------------------------------------------------------------
- */
-
-static int open_file(void *userdata, uint32_t file)
-{
-	struct daemon *d = userdata;
-
-	return process_file_open(d->processes, file);
-}
-
-static const char *module_name(void *userdata, uint32_t file)
-{
-	struct daemon *d = userdata;
-	const struct file *f = process_file(d->processes, file);
-	const char *slash;
-
-	if (!f || !f->path || !f->path[0])
-		return "[unknown]";
-	slash = strrchr(f->path, '/');
-	return slash && slash[1] ? slash + 1 : f->path;
-}
-
-static void on_file_facts(void *userdata, uint32_t file, const struct symbol_file_facts *facts)
-{
-	struct daemon *d = userdata;
-	struct file *f = process_file(d->processes, file);
-
-	if (!f)
-		return;
-	snprintf(f->build_id, sizeof(f->build_id), "%s", facts->build_id);
-	snprintf(f->go_build_id, sizeof(f->go_build_id), "%s", facts->go_build_id);
-	snprintf(f->htlhash, sizeof(f->htlhash), "%s", facts->htlhash);
-}
-
-const struct symbol_ops daemon_symbol_ops = {
-	.open_file = open_file,
-	.module_name = module_name,
-	.on_facts = on_file_facts,
-};
-
-struct query_list {
-	struct symbol_query *queries;
-	size_t n, room;
-	bool failed;
-};
-
-static void add_query(void *userdata, const struct sample_frame *frame)
-{
-	struct query_list *l = userdata;
-
-	if (frame->kind != FRAME_KERNEL && frame->kind != FRAME_NATIVE)
-		return;
-	if (l->n == l->room) {
-		size_t room = MAX(l->room * 2, (size_t)256);
-		struct symbol_query *q = reallocarray(l->queries, room, sizeof(*q));
-
-		if (!q) {
-			l->failed = true;
-			return;
-		}
-		l->queries = q;
-		l->room = room;
-	}
-	l->queries[l->n++] = (struct symbol_query){
-		.file = frame->kind == FRAME_KERNEL ? FILE_ID_KERNEL : frame->file,
-		.return_address = frame->flags & FRAME_RETURN,
-		.offset = frame->offset,
-	};
-}
-
-/* A file whose frames wait for names must not be evicted before they have them. */
-static void hold_files(struct interval *i, const struct query_list *l)
-{
-	for (size_t q = 0; q < l->n; q++) {
-		if (i->n_files && i->files[i->n_files - 1] == l->queries[q].file)
-			continue;
-		if (i->n_files == i->room_files) {
-			size_t room = MAX(i->room_files * 2, (size_t)64);
-			uint32_t *files = reallocarray(i->files, room, sizeof(*files));
-
-			if (!files)
-				return;
-			i->files = files;
-			i->room_files = room;
-		}
-		i->files[i->n_files++] = l->queries[q].file;
-		process_file_hold(i->daemon->processes, l->queries[q].file);
-	}
-}
-
-/* ---- from frames to locations
- * --------------------------------------------------------------------------- */
-
-struct locate {
-	struct daemon *daemon;
-	struct aggregate_name names[64];
-};
-
-static const char *marker_name(uint64_t marker)
-{
-	switch (marker) {
-	case MARKER_TRUNCATED:
-		return "[truncated]";
-	case MARKER_NO_USER:
-		return "[user stack unreadable]";
-	default:
-		return "[unknown]";
-	}
-}
-
-static void locate_native(
-	struct daemon *d, const struct sample_frame *frame, struct aggregate_location *ret)
-{
-	const struct symbol_file_facts *facts = symbol_facts(d->symbols, frame->file);
-	const struct file *f = process_file(d->processes, frame->file);
-
-	ret->type = PROFILE_FRAME_NATIVE;
-	ret->map_file = f && f->path ? f->path : "[unknown]";
-	ret->build_id = facts->build_id;
-	ret->go_build_id = facts->go_build_id;
-	ret->htlhash = facts->htlhash;
-	for (size_t i = 0; i < facts->n_segments; i++) {
-		const struct symbol_segment *s = &facts->segments[i];
-
-		if (!s->executable || frame->offset < s->offset ||
-			frame->offset - s->offset >= s->file_size)
-			continue;
-		ret->address = frame->offset - s->offset + s->vaddr;
-		ret->map_start = s->vaddr;
-		ret->map_limit = s->vaddr + s->mem_size;
-		ret->map_offset = s->offset;
-		return;
-	}
-	ret->address = frame->offset;
-}
-
-static void locate(void *userdata, const struct sample_frame *frame, struct aggregate_location *ret)
-{
-	struct locate *l = userdata;
-	struct daemon *d = l->daemon;
-	const struct symbol_chain *chain;
-	struct symbol_query query = {
-		.file = frame->kind == FRAME_KERNEL ? FILE_ID_KERNEL : frame->file,
-		.return_address = frame->flags & FRAME_RETURN,
-		.offset = frame->offset,
-	};
-
-	*ret = (struct aggregate_location){
-		.chain = l->names, .n = 1, .build_id = "", .go_build_id = "", .htlhash = ""};
-	if (frame->kind != FRAME_KERNEL && frame->kind != FRAME_NATIVE) {
-		l->names[0] = (struct aggregate_name){
-			.name = marker_name(frame->offset), .system_name = "", .file = ""};
-		ret->map_file = "[marker]";
-		ret->type = PROFILE_FRAME_UNKNOWN;
-		ret->address = frame->offset;
-		return;
-	}
-	chain = symbol_chain(d->symbols, &query);
-	ret->n = MIN((size_t)chain->n, ARRAY_SIZE(l->names));
-	for (size_t i = 0; i < ret->n; i++) {
-		const struct symbol_function *f = &chain->functions[i];
-
-		l->names[i] = (struct aggregate_name){f->name,
-			chain->fallback ? "" : f->system_name, f->file, f->line, f->start_line};
-	}
-	if (frame->kind == FRAME_KERNEL) {
-		bool core = streq(chain->module, "vmlinux");
-
-		ret->type = PROFILE_FRAME_KERNEL;
-		ret->map_file = chain->module;
-		ret->build_id = core ? d->kernel_build_id : "";
-		ret->address = frame->offset;
-	} else {
-		locate_native(d, frame, ret);
-	}
-	if (query.return_address && ret->address)
-		ret->address--;
-}
-
-static void count_names(struct daemon *d, const struct batch *b)
-{
-	for (size_t p = 0; p < batch_parts(b); p++) {
-		const struct profile_part *part = batch_part_at(b, p);
-
-		for (uint32_t s = 0; s < part->n_samples; s++) {
-			size_t n;
-			const uint32_t *stack = batch_stack_at(b, part->samples[s].stack, &n);
-			uint64_t value = part->samples[s].value;
-
-			for (size_t i = 0; i < n; i++) {
-				const struct profile_location *l = batch_location_at(b, stack[i]);
-				const struct profile_function *f =
-					batch_function_at(b, batch_lines(b, l)->function);
-				/* Fallbacks have no name of the symbol table's. */
-				bool named = f->system_name != 0;
-				bool user = l->frame_type == PROFILE_FRAME_NATIVE;
-
-				d->frames += value;
-				d->frames_named += named ? value : 0;
-				d->user_frames += user ? value : 0;
-				d->user_frames_named += user && named ? value : 0;
-			}
-		}
-	}
-}
-
-/* ---- intervals
- * ------------------------------------------------------------------------------------------- */
+/* ---- intervals ---- */
 
 void daemon_interval_free(struct interval *i)
 {
@@ -485,7 +277,7 @@ static void give_up(struct daemon *d, struct interval *i, const char *what, int 
 
 static void hand_over(struct daemon *d, struct interval *i)
 {
-	struct locate l = {.daemon = d};
+	struct daemon_locate l = {.daemon = d};
 	CLEANUP(batch_freep) struct batch *b = NULL;
 	_cleanup_buf_ struct buf bytes = {};
 	struct batch_header header = {
@@ -496,7 +288,8 @@ static void hand_over(struct daemon *d, struct interval *i)
 	uint64_t totals[PROFILE_TYPES];
 	int r, fd;
 
-	r = aggregate_build(i->aggregate, i->from_unix_ns, i->to_unix_ns, locate, &l, &b);
+	r = aggregate_build(
+		i->aggregate, i->from_unix_ns, i->to_unix_ns, daemon_locate_frame, &l, &b);
 	if (r < 0) {
 		give_up(d, i, "its batch could not be built", r);
 		return;
@@ -506,7 +299,7 @@ static void hand_over(struct daemon *d, struct interval *i)
 	batch_totals(b, totals);
 	for (size_t t = 0; t < PROFILE_TYPES; t++)
 		header.samples[t] = totals[t];
-	count_names(d, b);
+	daemon_count_names(d, b);
 	buf_init(&bytes, MAX_BATCH_BYTES);
 	r = profile_encode(b, &header, NULL, 0, &bytes);
 	if (r < 0) {
@@ -521,6 +314,26 @@ static void hand_over(struct daemon *d, struct interval *i)
 		log_error("a batch stays on this host only: no memory file: %s", strerror(-fd));
 	else if ((r = link_send(d->link, &header, fd)) < 0)
 		log_error("a batch stays on this host only: %s", strerror(-r));
+}
+
+/* A file whose frames wait for names must not be evicted before they have them. */
+static void hold_files(struct interval *i, const struct daemon_frames *l)
+{
+	for (size_t q = 0; q < l->n; q++) {
+		if (i->n_files && i->files[i->n_files - 1] == l->queries[q].file)
+			continue;
+		if (i->n_files == i->room_files) {
+			size_t room = MAX(i->room_files * 2, (size_t)64);
+			uint32_t *files = reallocarray(i->files, room, sizeof(*files));
+
+			if (!files)
+				return;
+			i->files = files;
+			i->room_files = room;
+		}
+		i->files[i->n_files++] = l->queries[q].file;
+		process_file_hold(i->daemon->processes, l->queries[q].file);
+	}
 }
 
 static void unlink_pending(struct daemon *d, struct interval *i)
@@ -550,7 +363,7 @@ static void on_named(void *userdata, size_t late)
 void daemon_interval_close(struct daemon *d)
 {
 	struct interval *i = d->open, **tail = &d->pending;
-	struct query_list l = {};
+	struct daemon_frames l = {};
 	uint64_t wait;
 	int r;
 
@@ -569,7 +382,7 @@ void daemon_interval_close(struct daemon *d)
 		tail = &(*tail)->next;
 	*tail = i;
 	d->n_pending++;
-	aggregate_each_frame(i->aggregate, add_query, &l);
+	aggregate_each_frame(i->aggregate, daemon_frames_add, &l);
 	hold_files(i, &l);
 	wait = MIN(config_current(d->config)->profiling.interval_ns, NAMES_DEADLINE_MAX);
 	if (d->n_pending > DAEMON_MAX_PENDING || d->stopping)
@@ -618,8 +431,7 @@ void daemon_finish_pending(struct daemon *d, uint64_t deadline_ns)
 	}
 }
 
-/* ---- the open interval, as a query sees it
- * ---------------------------------------------------------------- */
+/* ---- the open interval, as a query sees it ---- */
 
 struct snapshot {
 	struct daemon *daemon;
@@ -630,9 +442,10 @@ struct snapshot {
 static int merge_interval(
 	struct daemon *d, struct interval *i, uint64_t to_unix_ns, struct batch *into)
 {
-	struct locate l = {.daemon = d};
+	struct daemon_locate l = {.daemon = d};
 	CLEANUP(batch_freep) struct batch *b = NULL;
-	int r = aggregate_build(i->aggregate, i->from_unix_ns, to_unix_ns, locate, &l, &b);
+	int r = aggregate_build(
+		i->aggregate, i->from_unix_ns, to_unix_ns, daemon_locate_frame, &l, &b);
 
 	return r < 0 ? r : batch_merge(into, b, 0, 0);
 }
@@ -662,14 +475,14 @@ static void on_snapshot_named(void *userdata, size_t late)
 int daemon_snapshot(struct daemon *d, unsigned deadline_ms,
 	void (*done)(void *userdata, const void *data, size_t len), void *userdata)
 {
-	struct query_list l = {};
+	struct daemon_frames l = {};
 	struct snapshot *s = malloc(sizeof(*s));
 
 	if (!s)
 		return -ENOMEM;
 	*s = (struct snapshot){d, done, userdata};
 	daemon_settle(d);
-	aggregate_each_frame(d->open->aggregate, add_query, &l);
+	aggregate_each_frame(d->open->aggregate, daemon_frames_add, &l);
 	symbol_resolve(d->symbols, l.queries, l.failed ? 0 : l.n,
 		clock_monotonic_ns() + deadline_ms * NSEC_PER_MSEC, on_snapshot_named, s);
 	free(l.queries);

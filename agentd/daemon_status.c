@@ -5,6 +5,7 @@
  * happens. Runs in agentd. */
 
 #include <fcntl.h>
+#include <stdarg.h>
 #include "agentd/base/clock.h"
 #include "agentd/base/io.h"
 #include "agentd/daemon_verbs.h"
@@ -67,8 +68,7 @@ static void detail(struct filling *f, const char *key, const char *format, ...)
 	f->status->details[f->status->n_details++] = kv;
 }
 
-/* ---- cost
- * ---------------------------------------------------------------------------------------------- */
+/* ---- cost ---- */
 
 /* utime + stime of a child of ours, or of ourselves. */
 static uint64_t cpu_of(pid_t pid)
@@ -151,8 +151,7 @@ static void fill_cost(struct filling *f)
 			c.sampled_cpus, c.online_cpus);
 }
 
-/* ---- what it does
- * ------------------------------------------------------------------------------------- */
+/* ---- what it does ---- */
 
 static void fill_profiling(struct filling *f, const struct config *c)
 {

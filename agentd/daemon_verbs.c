@@ -39,8 +39,7 @@ void daemon_fail(struct control_reply *r, int error, const char *text)
 	control_fail(r, error, &err);
 }
 
-/* ---- sources
- * -------------------------------------------------------------------------------------------- */
+/* ---- sources ---- */
 
 struct source_walk {
 	struct daemon *daemon;
@@ -220,8 +219,7 @@ static void on_sources(void *userdata, struct control_reply *r, const Control__G
 		answer_sources(q, NULL, 0);
 }
 
-/* ---- destinations
- * ----------------------------------------------------------------------------------------- */
+/* ---- destinations ---- */
 
 Control__DestinationState *daemon_destination_state(
 	struct daemon *d, struct control_reply *r, const struct config_destination *c)
@@ -497,8 +495,7 @@ static void on_test_destination(
 	}
 }
 
-/* ---- after a change
- * ------------------------------------------------------------------------------------- */
+/* ---- after a change ---- */
 
 static void describe_effects(void *userdata, struct control_reply *r, const Control__Apply *apply,
 	Control__Applied *applied)
