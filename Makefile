@@ -156,7 +156,7 @@ $(B)/tests/unit/$(1)/%_test: $(B)/obj/tests/unit/$(1)/%_test.o $(call libs_in,$(
 	  -lcmocka $(foreach r,$(deps_$(1)),$(libs_$(r)))
 endef
 $(foreach r,$(ROOMS_ALL),$(eval $(call unit_rules,$(r))))
-.PRECIOUS: $(B)/obj/%.o $(B)/gen/%.skel.h $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h $(B)/bpf/%.bpf.o
+.PRECIOUS: $(B)/obj/%.o $(B)/gen/bpf/%.skel.h $(B)/gen/%.embed.h $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h $(B)/bpf/%.bpf.o
 
 .PHONY: unit
 unit: $(UNIT_BIN)

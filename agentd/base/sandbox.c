@@ -92,16 +92,12 @@ static bool has(const int *list, int nr)
 
 /* Comparisons. An argument is compared whole (64 bits), also where the kernel looks at an int only:
  * what has rubbish above is not equal, and none of these lets through what is not equal. */
-static const struct scmp_arg_cmp without_exec = {.arg = 2,
-					 .op = SCMP_CMP_MASKED_EQ,
-					 .datum_a = PROT_EXEC,
-					 .datum_b = 0},
-				 with_exec = {.arg = 2,
-					 .op = SCMP_CMP_MASKED_EQ,
-					 .datum_a = PROT_EXEC,
-					 .datum_b = PROT_EXEC},
-				 is_unix = {.arg = 0, .op = SCMP_CMP_EQ, .datum_a = AF_UNIX},
-				 is_not_unix = {.arg = 0, .op = SCMP_CMP_NE, .datum_a = AF_UNIX};
+static const struct scmp_arg_cmp without_exec = {
+	.arg = 2, .op = SCMP_CMP_MASKED_EQ, .datum_a = PROT_EXEC, .datum_b = 0};
+static const struct scmp_arg_cmp with_exec = {
+	.arg = 2, .op = SCMP_CMP_MASKED_EQ, .datum_a = PROT_EXEC, .datum_b = PROT_EXEC};
+static const struct scmp_arg_cmp is_unix = {.arg = 0, .op = SCMP_CMP_EQ, .datum_a = AF_UNIX};
+static const struct scmp_arg_cmp is_not_unix = {.arg = 0, .op = SCMP_CMP_NE, .datum_a = AF_UNIX};
 
 static bool maps_memory(int nr)
 {
