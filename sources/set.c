@@ -79,8 +79,7 @@ struct source_set *source_set_free(struct source_set *set)
 	return NULL;
 }
 
-/* ---- checks
- * --------------------------------------------------------------------------------------- */
+/* ---- checks ---- */
 
 static int check_kind(const char *name, const struct source_kind **ret, struct err_text *err)
 {
@@ -307,8 +306,7 @@ static int source_new(struct source **ret, const struct source_spec *spec, struc
 	return 0;
 }
 
-/* ---- the set
- * ---------------------------------------------------------------------------------------- */
+/* ---- the set ---- */
 
 static int grow(struct source_set *set)
 {

@@ -9,7 +9,7 @@
  * time), so then the file gets one more chance. Answers are looked at as a stranger's words before
  * anything is kept.
  *
- * Bounded: answers kept (least recently used out first), questions waiting, the deadline of a file,
+ * Bounded: answers kept (cache.c), questions waiting, the deadline of a file,
  * the life of an idle child. "No name" is kept for seconds only, since a container's first process
  * may be seen before its runtime has written the file; a name is asked again after minutes, since
  * containers can be renamed. Runs in agentd. */
@@ -24,7 +24,6 @@
 #include "agentd/base/text.h"
 #include "agentd/container/private.h"
 
-#define CACHE_MAX      4096
 #define WAITING_MAX    4096
 #define ROOTS_MAX      16
 #define DEADLINE_NS    (2 * NSEC_PER_SEC)
@@ -53,20 +52,12 @@ struct job {
 	struct job *next;
 };
 
-struct entry {
-	char id[CONTAINER_ID_MAX + 1];
-	bool named;
-	uint64_t until_ns;
-	struct container_facts facts;
-	struct entry *newer, *older;
-};
-
 struct container_namer {
 	sd_event *loop;
 	int root_fd;
-	struct map *jobs, *cache;  /* by id */
+	struct map *jobs; /* by id */
+	struct container_cache *cache;
 	struct job *first, **last; /* in the order of asking; the first is at work */
-	struct entry *newest, *oldest;
 	struct {
 		char runtime[16];
 		char *path;
@@ -89,73 +80,7 @@ struct container_namer {
 
 static void work(struct container_namer *n);
 
-/* ---- cache
- * ------------------------------------------------------------------------------------------- */
-
-static void cache_unlink(struct container_namer *n, struct entry *e)
-{
-	*(e->newer ? &e->newer->older : &n->newest) = e->older;
-	*(e->older ? &e->older->newer : &n->oldest) = e->newer;
-	e->newer = e->older = NULL;
-}
-
-static void cache_link(struct container_namer *n, struct entry *e)
-{
-	e->older = n->newest;
-	*(n->newest ? &n->newest->newer : &n->oldest) = e;
-	n->newest = e;
-}
-
-static void cache_drop(struct container_namer *n, struct entry *e)
-{
-	cache_unlink(n, e);
-	map_remove(n->cache, e->id, strlen(e->id));
-	free(e);
-}
-
-static struct entry *cache_find(struct container_namer *n, const char *id)
-{
-	struct entry *e = map_get_str(n->cache, id);
-
-	if (!e)
-		return NULL;
-	if (clock_monotonic_ns() >= e->until_ns) {
-		cache_drop(n, e);
-		return NULL;
-	}
-	cache_unlink(n, e);
-	cache_link(n, e);
-	return e;
-}
-
-/* Without memory the answer is given and forgotten. */
-static void cache_keep(
-	struct container_namer *n, const struct job *job, const struct container_facts *facts)
-{
-	struct entry *e = map_get_str(n->cache, job->id);
-	uint64_t now = clock_monotonic_ns();
-
-	if (e)
-		cache_drop(n, e);
-	while (map_size(n->cache) >= CACHE_MAX && n->oldest)
-		cache_drop(n, n->oldest);
-	e = calloc(1, sizeof(*e));
-	if (!e)
-		return;
-	snprintf(e->id, sizeof(e->id), "%s", job->id);
-	e->named = facts != NULL;
-	if (facts)
-		e->facts = *facts;
-	e->until_ns = now + (facts ? AGAIN_NAMED_NS : job->hurt ? AGAIN_HURT_NS : n->again_ns);
-	if (map_put_str(n->cache, e->id, e, NULL) < 0) {
-		free(e);
-		return;
-	}
-	cache_link(n, e);
-}
-
-/* ---- jobs
- * -------------------------------------------------------------------------------------------- */
+/* ---- jobs ---- */
 
 static struct job *job_free(struct job *job)
 {
@@ -181,7 +106,11 @@ static void finish(struct container_namer *n, const struct container_facts *fact
 	if (!n->first)
 		n->last = &n->first;
 	map_remove(n->jobs, job->id, strlen(job->id));
-	cache_keep(n, job, facts);
+	container_cache_put(n->cache, job->id, facts,
+		clock_monotonic_ns() +
+			(facts                      ? AGAIN_NAMED_NS
+					: job->hurt ? AGAIN_HURT_NS
+						    : n->again_ns));
 	while (job->waiters) {
 		struct waiter *w = job->waiters;
 
@@ -230,8 +159,7 @@ static int open_docker_config(struct container_namer *n)
 	return TAKE_FD(fd);
 }
 
-/* ---- the child
- * ----------------------------------------------------------------------------------------- */
+/* ---- the child ---- */
 
 static void stop_child(struct container_namer *n)
 {
@@ -450,8 +378,7 @@ static void work(struct container_namer *n)
 	n->working = false;
 }
 
-/* ---- the outside
- * -------------------------------------------------------------------------------------- */
+/* ---- the outside ---- */
 
 static int add_waiter(struct job *job,
 	void (*done)(void *userdata, const char *id, const struct container_facts *facts),
@@ -491,8 +418,9 @@ int container_ask(struct container_namer *n, const char *runtime, const char *id
 	void (*done)(void *userdata, const char *id, const struct container_facts *facts),
 	void *userdata)
 {
-	const struct entry *e;
+	struct container_facts facts;
 	struct job *job;
+	bool named;
 	int r;
 
 	n->counters.asked++;
@@ -501,12 +429,7 @@ int container_ask(struct container_namer *n, const char *runtime, const char *id
 		done(userdata, id, NULL);
 		return 0;
 	}
-	e = cache_find(n, id);
-	if (e) {
-		/* A copy: done() may ask for others and so push this one out. */
-		struct container_facts facts = e->facts;
-		bool named = e->named;
-
+	if (container_cache_get(n->cache, id, clock_monotonic_ns(), &named, &facts)) {
 		n->counters.from_cache++;
 		done(userdata, id, named ? &facts : NULL);
 		return 0;
@@ -565,7 +488,7 @@ int container_namer_new(struct container_namer **ret, sd_event *loop, const char
 		return -errno;
 	r = map_new(&n->jobs, 0);
 	if (r >= 0)
-		r = map_new(&n->cache, 0);
+		r = container_cache_new(&n->cache, CONTAINER_CACHE_MAX);
 	if (r >= 0)
 		r = sd_event_add_time(loop, &n->timer, CLOCK_MONOTONIC, 0, 0, on_timer, n);
 	if (r >= 0)
@@ -583,15 +506,13 @@ struct container_namer *container_namer_free(struct container_namer *n)
 	if (!n)
 		return NULL;
 	stop_child(n);
-	sd_event_source_disable_unref(n->timer);
+	n->timer = sd_event_source_disable_unref(n->timer);
 	while ((job = n->first)) {
 		n->first = job->next;
 		job_free(job);
 	}
-	while (n->oldest)
-		cache_drop(n, n->oldest);
 	map_free(n->jobs);
-	map_free(n->cache);
+	container_cache_free(n->cache);
 	for (size_t i = 0; i < n->n_roots; i++)
 		free(n->roots[i].path);
 	closep(&n->root_fd);

@@ -41,8 +41,7 @@ bool container_is_id(const char *id);
 /* Absolute, clean, without "..". */
 bool container_is_path(const char *path);
 
-/* ---- places.c: where state files are
- * ------------------------------------------------------------------ */
+/* ---- places.c: where state files are ---- */
 
 #define CONTAINER_PLACES_MAX 96
 
@@ -58,6 +57,21 @@ int container_paths_add(struct container_paths *p, int root_fd, const char *runt
 /* A state file, safe to hand on: regular, owned by root (or us), nobody else may write it, at most
  * CONTAINER_FILE_MAX. A descriptor or -errno. */
 int container_open(int root_fd, const char *path);
+
+/* ---- cache.c: answers that are known ---- */
+
+#define CONTAINER_CACHE_MAX 4096
+
+struct container_cache;
+int container_cache_new(struct container_cache **ret, size_t max);
+struct container_cache *container_cache_free(struct container_cache *c);
+size_t container_cache_size(const struct container_cache *c);
+/* False: not known, or no more. *named false: it is known that there is no name now. */
+bool container_cache_get(struct container_cache *c, const char *id, uint64_t now_ns, bool *named,
+	struct container_facts *ret);
+/* facts NULL: there is no name. Without memory it is forgotten. */
+void container_cache_put(struct container_cache *c, const char *id,
+	const struct container_facts *facts, uint64_t until_ns);
 
 /* For tests: 0 leaves one as it is. */
 void container_namer_tune(
