@@ -17,15 +17,15 @@
 #define SAMPLER_RATE_DEFAULT 99
 
 enum sampler_event_kind {
-	SAMPLER_SAMPLE,	      /* .sample */
-	SAMPLER_EXEC,	      /* .process */
-	SAMPLER_FORK,	      /* .process */
-	SAMPLER_EXIT,	      /* .process */
-	SAMPLER_CGROUP,	      /* .process */
-	SAMPLER_EXEC_BEGIN,   /* .mmap.pid, .mmap.tid: perf's COMM with the exec bit: the old address space is gone;
+	SAMPLER_SAMPLE, /* .sample */
+	SAMPLER_EXEC,   /* .process */
+	SAMPLER_FORK,   /* .process */
+	SAMPLER_EXIT, /* .process; may come twice for one image, when its last threads end together */
+	SAMPLER_CGROUP, /* .process */
+	SAMPLER_EXEC_BEGIN, /* .mmap.pid, .mmap.tid: perf's COMM with the exec bit: the old address space is gone;
 				 mappings that follow belong to the image whose SAMPLER_EXEC comes next */
-	SAMPLER_MMAP,	      /* .mmap: an executable range was mapped */
-	SAMPLER_LOST_EVENTS,  /* .lost: process or mapping records were lost: read mappings afresh on next use */
+	SAMPLER_MMAP, /* .mmap: an executable range was mapped */
+	SAMPLER_LOST_EVENTS, /* .lost: process or mapping records were lost: read mappings afresh on next use */
 };
 
 struct sampler_mmap {
@@ -34,14 +34,16 @@ struct sampler_mmap {
 	uint32_t major, minor;
 	uint64_t inode, generation;
 	uint32_t prot, flags;
-	const char *path; /* as the kernel names it; may be "//anon", "[vdso]", with " (deleted)"... */
+	const char
+		*path; /* as the kernel names it; may be "//anon", "[vdso]", with " (deleted)"... */
 };
 
 struct sampler_event {
 	enum sampler_event_kind kind;
 	uint64_t time_ns; /* CLOCK_MONOTONIC */
 	union {
-		const struct record_sample *sample;   /* lengths were checked against the record's size */
+		const struct record_sample
+			*sample; /* lengths were checked against the record's size */
 		const struct record_process *process;
 		struct sampler_mmap mmap;
 		uint64_t lost;
@@ -49,13 +51,15 @@ struct sampler_event {
 };
 
 struct sampler_config {
-	unsigned rate_hz;	/* SAMPLER_RATE_MIN .. MAX */
+	unsigned rate_hz; /* SAMPLER_RATE_MIN .. MAX */
 	bool kernel_frames;
-	size_t ring_bytes;	/* power of two; 0: 4 MiB */
-	uint32_t max_verdicts;	/* 0: 16,384 */
-	unsigned drain_ms;	/* longest time between two drains; 0: 250 */
+	size_t ring_bytes;     /* power of two; 0: 4 MiB */
+	uint32_t max_verdicts; /* 0: 16,384 */
+	unsigned drain_ms;     /* longest time between two drains; 0: 250 */
+	bool accept_unknown_kernel; /* sample even where the nofault fix cannot be told from the version */
 };
 
+/* Callbacks may set and forget verdicts and go to the next generation; nothing else of this header. */
 struct sampler_ops {
 	void (*on_event)(void *userdata, const struct sampler_event *event);
 	/* After a drain handed out its last event. */
@@ -64,13 +68,19 @@ struct sampler_ops {
 
 /* Samples of one type, since sampler_new(). due = taken + late. */
 struct sampler_counters {
-	uint64_t due;	/* what the events' own count says, over their period (rate changes accounted for) */
+	uint64_t
+		due; /* what the events' own count says, over their period (rate changes accounted for). That
+			   count is of the scheduler's clock, the ticks are of CLOCK_MONOTONIC: they drift by up to 0.05 %,
+			   and due is never said to be less than taken */
 	uint64_t taken; /* what the program saw */
-	uint64_t late;	/* due - taken: time stolen by the hypervisor, ticks shadowed by other BPF programs */
+	uint64_t
+		late; /* due - taken: time stolen by the hypervisor, ticks shadowed by other BPF programs */
 	uint64_t idle, ignored, divided, sent, paused;
 	uint64_t lost_ring, lost_scratch, lost_events;
-	uint64_t received;    /* samples handed to on_event: sent = received + in the ring */
-	uint64_t bpf_run_ns;  /* run time of our programs, 0 unless kernel.bpf_stats_enabled */
+	uint64_t lost_memory; /* taken from the ring, but no memory to hold them */
+	uint64_t
+		received; /* samples handed to on_event: sent = received + lost_memory + waiting (ring, merge) */
+	uint64_t bpf_run_ns; /* run time of our programs, 0 unless kernel.bpf_stats_enabled */
 	uint64_t bpf_runs;
 	unsigned online_cpus, sampled_cpus; /* they differ when an event could not be opened */
 };
@@ -93,7 +103,8 @@ void sampler_set_kernel_frames(struct sampler *s, bool on);
 void sampler_stop(struct sampler *s);
 
 /* Verdicts carry the current generation. sampler_next_generation() makes all earlier ones count as absent. */
-int sampler_set_verdict(struct sampler *s, const struct sample_image *image, uint32_t types, uint16_t divisor);
+int sampler_set_verdict(
+	struct sampler *s, const struct sample_image *image, uint32_t types, uint16_t divisor);
 void sampler_forget(struct sampler *s, const struct sample_image *image);
 void sampler_next_generation(struct sampler *s);
 

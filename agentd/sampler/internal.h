@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What the files of this room share; for no other room (unit tests of this one excepted). */
+
+#include <systemd/sd-event.h>
+#include "agentd/base/buf.h"
+#include "agentd/sampler/sampler.h"
+#include "bpf/sample.h"
+#include "bpf/sampler.skel.h"
+
+#define PERF_RING_BYTES  (128U << 10) /* per CPU, for mapping and exec records; power of two */
+#define PERF_WATERMARK   (32U << 10)  /* bytes waiting there that wake us */
+#define BPF_TAKE_MAX     (4U << 20)   /* bytes taken from the BPF ring at once */
+#define SLACK_NS         (5 * NSEC_PER_MSEC) /* a record this old is in its ring: see merge.c */
+#define WAKEUP_GAP_NS    (20 * NSEC_PER_MSEC)
+#define CPU_CHECK_NS     NSEC_PER_SEC
+#define DEFAULT_RING     (4U << 20)
+#define DEFAULT_VERDICTS 16384
+#define DEFAULT_DRAIN_MS 250
+
+/* One perf ring, read through its mapping. */
+struct perf_ring {
+	void *map; /* NULL: none */
+	size_t map_size;
+};
+
+/* What is open on one CPU. */
+struct cpu_events {
+	int clock_fd; /* cpu-clock, runs sample_cpu; -1: this CPU is not sampled */
+	int track_fd; /* dummy event: MMAP2, COMM and LOST records */
+	struct perf_ring ring;
+	sd_event_source *source;
+	uint64_t count_base; /* of the event's count, ns: what is in sampler.due already */
+	int failed;          /* errno of the last attempt, so that it is logged once */
+};
+
+/* A record that waits for its turn; its bytes are at offset in merge.store. */
+struct merge_entry {
+	uint64_t time;
+	uint32_t offset, size;
+	bool perf; /* else of the BPF ring */
+};
+
+struct merge {
+	struct buf store;
+	struct merge_entry *entries;
+	size_t n, size;
+	size_t bpf_taken;       /* bytes of the BPF ring in this round */
+	uint64_t last_bpf_time; /* newest record gathered from the BPF ring */
+	uint64_t handed_out;    /* horizon of the last hand-out */
+	uint64_t out_of_order;  /* records that came after their time had been handed out */
+	uint64_t malformed;
+	bool draining;
+};
+
+struct sampler {
+	sd_event *loop;
+	struct sampler_config config;
+	struct sampler_ops ops;
+	void *userdata;
+	struct sampler_bpf *skel;
+	struct ring_buffer *ring;       /* libbpf's reader of the BPF ring */
+	struct sample_counters *counts; /* mapped, one a CPU */
+	size_t counts_size;
+	struct cpu_events *cpus;
+	size_t n_cpus; /* possible ones */
+	bool running, has_cgroup_moves;
+	uint64_t period_ns;
+	uint64_t due;                      /* of periods and events that are over */
+	uint64_t received, lost_memory;    /* samples */
+	uint64_t lost_perf, lost_bpf_told; /* process and mapping records */
+	struct merge merge;
+	sd_event_source *ring_source, *uevent_source, *timer;
+	uint64_t last_cpu_check;
+	char features[12][160];
+	size_t n_features;
+};
+
+/* preflight.c: what can be said before the kernel is asked, and why it refused. */
+int preflight_check(struct sampler *s, struct err_text *err);
+int preflight_explain_load(int code, struct err_text *err);
+int preflight_explain_perf(int code, unsigned cpu, struct err_text *err);
+void preflight_feature(struct sampler *s, const char *format, ...) PRINTF(2, 3);
+/* Catches what libbpf would print, for the log and for preflight_explain_load(). */
+void preflight_catch_libbpf(void);
+
+/* events.c: perf events of one CPU or all. */
+int cpu_table_new(struct sampler *s);
+void events_close_all(struct sampler *s);
+int events_open(struct sampler *s, unsigned cpu, struct err_text *err);
+void events_close(struct sampler *s, unsigned cpu);
+/* The ioctl on all cpu-clock (or all tracking) events. 0 or the first -errno. */
+int events_clock_ioctl(struct sampler *s, unsigned long request);
+int events_track_ioctl(struct sampler *s, unsigned long request);
+int events_set_period(struct sampler *s, uint64_t period_ns, struct err_text *err);
+uint64_t events_due(struct sampler *s);
+unsigned events_sampled(const struct sampler *s);
+
+/* hotplug.c */
+int hotplug_init(struct sampler *s);
+int hotplug_open_online(struct sampler *s, struct err_text *err);
+/* Opens and closes events so that they are what is online. Returns how many CPUs are online. */
+unsigned hotplug_check(struct sampler *s);
+/* Parses "0-3,8": calls back for each. -EINVAL when malformed. Pure. */
+int cpu_list_parse(
+	const char *text, unsigned max, void (*each)(void *userdata, unsigned cpu), void *userdata);
+/* CPUs up to the highest in /sys/devices/system/cpu/possible. */
+int cpus_possible(size_t *ret);
+
+/* ring.c: perf's rings. Hands over every record that concerns us; the bytes are copied out. */
+int perf_ring_init(struct perf_ring *r, int fd);
+void perf_ring_deinit(struct perf_ring *r);
+void perf_ring_gather(struct sampler *s, struct perf_ring *r);
+/* The time in a record's trailer; false when the record is malformed or of no interest. */
+bool perf_record_check(const void *record, size_t size, uint64_t *time);
+/* Fills event from a checked record (it stays borrowed). */
+void perf_record_event(const void *record, size_t size, struct sampler_event *event);
+
+/* merge.c */
+int merge_add(struct sampler *s, uint64_t time, const void *record, size_t size, bool perf);
+bool sample_record_check(const void *record, size_t size);
+/* all: everything that is there; else what is older than SLACK_NS. True when more waits in a ring. */
+bool merge_drain(struct sampler *s, bool all);
+void merge_init(struct merge *m, size_t n_cpus);
+void merge_deinit(struct merge *m);
+int merge_on_record(void *userdata, void *data, size_t size);
+
+/* sampler.c */
+/* Something waits in a ring: drain now, and once more when what is young now is old enough. */
+void sampler_wake(struct sampler *s);
+uint64_t sampler_raw_counter(const struct sampler *s, enum sample_counter which);

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* One stream out of many rings, in the order of time.
+ *
+ * Samples and process records come through the BPF ring, which all CPUs share, mappings through one ring of
+ * perf a CPU. A sample must be seen after the mapping that explains it and before the exec that ends it, so a
+ * drain copies out everything that is there, sorts it by time, and hands out what is older than SLACK_NS. What is younger waits
+ * for the next drain, since a record of another CPU with an earlier time may still be on its way: between
+ * taking the time and being readable lie some microseconds, more when the hypervisor stops that CPU in between. One that
+ * comes later all the same is handed out late and counted (out_of_order).
+ *
+ * Bounded: BPF_TAKE_MAX bytes of the BPF ring at once, and the rings of perf. When there was more, only what
+ * is older than the last record taken is handed out, and the next round takes the rest. Memory that a burst
+ * took is given back. Every record's lengths are checked here, so that readers may trust them. Runs in agentd. */
+
+#include <bpf/libbpf.h>
+#include "agentd/base/clock.h"
+#include "agentd/base/log.h"
+#include "agentd/sampler/internal.h"
+
+#define ROUNDS        4            /* of gathering in one drain, before the loop gets its turn */
+#define ROUNDS_ALL    256          /* the same where everything is asked for */
+#define STORE_KEEP    (256U << 10) /* bytes kept between drains */
+#define ENTRIES_FIRST 256
+#define PADDED(size)  (((size) + 7) & ~(size_t)7) /* records are aligned as in the rings */
+
+int merge_add(struct sampler *s, uint64_t time, const void *record, size_t size, bool perf)
+{
+	struct merge *m = &s->merge;
+	size_t offset = m->store.len, padded = PADDED(size);
+	struct merge_entry *entries;
+	void *to;
+
+	if (m->n == m->size) {
+		size_t more = m->size ? 2 * m->size : ENTRIES_FIRST;
+
+		entries = reallocarray(m->entries, more, sizeof(*entries));
+		if (!entries)
+			return -ENOMEM;
+		m->entries = entries;
+		m->size = more;
+	}
+	to = buf_reserve(&m->store, padded);
+	if (!to) {
+		m->store.failed = 0; /* the next, smaller one may fit */
+		return -ENOMEM;
+	}
+	memcpy(to, record, size);
+	buf_commit(&m->store, padded);
+	if (time <= m->handed_out)
+		m->out_of_order++;
+	m->entries[m->n] = (struct merge_entry){
+		.time = time,
+		.offset = (uint32_t)offset,
+		.size = (uint32_t)size,
+		.perf = perf,
+	};
+	m->n++;
+	return 0;
+}
+
+bool sample_record_check(const void *record, size_t size)
+{
+	const struct record_header *header = record;
+	const struct record_sample *sample = record;
+	const struct record_process *process = record;
+
+	if (size < sizeof(*header) || header->size != size || header->version != SAMPLE_VERSION)
+		return false;
+	switch (header->kind) {
+	case RECORD_SAMPLE:
+		return size >= sizeof(*sample) && sample->n_frames <= SAMPLE_MAX_FRAMES &&
+			size == sizeof(*sample) + sample->n_frames * sizeof(struct sample_frame);
+	case RECORD_EXEC:
+	case RECORD_FORK:
+	case RECORD_EXIT:
+	case RECORD_CGROUP:
+		return size >= sizeof(*process) && process->cgroup_len == size - sizeof(*process);
+	default:
+		return false;
+	}
+}
+
+/* Called back by libbpf for each record of the BPF ring; a negative answer stops after this one. */
+int merge_on_record(void *userdata, void *data, size_t size)
+{
+	struct sampler *s = userdata;
+	const struct record_header *header = data;
+
+	if (!sample_record_check(data, size)) {
+		log_warning("the BPF ring held a malformed record of %zu bytes", size);
+		s->merge.malformed++;
+		s->lost_perf++;
+		return 0;
+	}
+	s->merge.last_bpf_time = header->time;
+	if (merge_add(s, header->time, data, size, false) < 0) {
+		if (header->kind == RECORD_SAMPLE)
+			s->lost_memory++;
+		else
+			s->lost_perf++;
+	}
+	s->merge.bpf_taken += size;
+	return s->merge.bpf_taken >= BPF_TAKE_MAX ? -EAGAIN : 0;
+}
+
+static int by_time(const void *a, const void *b)
+{
+	const struct merge_entry *x = a, *y = b;
+
+	if (x->time != y->time)
+		return x->time < y->time ? -1 : 1;
+	return x->offset < y->offset ? -1 : x->offset > y->offset; /* as they arrived */
+}
+
+static void hand_out(struct sampler *s, const struct merge_entry *e)
+{
+	const void *record = s->merge.store.data + e->offset;
+	const struct record_header *header = record;
+	struct sampler_event event = {.time_ns = e->time};
+
+	if (e->perf) {
+		perf_record_event(record, e->size, &event);
+		s->ops.on_event(s->userdata, &event);
+		return;
+	}
+	switch (header->kind) {
+	case RECORD_SAMPLE:
+		event.kind = SAMPLER_SAMPLE;
+		event.sample = record;
+		s->received++;
+		break;
+	case RECORD_EXEC:
+		event.kind = SAMPLER_EXEC;
+		event.process = record;
+		break;
+	case RECORD_FORK:
+		event.kind = SAMPLER_FORK;
+		event.process = record;
+		break;
+	case RECORD_EXIT:
+		event.kind = SAMPLER_EXIT;
+		event.process = record;
+		break;
+	default:
+		event.kind = SAMPLER_CGROUP;
+		event.process = record;
+	}
+	s->ops.on_event(s->userdata, &event);
+}
+
+/* Records that found a ring full leave a gap at an unknown time since the last hand-out: told first. */
+static void tell_lost(struct sampler *s)
+{
+	uint64_t lost = sampler_raw_counter(s, COUNT_EVENT_LOST);
+	struct sampler_event event = {
+		.kind = SAMPLER_LOST_EVENTS,
+		.time_ns = s->merge.handed_out,
+		.lost = lost - s->lost_bpf_told,
+	};
+
+	if (!event.lost)
+		return;
+	s->lost_bpf_told = lost;
+	log_warning("%llu process records were lost: the ring was full",
+		(unsigned long long)event.lost);
+	s->ops.on_event(s->userdata, &event);
+}
+
+static int by_offset(const void *a, const void *b)
+{
+	const struct merge_entry *x = a, *y = b;
+
+	return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+/* Moves what waits on, from the first such entry, to the front; gives back what a burst took. */
+static void keep_rest(struct merge *m, size_t first)
+{
+	size_t len = 0;
+	uint8_t *data;
+
+	m->n -= first;
+	if (first && m->n)
+		memmove(m->entries, m->entries + first, m->n * sizeof(*m->entries));
+	/* In the order in which they lie, so that no byte is overwritten before it was moved. */
+	if (m->n)
+		qsort(m->entries, m->n, sizeof(*m->entries), by_offset);
+	for (size_t i = 0; i < m->n; i++) {
+		struct merge_entry *e = &m->entries[i];
+
+		memmove(m->store.data + len, m->store.data + e->offset, e->size);
+		e->offset = (uint32_t)len;
+		len += PADDED(e->size);
+	}
+	m->store.len = len;
+	if (m->store.size <= STORE_KEEP || len >= STORE_KEEP)
+		return;
+	data = realloc(m->store.data, STORE_KEEP);
+	if (data) {
+		m->store.data = data;
+		m->store.size = STORE_KEEP;
+	}
+}
+
+/* True when the BPF ring had more than we take at once. */
+static bool gather(struct sampler *s)
+{
+	s->merge.bpf_taken = 0;
+	for (size_t i = 0; i < s->n_cpus; i++)
+		perf_ring_gather(s, &s->cpus[i].ring);
+	return ring_buffer__consume(s->ring) == -EAGAIN;
+}
+
+/* Hands out what is not younger than horizon; returns how many that were. */
+static size_t hand_out_until(struct sampler *s, uint64_t horizon)
+{
+	struct merge *m = &s->merge;
+	size_t i = 0;
+
+	if (m->n)
+		qsort(m->entries, m->n, sizeof(*m->entries), by_time);
+	for (; i < m->n && m->entries[i].time <= horizon; i++) {
+		m->handed_out = MAX(m->handed_out, m->entries[i].time);
+		hand_out(s, &m->entries[i]);
+	}
+	keep_rest(m, i);
+	return i;
+}
+
+bool merge_drain(struct sampler *s, bool all)
+{
+	struct merge *m = &s->merge;
+	bool more = true;
+
+	if (m->draining)
+		return false;
+	m->draining = true;
+	for (unsigned round = 0; more && round < (all ? ROUNDS_ALL : ROUNDS); round++) {
+		uint64_t now = clock_monotonic_ns(), horizon = all ? UINT64_MAX : now - SLACK_NS;
+
+		more = gather(s);
+		tell_lost(s);
+		if (more)
+			horizon = MIN(horizon, m->last_bpf_time - MIN(m->last_bpf_time, SLACK_NS));
+		if (!hand_out_until(s, horizon) && more)
+			hand_out_until(s, m->last_bpf_time); /* so many in so short a time: go on */
+		m->handed_out = MAX(m->handed_out, MIN(horizon, now));
+	}
+	m->draining = false;
+	if (s->ops.on_drained)
+		s->ops.on_drained(s->userdata, m->handed_out);
+	return more;
+}
+
+void merge_init(struct merge *m, size_t n_cpus)
+{
+	*m = (struct merge){0};
+	buf_init(&m->store, 2 * BPF_TAKE_MAX + 2 * n_cpus * PERF_RING_BYTES);
+}
+
+void merge_deinit(struct merge *m)
+{
+	buf_deinit(&m->store);
+	free(m->entries);
+	*m = (struct merge){0};
+}
