@@ -73,7 +73,8 @@ static size_t find(const struct map *m, uint64_t hash, const void *key, size_t l
 
 		if (s->hash == HASH_EMPTY)
 			return m->n_slots;
-		if (s->hash == hash && s->len == len && memcmp(key_at(m, i), key, len) == 0)
+		if (s->hash == hash && s->len == len &&
+			(!len || memcmp(key_at(m, i), key, len) == 0))
 			return i;
 	}
 }
