@@ -16,6 +16,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include "agentd/base/clock.h"
 #include "agentd/base/fdpass.h"
 #include "agentd/base/log.h"
@@ -193,7 +194,7 @@ static void child_failed(struct container_namer *n, const char *why)
 	} else {
 		n->counters.files_failed++;
 		log_warning(
-			"the reader of container names %s over %s of container %.12s: it stays without what that "
+			"the reader of container names %s over /%s of container %.12s: it stays without what that "
 			"file says",
 			why,
 			n->request.kind == CONTAINER_REQUEST_FACTS ? job->paths.list[job->at]
@@ -205,6 +206,19 @@ static void child_failed(struct container_namer *n, const char *why)
 			job->at++;
 		}
 	}
+	work(n);
+}
+
+/* It never got to the file: a program that cannot be run, a sandbox that cannot be made. That is no file's
+ * fault, and another try at once would end the same way. */
+static void child_cannot_start(struct container_namer *n, const char *why)
+{
+	stop_child(n);
+	(void)sd_event_source_set_enabled(n->timer, SD_EVENT_OFF);
+	log_warning("containers stay without names for now: their reader %s", why);
+	n->spawn_after_ns = clock_monotonic_ns() + SPAWN_RETRY_NS;
+	n->in_flight = false;
+	finish(n, NULL);
 	work(n);
 }
 
@@ -258,12 +272,18 @@ static int on_end(sd_event_source *source, int fd, uint32_t events, void *userda
 {
 	struct container_namer *n = userdata;
 	char why[128] = "ended";
-	int status;
+	int status = 0;
+	bool exited = false;
 
 	/* An answer that it sent before it ended is on the socket, which has precedence. */
-	if (sandbox_reap(&n->child, &status) == 0)
+	if (sandbox_reap(&n->child, &status) == 0) {
 		sandbox_describe_status(status, why, sizeof(why));
-	child_failed(n, why);
+		exited = WIFEXITED(status);
+	}
+	if (exited && n->in_flight && n->child_files <= 1)
+		child_cannot_start(n, why);
+	else
+		child_failed(n, why);
 	return 0;
 }
 
