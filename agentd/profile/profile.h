@@ -88,19 +88,26 @@ int batch_new(struct batch **ret);
 struct batch *batch_free(struct batch *b);
 DEFINE_FREEP(batch_freep, struct batch *, batch_free)
 
-/* Interning: return the index (> 0; 0 for empty) or a negative errno. */
+/* Interning: return the index (> 0; 0 for empty) or a negative errno (-EINVAL: an index out of range). Text is copied, cut
+ * at 16 KiB and made valid UTF-8 without control characters (protobuf refuses a message for one bad byte); it stays
+ * where it is until batch_free(). What the other accessors return is borrowed until the next addition to that table. */
 int64_t batch_string(struct batch *b, const char *s);
 int64_t batch_mapping(struct batch *b, const struct profile_mapping *m);
 int64_t batch_function(struct batch *b, const struct profile_function *f);
 int64_t batch_location(struct batch *b, const struct profile_location *l, const struct profile_line *lines);
 int64_t batch_stack(struct batch *b, const uint32_t *locations, size_t n);
 int64_t batch_attribute(struct batch *b, const struct profile_attribute *a);
+/* Sorts by key; -EEXIST for a key given twice. */
 int64_t batch_resource(struct batch *b, const struct profile_resource_attribute *attributes, size_t n);
 /* The part for this key, made if need be; borrowed until the next batch_part(). */
 int batch_part(struct batch *b, uint32_t resource, unsigned type, uint64_t period, uint64_t time_unix_ns,
 	uint64_t duration_ns, struct profile_part **ret);
-/* Adds to the sample with this identity {stack, attributes}. */
+/* Adds to the sample with this identity {stack, set of attributes}. -ERANGE: the part's total would pass 2^63. */
 int batch_add(struct batch *b, struct profile_part *part, uint32_t stack, const uint32_t attributes[4], uint64_t value);
+/* Adds n points in time (unix ns), each within the part's time: -ERANGE otherwise, since a receiver refuses the
+ * whole request for one outside. -EINVAL on a sample that carries a count. */
+int batch_add_timestamps(struct batch *b, struct profile_part *part, uint32_t stack, const uint32_t attributes[4],
+	const uint64_t *timestamps, size_t n);
 
 const char *batch_string_at(const struct batch *b, uint32_t i);
 const struct profile_mapping *batch_mapping_at(const struct batch *b, uint32_t i);
@@ -110,6 +117,11 @@ const struct profile_line *batch_lines(const struct batch *b, const struct profi
 const uint32_t *batch_stack_at(const struct batch *b, uint32_t i, size_t *n);
 const struct profile_attribute *batch_attribute_at(const struct batch *b, uint32_t i);
 const struct profile_resource_attribute *batch_resource_at(const struct batch *b, uint32_t i, size_t *n);
+const uint64_t *batch_timestamps(const struct batch *b, const struct profile_sample *s); /* s->n_timestamps of them */
+/* How many entries, the zero entry among them. */
+size_t batch_strings(const struct batch *b);
+size_t batch_locations(const struct batch *b);
+size_t batch_stacks(const struct batch *b);
 size_t batch_parts(const struct batch *b);
 struct profile_part *batch_part_at(const struct batch *b, size_t i);
 /* Sum of part totals by type. */
@@ -126,12 +138,18 @@ struct batch_header {	/* beside a batch's bytes wherever it goes */
 };
 
 /* Encodes the parts whose indices are given (all with parts NULL) with a dictionary that holds just what they
- * use: no orphans. id_seed: profile_id = hash(boot id, serial, part). */
+ * use: no orphans. Appended to out. A part keeps the id it came with (a decoded one); else profile_id is the hash of
+ * (boot id, serial, index of the part), the same in every process and version; header NULL: random ids.
+ * -E2BIG past PROFILE_MAX_ENCODED: encode fewer parts at a time. */
+#define PROFILE_MAX_ENCODED (64U << 20)
 int profile_encode(const struct batch *b, const struct batch_header *header, const uint32_t *parts, size_t n_parts,
 	struct buf *out);
-/* Strict: every index in range, every table within bounds; -EBADMSG otherwise with a sentence. */
+/* Strict: every index in range, every table within bounds; -EBADMSG otherwise with a sentence. -EFBIG past
+ * PROFILE_MAX_ENCODED or when it would take much more memory than its size lets expect. */
 int profile_decode(const void *data, size_t len, struct batch **ret, struct err_text *err);
 /* A valid profile without samples: destination test. */
 int profile_encode_empty(const char *service, uint64_t now_unix_ns, struct buf *out);
-/* Copies the parts of src into dst (interning), values multiplied by nothing, times set as given (0: keep). */
+/* Copies the parts of src into dst (interning); values are kept exactly. duration_ns 0: each part keeps its time and
+ * duration (and timestamps); else all get those given, equal ones become one, and timestamps become counts.
+ * After a failure dst may hold a part of src: free it. */
 int batch_merge(struct batch *dst, const struct batch *src, uint64_t time_unix_ns, uint64_t duration_ns);

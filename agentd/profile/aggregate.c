@@ -1,0 +1,543 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The open interval. Runs in agentd, which calls aggregate_add() for every sample: that path is one hash of the frames, one
+ * comparison with the stack that has it, one look-up of the count.
+ *
+ * A frame is kept once and stacks are lists of 32-bit positions: a stack of 40 frames costs 160 bytes, so that the
+ * 65,536 stacks at which an interval asks to be closed stay near 10 MB. Frames outside files mean something only
+ * together with the mappings of that moment, so a stack that has one is distinct by the image's mapping epoch as
+ * well; the frames themselves are not, since they are named by what the caller knows of them.
+ *
+ * Nothing is ever dropped to stay bounded: at the bound the caller is asked to close the interval, and only one that
+ * goes on for another bound's worth of stacks is refused (-ENOBUFS, for it to count).
+ *
+ * Hashes are keyed (agentd/base/hash.h): a profiled program chooses its stacks. */
+
+#include "agentd/base/hash.h"
+#include "agentd/profile/aggregate.h"
+#include "agentd/profile/batch_private.h"
+
+#define MAX_STACKS       65536
+#define MAX_RESOURCES    65536
+#define COUNTS_PER_STACK 4 /* counts are bounded by so many times max_stacks */
+
+struct resource {
+	size_t first, n; /* into texts: key, value, key, value, ... */
+};
+
+struct stack {
+	uint64_t epoch; /* 0 where all frames lie in files */
+	uint32_t first, n;
+};
+
+struct count {
+	uint32_t resource, stack;
+	uint32_t thread_name; /* text + 1; 0: not asked for */
+	uint16_t type;
+	int64_t thread_id, cpu;
+	uint64_t period, value;
+};
+
+struct aggregate {
+	size_t max_stacks;
+	uint64_t samples;
+	TABLE(struct sample_frame) frames;
+	TABLE(struct stack) stacks;
+	TABLE(struct count) counts;
+	TABLE(struct aggregate_resource_attribute) attributes;
+	TABLE(struct resource) resources;
+	TABLE(const char *) texts;
+	uint32_t *stack_frames;
+	uint32_t n_stack_frames, stack_frames_room;
+	uint32_t *scratch;
+	uint32_t scratch_room;
+	struct text_chunk *text;
+};
+
+/* What is looked for, and where. */
+struct wanted {
+	const struct aggregate *a;
+	const void *content;
+	size_t n;
+	uint64_t epoch;
+};
+
+int aggregate_new(struct aggregate **ret, size_t max_stacks)
+{
+	struct aggregate *a = calloc(1, sizeof(*a));
+
+	if (!a)
+		return -ENOMEM;
+	a->max_stacks = max_stacks ? MIN(max_stacks, (size_t)1 << 24) : MAX_STACKS;
+	*ret = a;
+	return 0;
+}
+
+struct aggregate *aggregate_free(struct aggregate *a)
+{
+	if (!a)
+		return NULL;
+	for (struct text_chunk *c = a->text, *next; c; c = next) {
+		next = c->next;
+		free(c);
+	}
+#define FREE_TABLE(t)                                                                              \
+	do {                                                                                       \
+		free(a->t.at);                                                                     \
+		intern_deinit(&a->t.index);                                                        \
+	} while (0)
+	FREE_TABLE(frames);
+	FREE_TABLE(stacks);
+	FREE_TABLE(counts);
+	FREE_TABLE(attributes);
+	FREE_TABLE(resources);
+	FREE_TABLE(texts);
+	free(a->stack_frames);
+	free(a->scratch);
+	free(a);
+	return NULL;
+}
+
+/* ---- interning ------------------------------------------------------------------------------- */
+
+static bool equal_text(const void *ctx, uint32_t at)
+{
+	const struct wanted *w = ctx;
+
+	return streq(w->a->texts.at[at], w->content);
+}
+
+static int64_t intern_text(struct aggregate *a, const char *s)
+{
+	struct wanted w = {.a = a, .content = s};
+	size_t len = strlen(s);
+	uint32_t hash = hash32(s, len);
+	int64_t found = intern_find(&a->texts.index, hash, equal_text, &w);
+	struct text_chunk *c = a->text;
+	char *copy;
+
+	if (found >= 0)
+		return found;
+	if (!c || c->size - c->used < len + 1) {
+		size_t size = MAX((size_t)4096, len + 1);
+
+		c = malloc(sizeof(*c) + size);
+		if (!c)
+			return -ENOMEM;
+		*c = (struct text_chunk){.next = a->text, .size = size};
+		a->text = c;
+	}
+	copy = c->data + c->used;
+	memcpy(copy, s, len + 1);
+	c->used += len + 1;
+	return TABLE_INTERN(a, texts, (const char *const *)&copy, hash, equal_text, &w);
+}
+
+static bool equal_resource(const void *ctx, uint32_t at)
+{
+	const struct wanted *w = ctx;
+	const struct resource *r = &w->a->resources.at[at];
+	const struct aggregate_resource_attribute *have = w->a->attributes.at + r->first,
+						  *x = w->content;
+
+	if (r->n != w->n)
+		return false;
+	for (size_t i = 0; i < r->n; i++) {
+		if (have[i].is_int != x[i].is_int || !streq(have[i].key, x[i].key) ||
+			!streq(have[i].value, x[i].value))
+			return false;
+	}
+	return true;
+}
+
+int64_t aggregate_resource(
+	struct aggregate *a, const struct aggregate_resource_attribute *list, size_t n)
+{
+	struct resource entry = {a->attributes.n, n};
+	struct wanted w = {.a = a, .content = list, .n = n};
+	uint64_t h = n;
+	uint32_t before = a->resources.n;
+	int64_t at;
+	int r;
+
+	for (size_t i = 0; i < n; i++) {
+		h ^= hash_local(list[i].key, strlen(list[i].key));
+		h = h * 0x9e3779b97f4a7c15ULL + list[i].is_int;
+		h ^= hash_local(list[i].value, strlen(list[i].value));
+		h = h * 0x9e3779b97f4a7c15ULL;
+	}
+	at = intern_find(&a->resources.index, (uint32_t)(h >> 32), equal_resource, &w);
+	if (at >= 0)
+		return at;
+	if (before >= MAX_RESOURCES)
+		return -ENOBUFS;
+	r = ARRAY_GROW(a->attributes.at, a->attributes.room, a->attributes.n, n);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n; i++) {
+		int64_t key = intern_text(a, list[i].key), value = intern_text(a, list[i].value);
+
+		if (key < 0 || value < 0)
+			return MIN(key, value);
+		a->attributes.at[entry.first + i] = (struct aggregate_resource_attribute){
+			a->texts.at[key], a->texts.at[value], list[i].is_int};
+	}
+	at = TABLE_INTERN(a, resources, &entry, (uint32_t)(h >> 32), equal_resource, &w);
+	if (at == before)
+		a->attributes.n += (uint32_t)n;
+	return at;
+}
+
+static bool equal_frame(const void *ctx, uint32_t at)
+{
+	const struct wanted *w = ctx;
+
+	return memcmp(&w->a->frames.at[at], w->content, sizeof(struct sample_frame)) == 0;
+}
+
+static int64_t intern_frame(struct aggregate *a, const struct sample_frame *f)
+{
+	struct sample_frame entry = *f;
+	struct wanted w = {.a = a, .content = &entry};
+
+	entry.pad = 0;
+	return TABLE_INTERN(a, frames, &entry, hash32(&entry, sizeof(entry)), equal_frame, &w);
+}
+
+/* Compared by content: content is the frames, n their number. */
+static bool equal_stack(const void *ctx, uint32_t at)
+{
+	const struct wanted *w = ctx;
+	const struct stack *s = &w->a->stacks.at[at];
+	const struct sample_frame *f = w->content;
+	const uint32_t *have = w->a->stack_frames + s->first;
+
+	if (s->n != w->n || s->epoch != w->epoch)
+		return false;
+	for (uint32_t i = 0; i < s->n; i++) {
+		const struct sample_frame *x = &w->a->frames.at[have[i]];
+
+		if (x->offset != f[i].offset || x->file != f[i].file || x->kind != f[i].kind ||
+			x->flags != f[i].flags)
+			return false;
+	}
+	return true;
+}
+
+static int64_t intern_stack(struct aggregate *a, const struct aggregate_sample *s)
+{
+	struct stack entry = {.first = a->n_stack_frames, .n = (uint32_t)s->n_frames};
+	struct wanted w = {.a = a, .content = s->frames, .n = s->n_frames};
+	uint32_t before = a->stacks.n, hash;
+	int64_t at;
+	int r;
+
+	for (size_t i = 0; i < s->n_frames; i++) {
+		if (s->frames[i].kind == FRAME_NATIVE && !s->frames[i].file)
+			entry.epoch = s->epoch;
+	}
+	w.epoch = entry.epoch;
+	hash = hash32(s->frames, s->n_frames * sizeof(*s->frames)) ^
+		(uint32_t)(entry.epoch * 2654435761U);
+	at = intern_find(&a->stacks.index, hash, equal_stack, &w);
+	if (at >= 0)
+		return at;
+	if (a->stacks.n >= 2 * a->max_stacks)
+		return -ENOBUFS;
+	r = ARRAY_GROW(a->scratch, a->scratch_room, 0, s->n_frames);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < s->n_frames; i++) {
+		at = intern_frame(a, &s->frames[i]);
+		if (at < 0)
+			return at;
+		a->scratch[i] = (uint32_t)at;
+	}
+	r = ARRAY_GROW(a->stack_frames, a->stack_frames_room, a->n_stack_frames, s->n_frames);
+	if (r < 0)
+		return r;
+	at = TABLE_INTERN(a, stacks, &entry, hash, equal_stack, &w);
+	if (at == before && s->n_frames) {
+		memcpy(a->stack_frames + a->n_stack_frames, a->scratch,
+			s->n_frames * sizeof(uint32_t));
+		a->n_stack_frames += (uint32_t)s->n_frames;
+	}
+	return at;
+}
+
+static bool equal_count(const void *ctx, uint32_t at)
+{
+	const struct wanted *w = ctx;
+	const struct count *c = &w->a->counts.at[at], *x = w->content;
+
+	return c->resource == x->resource && c->stack == x->stack && c->type == x->type &&
+		c->period == x->period && c->thread_name == x->thread_name &&
+		c->thread_id == x->thread_id && c->cpu == x->cpu;
+}
+
+int aggregate_add(struct aggregate *a, const struct aggregate_sample *s)
+{
+	struct count entry = {.resource = s->resource,
+		.type = s->type,
+		.period = s->period,
+		.thread_id = MAX(s->thread_id, (int64_t)-1),
+		.cpu = MAX(s->cpu, (int64_t)-1)};
+	struct wanted w = {.a = a, .content = &entry};
+	uint64_t key[5];
+	int64_t at;
+
+	if (s->resource >= a->resources.n || s->type >= PROFILE_TYPES || s->n_frames > 4096 ||
+		s->period > INT64_MAX || s->count > INT32_MAX)
+		return -EINVAL;
+	if (!s->count)
+		return 0;
+	if (a->counts.n >= 2 * COUNTS_PER_STACK * a->max_stacks)
+		return -ENOBUFS;
+	at = intern_stack(a, s);
+	if (at < 0)
+		return (int)at;
+	entry.stack = (uint32_t)at;
+	if (s->thread_name) {
+		at = intern_text(a, s->thread_name);
+		if (at < 0)
+			return (int)at;
+		entry.thread_name = (uint32_t)at + 1;
+	}
+	key[0] = entry.resource | (uint64_t)entry.stack << 32;
+	key[1] = entry.thread_name | (uint64_t)entry.type << 32;
+	key[2] = entry.period;
+	key[3] = (uint64_t)entry.thread_id;
+	key[4] = (uint64_t)entry.cpu;
+	at = TABLE_INTERN(a, counts, &entry, hash32(key, sizeof(key)), equal_count, &w);
+	if (at < 0)
+		return (int)at;
+	a->counts.at[at].value += s->count;
+	a->samples += s->count;
+	return a->stacks.n >= a->max_stacks || a->counts.n >= COUNTS_PER_STACK * a->max_stacks ? 1
+											       : 0;
+}
+
+uint64_t aggregate_samples(const struct aggregate *a)
+{
+	return a->samples;
+}
+
+size_t aggregate_stacks(const struct aggregate *a)
+{
+	return a->stacks.n;
+}
+
+void aggregate_each_frame(const struct aggregate *a,
+	void (*visit)(void *userdata, const struct sample_frame *frame), void *userdata)
+{
+	for (uint32_t i = 0; i < a->frames.n; i++)
+		visit(userdata, &a->frames.at[i]);
+}
+
+/* ---- the batch -------------------------------------------------------------------------------- */
+
+struct build {
+	const struct aggregate *a;
+	struct batch *b;
+	uint32_t *locations, *stacks, *resources; /* by position here, in the batch */
+	uint32_t *scratch;
+	uint32_t scratch_room;
+	struct profile_line *lines;
+	uint32_t lines_room;
+	uint32_t thread_name_key, thread_id_key, cpu_key;
+};
+
+static void build_deinit(struct build *x)
+{
+	free(x->locations);
+	free(x->stacks);
+	free(x->resources);
+	free(x->scratch);
+	free(x->lines);
+}
+
+static int build_text(struct build *x, const char *s, uint32_t *ret)
+{
+	int64_t at = s ? batch_string(x->b, s) : 0;
+
+	*ret = (uint32_t)MAX(at, 0);
+	return at < 0 ? (int)at : 0;
+}
+
+static int64_t build_mapping(struct build *x, const struct aggregate_location *l)
+{
+	struct profile_mapping m = {l->map_start, l->map_limit, l->map_offset, 0, 0, 0, 0};
+	int r = build_text(x, l->map_file, &m.filename);
+
+	if (r >= 0)
+		r = build_text(x, l->build_id, &m.build_id);
+	if (r >= 0)
+		r = build_text(x, l->go_build_id, &m.go_build_id);
+	if (r >= 0)
+		r = build_text(x, l->htlhash, &m.htlhash);
+	return r < 0 ? r : batch_mapping(x->b, &m);
+}
+
+static int64_t build_function(struct build *x, const struct aggregate_name *n)
+{
+	struct profile_function f = {.start_line = n->start_line};
+	/* An empty name would make the frame vanish from flame graphs. */
+	int r = build_text(x, n->name && *n->name ? n->name : "[unknown]", &f.name);
+
+	if (r >= 0)
+		r = build_text(x, n->system_name, &f.system_name);
+	if (r >= 0)
+		r = build_text(x, n->file, &f.filename);
+	return r < 0 ? r : batch_function(x->b, &f);
+}
+
+static int build_location(struct build *x, const struct sample_frame *frame,
+	const struct aggregate_location *l, uint32_t *ret)
+{
+	static const struct aggregate_name unknown = {"[unknown]", "", "", 0, 0};
+	const struct aggregate_name *chain = l->n ? l->chain : &unknown;
+	struct profile_location e = {
+		.frame_type = l->type < PROFILE_FRAME_TYPES ? l->type : PROFILE_FRAME_UNKNOWN,
+		.approximate = frame->flags & FRAME_APPROXIMATE,
+		.address = l->address,
+		.n_lines = (uint32_t)MIN(MAX(l->n, (size_t)1), (size_t)1024)};
+	int64_t at = build_mapping(x, l);
+	int r;
+
+	if (at < 0)
+		return (int)at;
+	e.mapping = (uint32_t)at;
+	r = ARRAY_GROW(x->lines, x->lines_room, 0, e.n_lines);
+	if (r < 0)
+		return r;
+	for (uint32_t i = 0; i < e.n_lines; i++) {
+		at = build_function(x, &chain[i]);
+		if (at < 0)
+			return (int)at;
+		x->lines[i] = (struct profile_line){(uint32_t)at, chain[i].line};
+	}
+	at = batch_location(x->b, &e, x->lines);
+	*ret = (uint32_t)MAX(at, 0);
+	return at < 0 ? (int)at : 0;
+}
+
+static int build_stack(struct build *x, const struct stack *s, uint32_t *ret)
+{
+	int64_t at;
+	int r = ARRAY_GROW(x->scratch, x->scratch_room, 0, s->n);
+
+	if (r < 0)
+		return r;
+	for (uint32_t i = 0; i < s->n; i++)
+		x->scratch[i] = x->locations[x->a->stack_frames[s->first + i]];
+	at = batch_stack(x->b, x->scratch, s->n);
+	*ret = (uint32_t)MAX(at, 0);
+	return at < 0 ? (int)at : 0;
+}
+
+static int build_resource(struct build *x, const struct resource *res, uint32_t *ret)
+{
+	_cleanup_free_ struct profile_resource_attribute *list = calloc(res->n + 1, sizeof(*list));
+	int64_t at;
+
+	if (!list)
+		return -ENOMEM;
+	for (size_t i = 0; i < res->n; i++) {
+		const struct aggregate_resource_attribute *a = &x->a->attributes.at[res->first + i];
+		char *end = NULL;
+		int r = build_text(x, a->key, &list[i].key);
+
+		errno = 0;
+		list[i].number = a->is_int ? strtoll(a->value, &end, 10) : 0;
+		list[i].is_int = a->is_int && *a->value && !*end && !errno;
+		if (r >= 0 && !list[i].is_int)
+			r = build_text(x, a->value, &list[i].value);
+		if (r < 0)
+			return r;
+	}
+	at = batch_resource(x->b, list, res->n);
+	*ret = (uint32_t)MAX(at, 0);
+	return at < 0 ? (int)at : 0;
+}
+
+/* thread.name, thread.id and cpu.logical_number, where they were asked for. */
+static int build_attributes(struct build *x, const struct count *c, uint32_t out[4])
+{
+	const struct {
+		const char *key;
+		bool on;
+		const char *text;
+		int64_t number;
+	} list[] = {
+		{"thread.name", c->thread_name != 0,
+			c->thread_name ? x->a->texts.at[c->thread_name - 1] : NULL, 0},
+		{"thread.id", c->thread_id >= 0, NULL, c->thread_id},
+		{"cpu.logical_number", c->cpu >= 0, NULL, c->cpu},
+	};
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(list); i++) {
+		struct profile_attribute a = {.is_int = !list[i].text, .number = list[i].number};
+		int64_t at;
+		int r;
+
+		if (!list[i].on)
+			continue;
+		r = build_text(x, list[i].key, &a.key);
+		if (r >= 0)
+			r = build_text(x, list[i].text, &a.value);
+		if (r < 0)
+			return r;
+		at = batch_attribute(x->b, &a);
+		if (at < 0)
+			return (int)at;
+		out[n++] = (uint32_t)at;
+	}
+	return 0;
+}
+
+static int build_count(struct build *x, const struct count *c, uint64_t from, uint64_t to)
+{
+	uint32_t attributes[4] = {0};
+	struct profile_part *part = NULL;
+	int r = build_attributes(x, c, attributes);
+
+	if (r >= 0)
+		r = batch_part(x->b, x->resources[c->resource], c->type, c->period, from, to - from,
+			&part);
+	return r < 0 ? r : batch_add(x->b, part, x->stacks[c->stack], attributes, c->value);
+}
+
+int aggregate_build(const struct aggregate *a, uint64_t from_unix_ns, uint64_t to_unix_ns,
+	void (*locate)(
+		void *userdata, const struct sample_frame *frame, struct aggregate_location *ret),
+	void *userdata, struct batch **ret)
+{
+	CLEANUP(batch_freep) struct batch *b = NULL;
+	CLEANUP(build_deinit) struct build x = {.a = a};
+	int r = batch_new(&b);
+
+	x.b = b;
+	x.locations = calloc((size_t)a->frames.n + 1, sizeof(uint32_t));
+	x.stacks = calloc((size_t)a->stacks.n + 1, sizeof(uint32_t));
+	x.resources = calloc((size_t)a->resources.n + 1, sizeof(uint32_t));
+	if (!x.locations || !x.stacks || !x.resources)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < a->frames.n && r >= 0; i++) {
+		struct aggregate_location l = {0};
+
+		locate(userdata, &a->frames.at[i], &l);
+		r = build_location(&x, &a->frames.at[i], &l, &x.locations[i]);
+	}
+	for (uint32_t i = 0; i < a->stacks.n && r >= 0; i++)
+		r = build_stack(&x, &a->stacks.at[i], &x.stacks[i]);
+	for (uint32_t i = 0; i < a->resources.n && r >= 0; i++)
+		r = build_resource(&x, &a->resources.at[i], &x.resources[i]);
+	/* A clock that was set back must not make a negative duration. */
+	for (uint32_t i = 0; i < a->counts.n && r >= 0; i++)
+		r = build_count(&x, &a->counts.at[i], from_unix_ns, MAX(from_unix_ns, to_unix_ns));
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(b);
+	return 0;
+}
