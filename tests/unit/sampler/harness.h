@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* A sampler with a loop around it that remembers what it was handed, and children of known behaviour.
+ * Every record is checked for its shape and for the order of time as it comes. */
+
+#include <fcntl.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <cmocka.h>
+#include "agentd/base/clock.h"
+#include "agentd/sampler/internal.h"
+
+struct seen {
+	enum sampler_event_kind kind;
+	uint64_t time;
+	struct sample_image image, parent;
+	uint32_t pid, tid;
+	uint64_t value, lost, cgroup_id;
+	uint32_t count, flags, cpu;
+	uint16_t n_frames;
+	uint64_t pgoff, start, len, inode;
+	char comm[SAMPLE_COMM + 1];
+	char text[300]; /* path or cgroup */
+	struct sample_frame *frames;
+};
+
+struct watch {
+	sd_event *loop;
+	struct sampler *s;
+	struct seen *list;
+	size_t n, size;
+	uint64_t last_time, backwards, drained_to;
+	/* The images that a running test wants ignored or divided as soon as they fork. */
+	bool decide;
+	pid_t decide_pid;
+	uint32_t decide_types;
+	uint16_t decide_divisor;
+};
+
+/* Kernel frames, then user frames; each part leaf first, its leaf alone no return address. */
+static void check_sample(const struct record_sample *r)
+{
+	bool user = false;
+	uint8_t last = FRAME_NONE;
+
+	assert_true(r->image.tgid != 0 && r->tid != 0);
+	assert_true(r->count >= 1);
+	assert_int_equal(r->type, SAMPLE_TYPE_CPU);
+	for (size_t i = 0; i < r->n_frames; i++) {
+		const struct sample_frame *f = &r->frames[i];
+
+		assert_int_equal(f->pad, 0);
+		assert_int_equal(f->file, 0);
+		if (f->kind == FRAME_KERNEL) {
+			assert_false(user);
+			assert_true(f->offset >> 63);
+		} else if (f->kind == FRAME_NATIVE) {
+			user = true;
+			/* Also 47-bit: what lies above in the chain may be garbage, the leaf not. */
+			if (f->kind != last)
+				assert_false(f->offset >> 63);
+		} else {
+			assert_int_equal(f->kind, FRAME_MARKER);
+		}
+		if (f->kind == FRAME_MARKER)
+			continue;
+		assert_int_equal(f->flags, f->kind == last ? FRAME_RETURN : 0);
+		last = f->kind;
+	}
+	if (r->flags & SAMPLE_KERNEL_THREAD)
+		assert_false(user);
+}
+
+static struct seen *remember(struct watch *w, const struct sampler_event *e)
+{
+	struct seen *seen;
+
+	if (w->n == w->size) {
+		w->size = w->size ? 2 * w->size : 1024;
+		w->list = reallocarray(w->list, w->size, sizeof(*w->list));
+		assert_non_null(w->list);
+	}
+	seen = &w->list[w->n++];
+	*seen = (struct seen){.kind = e->kind, .time = e->time_ns};
+	return seen;
+}
+
+static void on_event(void *userdata, const struct sampler_event *e)
+{
+	struct watch *w = userdata;
+	struct seen *seen = remember(w, e);
+
+	if (e->kind != SAMPLER_LOST_EVENTS) {
+		w->backwards += e->time_ns < w->last_time;
+		w->last_time = MAX(w->last_time, e->time_ns);
+	}
+	switch (e->kind) {
+	case SAMPLER_SAMPLE:
+		check_sample(e->sample);
+		seen->image = e->sample->image;
+		seen->pid = e->sample->image.tgid;
+		seen->tid = e->sample->tid;
+		seen->value = e->sample->value;
+		seen->count = e->sample->count;
+		seen->flags = e->sample->flags;
+		seen->cpu = e->sample->header.cpu;
+		seen->n_frames = e->sample->n_frames;
+		memcpy(seen->comm, e->sample->comm, SAMPLE_COMM);
+		seen->frames = calloc(seen->n_frames + 1, sizeof(*seen->frames));
+		memcpy(seen->frames, e->sample->frames, seen->n_frames * sizeof(*seen->frames));
+		break;
+	case SAMPLER_MMAP:
+	case SAMPLER_EXEC_BEGIN:
+		seen->pid = e->mmap.pid;
+		seen->tid = e->mmap.tid;
+		seen->start = e->mmap.start;
+		seen->len = e->mmap.len;
+		seen->pgoff = e->mmap.pgoff;
+		seen->inode = e->mmap.inode;
+		snprintf(seen->text, sizeof(seen->text), "%s", e->mmap.path);
+		break;
+	case SAMPLER_LOST_EVENTS:
+		seen->lost = e->lost;
+		break;
+	default:
+		seen->image = e->process->image;
+		seen->parent = e->process->parent;
+		seen->pid = e->process->image.tgid;
+		seen->tid = e->process->tid;
+		seen->cgroup_id = e->process->cgroup_id;
+		memcpy(seen->comm, e->process->comm, SAMPLE_COMM);
+		snprintf(seen->text, sizeof(seen->text), "%.*s", (int)e->process->cgroup_len,
+			e->process->cgroup);
+	}
+	if (w->decide && e->kind == SAMPLER_FORK && (pid_t)seen->pid == w->decide_pid)
+		sampler_set_verdict(w->s, &seen->image, w->decide_types, w->decide_divisor);
+}
+
+static void on_drained(void *userdata, uint64_t up_to)
+{
+	struct watch *w = userdata;
+
+	assert_true(up_to >= w->drained_to);
+	w->drained_to = up_to;
+}
+
+static void watch_open_with(struct watch *w, const struct sampler_config *config)
+{
+	static const struct sampler_ops ops = {.on_event = on_event, .on_drained = on_drained};
+	struct err_text err = {""};
+
+	*w = (struct watch){0};
+	assert_true(sd_event_new(&w->loop) >= 0);
+	if (sampler_new(&w->s, w->loop, config, &ops, w, &err) < 0)
+		fail_msg("%s", err.text);
+}
+
+static void watch_open(struct watch *w, unsigned rate_hz)
+{
+	struct sampler_config config = {.rate_hz = rate_hz, .kernel_frames = true};
+
+	watch_open_with(w, &config);
+}
+
+static void watch_start(struct watch *w)
+{
+	struct err_text err = {""};
+
+	if (sampler_start(w->s, &err) < 0)
+		fail_msg("%s", err.text);
+}
+
+static void watch_run(struct watch *w, unsigned ms)
+{
+	uint64_t end = clock_monotonic_ns() + ms * NSEC_PER_MSEC, now;
+
+	while ((now = clock_monotonic_ns()) < end)
+		assert_true(sd_event_run(w->loop, (end - now) / 1000 + 1) >= 0);
+}
+
+/* What must hold of the counts once nothing moves any more. */
+static void check_counts(struct watch *w, struct sampler_counters *c)
+{
+	uint64_t samples = 0;
+
+	sampler_counters(w->s, c);
+	for (size_t i = 0; i < w->n; i++)
+		samples += w->list[i].kind == SAMPLER_SAMPLE;
+	assert_int_equal(c->taken, sampler_raw_counter(w->s, COUNT_TAKEN));
+	assert_int_equal(c->taken,
+		c->idle + c->ignored + c->divided + c->sent + c->lost_ring + c->lost_scratch);
+	assert_int_equal(c->due, c->taken + c->late);
+	assert_int_equal(c->received, c->sent);
+	assert_int_equal(c->received, samples);
+	assert_int_equal(c->lost_memory, 0);
+	assert_int_equal(w->s->merge.malformed, 0);
+	/* Only what came late may be out of order, and that is counted. */
+	assert_true(w->backwards <= w->s->merge.out_of_order);
+}
+
+static void watch_stop(struct watch *w, struct sampler_counters *c)
+{
+	sampler_stop(w->s);
+	sampler_drain(w->s);
+	check_counts(w, c);
+}
+
+static void watch_close(struct watch *w)
+{
+	for (size_t i = 0; i < w->n; i++)
+		free(w->list[i].frames);
+	free(w->list);
+	w->s = sampler_free(w->s);
+	sd_event_unref(w->loop);
+	*w = (struct watch){0};
+}
+
+/* The first of a kind and pid at or after *at, which moves behind it; NULL. */
+static const struct seen *find_seen(
+	const struct watch *w, enum sampler_event_kind kind, pid_t pid, size_t *at)
+{
+	size_t zero = 0;
+
+	at = at ? at : &zero;
+	while (*at < w->n) {
+		const struct seen *seen = &w->list[(*at)++];
+
+		if (seen->kind == kind && (pid_t)seen->pid == pid)
+			return seen;
+	}
+	return NULL;
+}
+
+static const struct seen *need_seen(
+	const struct watch *w, enum sampler_event_kind kind, pid_t pid, size_t *at)
+{
+	const struct seen *seen = find_seen(w, kind, pid, at);
+
+	if (!seen)
+		fail_msg("no event of kind %d for pid %d", kind, pid);
+	return seen;
+}
+
+/* ---- children ---------------------------------------------------------------------------------------- */
+
+static uint64_t cpu_time_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+static volatile uint64_t burnt;
+
+__attribute__((noinline)) static void burn_leaf(uint64_t rounds)
+{
+	/* Compilers leave out a leaf's frame, asked to keep it or not, unless it looks at it. */
+	burnt += (uintptr_t)__builtin_frame_address(0);
+	for (uint64_t i = 0; i < rounds; i++)
+		burnt += i * i;
+}
+
+__attribute__((noinline)) static void burn_inner(uint64_t ns)
+{
+	while (cpu_time_ns() < ns)
+		burn_leaf(200000);
+	__asm__ volatile("");
+}
+
+__attribute__((noinline)) static void burn_outer(uint64_t ns)
+{
+	burn_inner(ns);
+	__asm__ volatile("");
+}
+
+/* Runs fn in a child, which ends by its status. */
+static pid_t spawn(void (*fn)(void *), void *userdata)
+{
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		fn(userdata);
+		_exit(0);
+	}
+	return pid;
+}
+
+static void burn_child(void *userdata)
+{
+	burn_outer(*(uint64_t *)userdata);
+}
+
+/* Keeps the loop going until the child ended; returns the CPU time that it had. */
+static uint64_t wait_child(struct watch *w, pid_t pid)
+{
+	struct rusage use;
+	int status;
+
+	while (wait4(pid, &status, WNOHANG, &use) == 0)
+		watch_run(w, 10);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	return ((uint64_t)use.ru_utime.tv_sec + (uint64_t)use.ru_stime.tv_sec) * NSEC_PER_SEC +
+		((uint64_t)use.ru_utime.tv_usec + (uint64_t)use.ru_stime.tv_usec) * 1000;
+}
+
+static uint64_t count_samples(const struct watch *w, pid_t pid)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < w->n; i++)
+		if (w->list[i].kind == SAMPLER_SAMPLE && (pid_t)w->list[i].pid == pid)
+			n += w->list[i].count;
+	return n;
+}
