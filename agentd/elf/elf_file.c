@@ -333,20 +333,28 @@ int elf_file_vaddr(const struct elf_file *f, uint64_t offset, uint64_t *ret)
 	return -ENOENT;
 }
 
-uint64_t elf_file_code_end(const struct elf_file *f, uint64_t vaddr)
+bool elf_file_code_range(const struct elf_file *f, uint64_t vaddr, uint64_t *start, uint64_t *end)
 {
+	const uint64_t code = SHF_ALLOC | SHF_EXECINSTR;
+
 	for (size_t i = 1; i < f->n_sections; i++) {
 		const struct elf_section *s = &f->sections[i];
 
-		if (s->type != SHT_NULL && (s->flags & SHF_EXECINSTR) && (s->flags & SHF_ALLOC) &&
-			vaddr >= s->addr && vaddr - s->addr < s->size)
-			return s->addr + s->size;
+		if (s->type != SHT_NULL && (s->flags & code) == code && vaddr >= s->addr &&
+			vaddr - s->addr < s->size) {
+			*start = s->addr;
+			*end = s->addr + s->size;
+			return true;
+		}
 	}
 	for (size_t i = 0; i < f->n_segments; i++) {
 		const struct elf_segment *s = &f->segments[i];
 
-		if (s->executable && vaddr >= s->vaddr && vaddr - s->vaddr < s->mem_size)
-			return s->vaddr + s->mem_size;
+		if (s->executable && vaddr >= s->vaddr && vaddr - s->vaddr < s->mem_size) {
+			*start = s->vaddr;
+			*end = s->vaddr + s->mem_size;
+			return true;
+		}
 	}
-	return 0;
+	return false;
 }

@@ -55,9 +55,9 @@ int elf_file_read(const struct elf_file *f, void *data, size_t len, uint64_t off
 /* The ELF's own virtual address of a file offset, by the PT_LOAD segments; executable ones first.
  * -ENOENT. */
 int elf_file_vaddr(const struct elf_file *f, uint64_t offset, uint64_t *ret);
-/* The end of the executable section that holds vaddr, or of the executable segment where no section
- * does; 0: not executable. */
-uint64_t elf_file_code_end(const struct elf_file *f, uint64_t vaddr);
+/* The executable section that holds vaddr, as [*start, *end), or the executable segment where no section
+ * does. False: not code. */
+bool elf_file_code_range(const struct elf_file *f, uint64_t vaddr, uint64_t *start, uint64_t *end);
 
 /* ---- strings: a window over one string table, read as needed
  * ----------------------------------------- */

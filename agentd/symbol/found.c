@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* What one address stands for, as readers hand it to the writer.
+ *
+ * Text of a file enters here and nowhere else, so here it is demangled, cut to length and made clean; agentd
+ * refuses what is not. Runs in the symbolizer. */
+
+#include "agentd/base/text.h"
+#include "agentd/symbol/demangle.h"
+#include "agentd/symbol/resolver.h"
+
+void found_reset(struct found *f)
+{
+	f->module = "";
+	f->n = 0;
+	f->text_len = 0;
+}
+
+const char *found_text(struct found *f, const char *s)
+{
+	size_t len = strnlen(s, SYMBOL_NAME_MAX - 1);
+	char *out = f->text + f->text_len;
+
+	if (!len || len + 1 > sizeof(f->text) - f->text_len)
+		return "";
+	memcpy(out, s, len);
+	out[len] = '\0';
+	text_clean(out);
+	f->text_len += len + 1;
+	return out;
+}
+
+int found_add(struct found *f, const char *system_name, const char *file, uint32_t line, uint32_t start_line,
+	bool inlined)
+{
+	struct found_function *function = &f->functions[f->n];
+	char readable[SYMBOL_NAME_MAX];
+
+	if (f->n == SYMBOL_CHAIN_MAX)
+		return -ENOSPC;
+	*function = (struct found_function){.system_name = found_text(f, system_name),
+		.line = line,
+		.start_line = start_line,
+		.inlined = inlined};
+	function->name = function->system_name;
+	if (demangle(system_name, DEMANGLE_TEMPLATES, readable, sizeof(readable)))
+		function->name = found_text(f, readable);
+	function->file = found_text(f, file);
+	if (!*function->name)
+		return -ENOSPC;
+	f->n++;
+	return 0;
+}

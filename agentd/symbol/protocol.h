@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What agentd and the symbolizer say to each other: flat messages of at most 64 KiB over one
+ * SOCK_SEQPACKET socket, both ends the same binary. The child says READY once its sandbox is closed. Then, one
+ * request at a time: REQUEST (with the file's descriptor, unless agentd has none) is answered by any number
+ * of NAMES, one FACTS (not for a file unknown), and one DONE. Integers are of the host's byte order; strings end with a NUL, are clean
+ * (text.h) and at most SYMBOL_NAME_MAX bytes with it; {0, 0} is no string.
+ *
+ * agentd believes nothing of an answer: symbol_decode() checks every count, offset and text, and an answer
+ * that breaks a rule ends the child. */
+
+#include "agentd/base/macros.h"
+
+#define SYMBOL_PROTOCOL	     1
+#define SYMBOL_MESSAGE_MAX   65536
+#define SYMBOL_ADDRESSES_MAX 2048
+#define SYMBOL_NAME_MAX	     4096
+#define SYMBOL_CHAIN_MAX     64
+#define SYMBOL_REPLY_MAX     (4 << 20) /* bytes of NAMES for one request */
+#define SYMBOL_SEGMENTS_MAX  8
+
+enum symbol_message {
+	SYMBOL_MESSAGE_REQUEST = 1,
+	SYMBOL_MESSAGE_READY,
+	SYMBOL_MESSAGE_FACTS,
+	SYMBOL_MESSAGE_NAMES,
+	SYMBOL_MESSAGE_DONE,
+};
+
+enum symbol_file_kind {
+	SYMBOL_KIND_ELF = 1,
+	SYMBOL_KIND_KALLSYMS, /* the text of /proc/kallsyms */
+};
+
+struct symbol_header {
+	uint16_t version, message;
+	uint32_t size;	  /* of the whole message */
+	uint64_t request; /* READY: 0 */
+};
+_Static_assert(sizeof(struct symbol_header) == 16, "header");
+
+struct symbol_request {
+	struct symbol_header header;
+	uint32_t file, generation; /* the child keeps what it read of (file, generation) */
+	uint16_t kind;		   /* enum symbol_file_kind */
+	uint16_t pad;
+	uint32_t n;
+	uint64_t addresses[]; /* file offsets; kernel: addresses. At most SYMBOL_ADDRESSES_MAX */
+};
+_Static_assert(sizeof(struct symbol_request) == 32, "request");
+
+struct symbol_ready {
+	struct symbol_header header;
+};
+
+struct symbol_wire_segment {
+	uint64_t offset, file_size, vaddr, mem_size;
+	uint32_t executable, pad;
+};
+_Static_assert(sizeof(struct symbol_wire_segment) == 40, "segment");
+
+struct symbol_facts_message {
+	struct symbol_header header;
+	char build_id[48];    /* 41 used */
+	char go_build_id[104]; /* 97 used */
+	char htlhash[40];     /* 33 used */
+	char named_by[16];    /* ".symtab", ".dynsym", "kallsyms", "none" */
+	char problem[128];    /* "" none */
+	uint64_t functions;   /* known by name */
+	uint32_t n_segments, pad;
+	struct symbol_wire_segment segments[SYMBOL_SEGMENTS_MAX];
+};
+_Static_assert(sizeof(struct symbol_facts_message) == 688, "facts");
+
+struct symbol_wire_string {
+	uint32_t offset, len; /* in the message's string bytes; len without the NUL */
+};
+
+struct symbol_row {
+	uint32_t address; /* index into the request's addresses; rising over the whole reply */
+	uint16_t n;	  /* functions, 1 to SYMBOL_CHAIN_MAX, innermost first */
+	uint16_t pad;
+	struct symbol_wire_string module; /* kernel: the module; none: the file's own name */
+};
+_Static_assert(sizeof(struct symbol_row) == 16, "row");
+
+#define SYMBOL_FUNCTION_INLINED 1
+
+struct symbol_wire_function {
+	struct symbol_wire_string name, system_name, file;
+	uint32_t line, start_line, flags, pad;
+};
+_Static_assert(sizeof(struct symbol_wire_function) == 40, "function");
+
+/* Rows, then the functions of all rows one after another, then string bytes. */
+struct symbol_names_message {
+	struct symbol_header header;
+	uint32_t n_rows, n_functions, string_bytes, pad;
+};
+_Static_assert(sizeof(struct symbol_names_message) == 32, "names");
+
+#define SYMBOL_DONE_UNKNOWN_FILE 1 /* no descriptor came, and nothing is kept of the file */
+
+struct symbol_done_message {
+	struct symbol_header header;
+	uint32_t n_done; /* addresses [0, n_done) were looked up; the rest is to be asked again */
+	uint32_t flags;
+	uint64_t cpu_us, memory; /* of this request; bytes of all indices kept */
+};
+_Static_assert(sizeof(struct symbol_done_message) == 40, "done");
+
+/* ---- agentd's side ------------------------------------------------------------------------------------- */
+
+struct symbol_names_view {
+	const struct symbol_row *rows;
+	const struct symbol_wire_function *functions;
+	const char *strings;
+	uint32_t n_rows, n_functions;
+};
+
+/* Checks one message from the child: size, kind and everything in it. message is aligned to 8. 0, or
+ * -EBADMSG: the child lies or is broken. n: addresses asked; *next: rows must be at this index or beyond, moved
+ * on (start with 0). *view is set for NAMES. */
+int symbol_decode(const void *message, size_t len, uint64_t request, uint32_t n, uint32_t *next,
+	struct symbol_names_view *view);
+/* The text of a checked string; "" for none. */
+static inline const char *symbol_view_text(
+	const struct symbol_names_view *view, const struct symbol_wire_string *s)
+{
+	return s->len ? view->strings + s->offset : "";
+}
+
+/* ---- the child's side: one NAMES message under construction --------------------------------------------- */
+
+struct found;
+
+struct symbol_writer {
+	uint64_t request;
+	uint32_t n_rows, n_functions, string_bytes;
+	struct symbol_row rows[SYMBOL_ADDRESSES_MAX];
+	struct symbol_wire_function functions[SYMBOL_MESSAGE_MAX / sizeof(struct symbol_wire_function)];
+	char strings[SYMBOL_MESSAGE_MAX];
+	uint64_t message[SYMBOL_MESSAGE_MAX / 8];
+};
+
+/* -ENOBUFS: does not fit any more (send what is there, reset and add again; if it is empty, never will). */
+int symbol_writer_add(struct symbol_writer *w, uint32_t address, const struct found *found);
+/* Lays the message out in w->message and starts anew. Its length, 0 when there are no rows. */
+size_t symbol_writer_take(struct symbol_writer *w);

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Inside the symbolizer: one resolver a kind of frame (native, kernel; later JIT, Go), in the table of
+ * role.c. A native file has several sources of names, best first, in the table of native.c; each source is
+ * one reader. Adding a kind or a source is adding a file and a row. */
+
+#include "agentd/base/err.h"
+#include "agentd/symbol/protocol.h"
+
+#define FOUND_TEXT_MAX 49152 /* of one chain: it has to fit into a message */
+
+struct found_function {
+	const char *name, *system_name, *file; /* in found.text, or static; "" not known */
+	uint32_t line, start_line;
+	bool inlined;
+};
+
+/* What one address stands for: innermost function first. */
+struct found {
+	const char *module; /* "" : the file's own name */
+	size_t n;
+	struct found_function functions[SYMBOL_CHAIN_MAX];
+	size_t text_len;
+	char text[FOUND_TEXT_MAX];
+};
+
+void found_reset(struct found *f);
+/* Copies s, made clean; a text that does not fit is "". */
+const char *found_text(struct found *f, const char *s);
+/* Adds a function by its name as the file has it (clean or not): demangles it. -ENOSPC. */
+int found_add(struct found *f, const char *system_name, const char *file, uint32_t line, uint32_t start_line,
+	bool inlined);
+
+struct resolver {
+	const char *name;
+	uint16_t kind; /* enum symbol_file_kind */
+	/* Borrows fd for the life of *ret. Sets what it can of facts, also on failure. */
+	int (*open)(void **ret, int fd, struct symbol_facts_message *facts);
+	void *(*close)(void *state);
+	/* 1: found is filled, 0: no name, -errno: the file cannot be read any more. */
+	int (*find)(void *state, uint64_t address, struct found *found);
+	size_t (*memory)(const void *state);
+};
+
+extern const struct resolver resolver_native, resolver_kernel;
+
+struct elf_file;
+
+struct native_source {
+	const char *name;
+	/* *named_by: what to show. 0 with *ret NULL: the file has nothing of the kind. */
+	int (*open)(void **ret, const struct elf_file *elf, const char **named_by, uint64_t *functions,
+		struct err_text *problem);
+	void *(*close)(void *state);
+	int (*find)(void *state, uint64_t vaddr, struct found *found);
+	size_t (*memory)(const void *state);
+};
+
+extern const struct native_source source_symtab;

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The symbolizer: a child that parses what profiled users wrote, and nothing else.
+ *
+ * It is handed descriptors and addresses and answers names. It starts by closing itself in (no capability, no
+ * path, no network, no new process, a list of system calls, 150 MB), then serves one request at a time until
+ * agentd closes the socket. What it knows of the last few files it keeps, least recently used out first; left
+ * alone for a while it gives most of its memory back.
+ *
+ * Whatever goes wrong with a file is either answered as a problem or ends the process: agentd knows which file
+ * it was at. It logs nothing, since it could not even look up the time zone.
+ *
+ * Invariants. A request is bounded in CPU time (a timer ends the process; before that it stops by itself and
+ * answers what it has), in bytes of answer, and in memory; agentd bounds the time on the clock. Nothing that a
+ * file says is used after the request but its index. Source: reference figures of what the readers need in
+ * system calls; setitimer(2), seccomp(2). */
+
+#include <fcntl.h>
+#include <malloc.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+
+#include "agentd/base/fdpass.h"
+#include "agentd/symbol/resolver.h"
+#include "agentd/symbol/role.h"
+#include "agentd/symbol/symbol.h"
+
+#define FILES_MAX	8
+#define KEEP_BUSY	(48 << 20) /* bytes of indices while requests come */
+#define KEEP_IDLE	(16 << 20) /* when left alone for IDLE_S */
+#define IDLE_S		5
+#define CPU_LIMIT_S	5
+#define CPU_ENOUGH_US	2000000 /* stop and answer what is there */
+#define NOBODY		65534
+#define CHECK_EVERY	64	/* addresses between looks at the clock */
+
+/* A kind of frame is a row. */
+static const struct resolver *const resolvers[] = {&resolver_native, &resolver_kernel};
+
+struct loaded {
+	uint32_t file, generation;
+	int fd;
+	const struct resolver *resolver;
+	void *state; /* NULL: it could not be read, the facts say why */
+	struct symbol_facts_message facts;
+	uint64_t used;
+};
+
+struct role {
+	int sock;
+	struct loaded *files[FILES_MAX];
+	uint64_t clock;
+	struct symbol_writer writer;
+	struct found found;
+	union {
+		struct symbol_request request;
+		uint8_t bytes[sizeof(struct symbol_request) + SYMBOL_ADDRESSES_MAX * 8];
+	} in;
+};
+
+const struct sandbox_policy *symbol_role_policy(void)
+{
+	static const int syscalls[] = {SYS_read, SYS_pread64, SYS_write, SYS_mmap, SYS_munmap, SYS_mremap,
+		SYS_mprotect, SYS_brk, SYS_madvise, SYS_lseek, SYS_fstat, SYS_newfstatat, SYS_close,
+		SYS_exit_group, SYS_rt_sigreturn, SYS_futex, SYS_fcntl, SYS_getrandom, SYS_recvmsg,
+		SYS_sendmsg, SYS_sysinfo, SYS_setitimer, SYS_clock_gettime, -1};
+	static const int refused[] = {
+#ifdef SYS_readlink
+		SYS_readlink,
+#endif
+		SYS_readlinkat, -1};
+	static struct sandbox_policy policy = {
+		.name = "symbolizer",
+		.syscalls = syscalls,
+		.refused = refused,
+		.deny_paths = true,
+		.deny_network = true,
+		.nofile = 16,
+		.fsize = 0,
+		.nproc = 0,
+		.data = 150 << 20,
+		.as = RLIM_INFINITY, /* data says it all: files are read, not mapped */
+		.cpu_s = RLIM_INFINITY, /* by request */
+	};
+
+	policy.uid = geteuid() == 0 ? NOBODY : (uid_t)-1;
+	policy.gid = geteuid() == 0 ? NOBODY : (gid_t)-1;
+	return &policy;
+}
+
+/* ---- files kept ------------------------------------------------------------------------------------------------ */
+
+static struct loaded *loaded_free(struct loaded *l)
+{
+	if (l) {
+		if (l->state)
+			l->resolver->close(l->state);
+		closep(&l->fd);
+		free(l);
+	}
+	return NULL;
+}
+DEFINE_FREEP(loaded_freep, struct loaded *, loaded_free)
+
+static size_t loaded_memory(const struct loaded *l)
+{
+	return sizeof(*l) + (l->state ? l->resolver->memory(l->state) : 0);
+}
+
+static size_t memory(const struct role *role)
+{
+	size_t sum = 0;
+
+	for (size_t i = 0; i < FILES_MAX; i++)
+		if (role->files[i])
+			sum += loaded_memory(role->files[i]);
+	return sum;
+}
+
+static struct loaded **oldest(struct role *role)
+{
+	struct loaded **ret = NULL;
+
+	for (size_t i = 0; i < FILES_MAX; i++)
+		if (role->files[i] && (!ret || role->files[i]->used < (*ret)->used))
+			ret = &role->files[i];
+	return ret;
+}
+
+static void shrink(struct role *role, size_t bytes)
+{
+	bool any = false;
+
+	while (memory(role) > bytes) {
+		struct loaded **out = oldest(role);
+
+		if (!out)
+			break;
+		*out = loaded_free(*out);
+		any = true;
+	}
+	if (any)
+		malloc_trim(0);
+}
+
+/* A free slot. An older generation of the same file makes room first. */
+static struct loaded **make_slot(struct role *role, uint32_t file)
+{
+	struct loaded **slot;
+
+	for (size_t i = 0; i < FILES_MAX; i++)
+		if (role->files[i] && role->files[i]->file == file)
+			role->files[i] = loaded_free(role->files[i]);
+	for (size_t i = 0; i < FILES_MAX; i++)
+		if (!role->files[i])
+			return &role->files[i];
+	slot = oldest(role);
+	*slot = loaded_free(*slot);
+	return slot;
+}
+
+static struct loaded *find_loaded(struct role *role, const struct symbol_request *q)
+{
+	for (size_t i = 0; i < FILES_MAX; i++) {
+		struct loaded *l = role->files[i];
+
+		if (l && l->file == q->file && l->generation == q->generation &&
+			l->resolver->kind == q->kind)
+			return l;
+	}
+	return NULL;
+}
+
+static struct symbol_header header(const struct symbol_request *q, enum symbol_message message, size_t size)
+{
+	return (struct symbol_header){.version = SYMBOL_PROTOCOL,
+		.message = (uint16_t)message,
+		.size = (uint32_t)size,
+		.request = q ? q->header.request : 0};
+}
+
+/* Consumes fd. NULL: no memory even for trying. */
+static struct loaded *load(struct role *role, const struct symbol_request *q, const struct resolver *by, int fd)
+{
+	CLEANUP(loaded_freep) struct loaded *l = calloc(1, sizeof(*l));
+	struct loaded **slot;
+	int r = 0;
+
+	shrink(role, KEEP_BUSY);
+	if (!l) {
+		close(fd);
+		return NULL;
+	}
+	*l = (struct loaded){
+		.file = q->file, .generation = q->generation, .fd = fd, .resolver = by};
+	for (int try = 0; try < 2; try++) {
+		memset(&l->facts, 0, sizeof(l->facts));
+		snprintf(l->facts.named_by, sizeof(l->facts.named_by), "none");
+		r = by->open(&l->state, fd, &l->facts);
+		if (r != -ENOMEM || try)
+			break;
+		/* The others' indices may be what is in the way. */
+		shrink(role, 0);
+	}
+	if (r < 0 && !*l->facts.problem)
+		snprintf(l->facts.problem, sizeof(l->facts.problem), "%s", strerrordesc_np(-r));
+	slot = make_slot(role, q->file);
+	*slot = TAKE_PTR(l);
+	return *slot;
+}
+
+/* ---- one request --------------------------------------------------------------------------------------------------- */
+
+static uint64_t cpu_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* At its end SIGPROF ends the process. */
+static void limit_cpu(unsigned seconds)
+{
+	struct itimerval timer = {.it_value.tv_sec = seconds};
+
+	setitimer(ITIMER_PROF, &timer, NULL);
+}
+
+static int flush(struct role *role, size_t *sent)
+{
+	size_t size = symbol_writer_take(&role->writer);
+
+	*sent += size;
+	return size ? fdpass_send(role->sock, role->writer.message, size, NULL, 0) : 0;
+}
+
+/* Looks addresses up until all are done or a bound is met; *done: how many. */
+static int answer(struct role *role, const struct symbol_request *q, struct loaded *l, uint64_t start_us,
+	uint32_t *done)
+{
+	size_t sent = 0;
+	uint32_t i;
+	int r;
+
+	role->writer.request = q->header.request;
+	for (i = 0; i < q->n && l->state; i++) {
+		if (i && i % CHECK_EVERY == 0 && cpu_us() - start_us > CPU_ENOUGH_US)
+			break;
+		found_reset(&role->found);
+		r = l->resolver->find(l->state, q->addresses[i], &role->found);
+		if (r == 0)
+			continue;
+		if (r < 0) {
+			/* It cannot be read any more (cut short, a file system that went away): what was
+			 * known of it is worth nothing, and the next request begins anew. */
+			snprintf(l->facts.problem, sizeof(l->facts.problem), "cannot read it any more: %s",
+				strerrordesc_np(-r));
+			l->generation--;
+			i = q->n;
+			break;
+		}
+		r = symbol_writer_add(&role->writer, i, &role->found);
+		if (r == -ENOBUFS) {
+			r = flush(role, &sent);
+			if (r < 0)
+				return r;
+			if (sent > SYMBOL_REPLY_MAX - 2 * SYMBOL_MESSAGE_MAX)
+				break;
+			r = symbol_writer_add(&role->writer, i, &role->found);
+		}
+		if (r < 0)
+			return r;
+	}
+	*done = l->state ? i : q->n;
+	return flush(role, &sent);
+}
+
+static int send_facts(struct role *role, const struct symbol_request *q, struct loaded *l)
+{
+	l->facts.header = header(q, SYMBOL_MESSAGE_FACTS, sizeof(l->facts));
+	return fdpass_send(role->sock, &l->facts, sizeof(l->facts), NULL, 0);
+}
+
+/* Consumes fd (-1: none came). */
+static int serve(struct role *role, const struct symbol_request *q, int fd)
+{
+	struct symbol_done_message done = {.header = header(q, SYMBOL_MESSAGE_DONE, sizeof(done))};
+	struct loaded *l = find_loaded(role, q);
+	const struct resolver *by = NULL;
+	uint64_t start_us = cpu_us();
+	int r = 0;
+
+	limit_cpu(CPU_LIMIT_S);
+	for (size_t i = 0; i < ARRAY_SIZE(resolvers); i++)
+		if (resolvers[i]->kind == q->kind)
+			by = resolvers[i];
+	if (l)
+		closep(&fd);
+	else if (fd >= 0 && by)
+		l = load(role, q, by, TAKE_FD(fd));
+	closep(&fd);
+	if (l) {
+		l->used = ++role->clock;
+		r = answer(role, q, l, start_us, &done.n_done);
+		if (r == 0)
+			r = send_facts(role, q, l);
+	} else {
+		done.flags = SYMBOL_DONE_UNKNOWN_FILE;
+	}
+	if (r < 0)
+		return r;
+	limit_cpu(0);
+	done.cpu_us = cpu_us() - start_us;
+	done.memory = memory(role);
+	return fdpass_send(role->sock, &done, sizeof(done), NULL, 0);
+}
+
+static bool is_request(const struct symbol_request *q, size_t len)
+{
+	return len >= sizeof(*q) && q->header.version == SYMBOL_PROTOCOL &&
+		q->header.message == SYMBOL_MESSAGE_REQUEST && q->header.size == len &&
+		q->n <= SYMBOL_ADDRESSES_MAX && len == sizeof(*q) + q->n * sizeof(q->addresses[0]);
+}
+
+static int loop(struct role *role)
+{
+	for (;;) {
+		size_t n_fds = 1;
+		int fd = -1, r;
+		ssize_t len = fdpass_recv(role->sock, &role->in, sizeof(role->in), &fd, &n_fds);
+
+		if (len == 0 || len == -EPIPE)
+			return 0;
+		if (len == -EAGAIN) {
+			shrink(role, KEEP_IDLE);
+			malloc_trim(0);
+			continue;
+		}
+		if (len < 0)
+			return (int)len;
+		if (!is_request(&role->in.request, (size_t)len)) {
+			closep(&fd);
+			return -EBADMSG;
+		}
+		r = serve(role, &role->in.request, n_fds ? fd : -1);
+		if (r == -EPIPE)
+			return 0;
+		if (r < 0)
+			return r;
+	}
+}
+
+static int prepare(int sock, struct err_text *err)
+{
+	struct timeval idle = {.tv_sec = IDLE_S};
+
+	/* Big blocks are mapped, so that freeing them gives them back. */
+	mallopt(M_MMAP_THRESHOLD, 128 << 10);
+	mallopt(M_TRIM_THRESHOLD, 512 << 10);
+	if (setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof(idle)) < 0)
+		return err_set(err, -errno, "symbolizer: no socket at descriptor %d: %m", sock);
+	return sandbox_enter(symbol_role_policy(), err);
+}
+
+int symbol_role_main(void)
+{
+	struct symbol_ready ready = {.header = header(NULL, SYMBOL_MESSAGE_READY, sizeof(ready))};
+	struct err_text err = {0};
+	struct role *role;
+
+	if (prepare(SANDBOX_FD, &err) < 0) {
+		fprintf(stderr, "<3>%s\n", err.text);
+		return EXIT_FAILURE;
+	}
+	role = calloc(1, sizeof(*role));
+	if (!role)
+		return EXIT_FAILURE;
+	role->sock = SANDBOX_FD;
+	if (fdpass_send(role->sock, &ready, sizeof(ready), NULL, 0) < 0)
+		return EXIT_FAILURE;
+	return loop(role) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
