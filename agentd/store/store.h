@@ -15,21 +15,33 @@ struct store *store_close(struct store *s);
 DEFINE_FREEP(store_closep, struct store *, store_close)
 
 struct store_revision {
-	uint64_t revision;	/* global, rising by one */
-	const char *layer, *origin, *reason, *hash, *diff;	/* hash: hex of the document's text */
+	uint64_t revision; /* global, rising by one */
+	const char *layer, *origin, *reason, *hash,
+		*diff; /* hash: SHA-256 of the document's text, hex; made here */
 	uint32_t uid;
-	uint64_t time_unix_ns;
+	uint64_t time_unix_ns; /* 0 at a commit: now */
 };
 
+#define STORE_MAX_DOCUMENT   (8U << 20) /* bytes of one document */
+#define STORE_KEEP_REVISIONS 10000      /* older ones go, but for each layer's newest */
+#define STORE_KEEP_BYTES                                                                           \
+	(32U << 20) /* of documents; older ones lose their document, not their line in the history */
+
 /* The newest document of a layer into *text (caller frees; NULL where there is none) and its revision. */
-int store_layer_load(struct store *s, const char *layer, char **text, size_t *len, uint64_t *revision, struct err_text *err);
+int store_layer_load(struct store *s, const char *layer, char **text, size_t *len,
+	uint64_t *revision, struct err_text *err);
 uint64_t store_head(struct store *s);
 /* One transaction: a new immutable revision with the whole document of the layer. -ESTALE if head moved. Disk full and
  * I/O errors leave the former state and say so. */
-int store_commit(struct store *s, const struct store_revision *r, const char *text, size_t len, uint64_t expected_head,
-	uint64_t *revision, struct err_text *err);
-int store_history(struct store *s, size_t limit,
-	void (*visit)(void *userdata, const struct store_revision *r), void *userdata, struct err_text *err);
+int store_commit(struct store *s, const struct store_revision *r, const char *text, size_t len,
+	uint64_t expected_head, uint64_t *revision, struct err_text *err);
+int store_history(struct store *s, size_t limit, /* 0: all */
+	void (*visit)(void *userdata, const struct store_revision *r), void *userdata,
+	struct err_text *err);
+/* The document of any kept revision, and its layer (caller frees both). -ENOENT: no such revision, or only its line is
+ * kept. */
+int store_document(struct store *s, uint64_t revision, char **layer, char **text, size_t *len,
+	struct err_text *err);
 /* Small counters and values that outlive a restart ("batch/serial"). */
 int store_state_set(struct store *s, const char *key, uint64_t value, struct err_text *err);
-int store_state_get(struct store *s, const char *key, uint64_t *value);	/* -ENOENT */
+int store_state_get(struct store *s, const char *key, uint64_t *value); /* -ENOENT */
