@@ -6,8 +6,9 @@
  * that a lying length costs an error and not the host's memory. Errors stick, so that a writer of
  * forty fields checks once.
  *
- * Invariants: len <= cap (cap 0: no cap); size, the allocation, is at least len + 1 once anything
- * was added, and data[len] is NUL; a failed buffer keeps the bytes it had. All roles. */
+ * Invariants: len <= cap (cap 0: no cap); size, the allocation, is at most cap + 1, and at least
+ * len + 1 once anything was added; data[len] is NUL; a failed buffer keeps the bytes it had.
+ * All roles. */
 
 #include <stdarg.h>
 
@@ -97,10 +98,6 @@ void buf_printf(struct buf *b, const char *format, ...)
 		errno = saved;
 		if (make_room(b, (size_t)len))
 			vsnprintf((char *)b->data + b->len, b->size - b->len, format, again);
-	}
-	if (!b->failed && b->cap && (size_t)len > b->cap - b->len) {
-		b->data[b->len] = '\0';
-		b->failed = -E2BIG;
 	}
 	if (!b->failed)
 		b->len += (size_t)len;

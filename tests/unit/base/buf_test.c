@@ -84,6 +84,13 @@ static void test_printf(void **s)
 	assert_string_equal((char *)b.data + 205, "No such file or directory");
 	buf_printf(&b, "%s", text);
 	assert_int_equal(buf_error(&b), -E2BIG);
+	/* %m also where the text did not fit at first. */
+	buf_deinit(&b);
+	errno = ENOENT;
+	buf_printf(&b, "%s%m", text);
+	assert_string_equal((char *)b.data + 200, "No such file or directory");
+	buf_printf(&b, "%s", text);
+	assert_int_equal(buf_error(&b), -E2BIG);
 	assert_int_equal(strlen((char *)b.data), b.len);
 
 	/* Exactly at a cap, one past it, and past it within what is allocated. */

@@ -124,7 +124,8 @@ static void test_journal_format(void **s)
 	log_debug("two");
 	assert_string_equal(written(), "<4>one\n<7>symbolizer: two\n");
 	/* Somebody redirected stderr since. */
-	setenv("JOURNAL_STREAM", "1:2", 1);
+	snprintf(stream, sizeof(stream), "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino + 1);
+	setenv("JOURNAL_STREAM", stream, 1);
 	log_init("symbolizer", LOG_LEVEL_DEBUG);
 	log_info("three");
 	assert_non_null(strstr(written(), "Z info symbolizer: three\n"));

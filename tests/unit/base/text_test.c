@@ -305,12 +305,13 @@ static void test_glob_is_bounded(void **s)
 		memcpy(pattern + 2 * i, "*a", 2);
 	strcpy(pattern + 200, "*b");
 	assert_false(text_glob(pattern, text));
-	memset(pattern, '[', N);
-	pattern[N] = '\0';
+	memset(pattern, '[', 2000);
+	strcpy(pattern + 2000, "x");
 	pattern[0] = '*';
-	memset(text, '[', N - 1);
-	text[N - 1] = '\0';
-	assert_true(text_glob(pattern, text));
+	memset(text, '[', N);
+	for (size_t i = 2000; i < N; i += 2000)
+		text[i] = 'y';
+	assert_false(text_glob(pattern, text));
 }
 
 static void test_nearest(void **s)
