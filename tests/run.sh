@@ -169,20 +169,21 @@ fi
 
 # The unit tests of every room, one binary each; a binary that does not build fails alone.
 unit_tests() { # GROUP FOLDER MAKE_ARGUMENT...
-	local group=$1 folder=$2 t name broken=""
+	local group=$1 folder=$2 t name log
 	shift 2
 	# shellcheck disable=SC2046 # a list of words on purpose
 	make -k -j"$jobs" B="$folder" "$@" $(unit_binaries "$folder") >"$logs/$group.build.log" 2>&1 </dev/null
 	for t in $(unit_binaries "$folder"); do
 		name=$group/${t#"$folder"/tests/unit/}
-		if make -q B="$folder" "$@" "$t" >/dev/null 2>&1; then
+		log=$logs/${name//\//.}.build.log
+		if make B="$folder" "$@" "$t" >"$log" 2>&1 </dev/null; then
+			rm -f "$log"
 			run_cases "$name" 120 env CMOCKA_MESSAGE_OUTPUT=TAP ODI_BUILD="$folder" "$t"
 		else
 			report FAIL "$name: does not build"
-			broken=1
+			show_log "$log"
 		fi
 	done
-	[ -z "$broken" ] || show_log "$logs/$group.build.log"
 }
 
 unit_binaries() {
