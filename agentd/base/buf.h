@@ -8,13 +8,13 @@
 
 struct buf {
 	uint8_t *data;
-	size_t len, size, cap;	/* cap 0: no bound but memory */
+	size_t len, size, cap; /* cap 0: no bound but memory */
 	int failed;
 };
 
 void buf_init(struct buf *b, size_t cap);
 void buf_deinit(struct buf *b);
-void buf_reset(struct buf *b);	/* len 0, keeps the memory */
+void buf_reset(struct buf *b); /* len 0, keeps the memory */
 void buf_add(struct buf *b, const void *data, size_t len);
 void buf_str(struct buf *b, const char *s);
 void buf_printf(struct buf *b, const char *format, ...) PRINTF(2, 3);

@@ -5,7 +5,7 @@
 
 #include "agentd/base/macros.h"
 
-#define FDPASS_MAX_FDS	   64
+#define FDPASS_MAX_FDS     64
 #define FDPASS_MAX_MESSAGE 65536
 
 /* 0, or -errno (-EAGAIN: would block; -EPIPE: the other side is gone). Never raises SIGPIPE. Borrows fds. */

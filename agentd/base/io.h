@@ -13,7 +13,7 @@ int io_read_fd(int fd, struct buf *out, size_t max);
 int io_read_file(int dirfd, const char *path, struct buf *out, size_t max);
 /* All of it, over EINTR and short writes. */
 int io_write_all(int fd, const void *data, size_t len);
-int io_pread_all(int fd, void *data, size_t len, uint64_t offset);	/* -ENODATA at an early end */
+int io_pread_all(int fd, void *data, size_t len, uint64_t offset); /* -ENODATA at an early end */
 /* A temporary in the same folder, fsync, rename, fsync of the folder. */
 int io_write_atomic(int dirfd, const char *name, const void *data, size_t len, unsigned mode);
 /* A memfd with these bytes, sealed (write, shrink, grow, seal), position 0. Returns the descriptor. */

@@ -18,10 +18,10 @@ struct log_site {
 };
 
 struct log_line {
-	uint64_t serial;	/* 1 for the first line of this process */
+	uint64_t serial; /* 1 for the first line of this process */
 	uint64_t time_unix_ns;
 	enum log_level level;
-	const char *text;	/* borrowed until the next log call */
+	const char *text; /* borrowed until the next log call */
 };
 
 /* role: "agentd", "symbolizer", ...: set before each line of a child. Borrowed for ever. */
@@ -35,7 +35,8 @@ const char *log_level_name(enum log_level level);
 void log_write(struct log_site *site, enum log_level level, const char *format, ...) PRINTF(3, 4);
 
 /* Kept lines with serial > after, oldest first; returns how many were visited. */
-size_t log_each(uint64_t after, void (*visit)(void *userdata, const struct log_line *line), void *userdata);
+size_t log_each(
+	uint64_t after, void (*visit)(void *userdata, const struct log_line *line), void *userdata);
 /* Called back after each kept line (for followers); must not log. NULL to stop. */
 void log_set_hook(void (*on_line)(void *userdata, const struct log_line *line), void *userdata);
 

@@ -13,15 +13,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CLEANUP(f)     __attribute__((cleanup(f)))
-#define PRINTF(f, a)   __attribute__((format(printf, f, a)))
-#define ARRAY_SIZE(a)  (sizeof(a) / sizeof((a)[0]))
-#define MIN(a, b)      ((a) < (b) ? (a) : (b))
-#define MAX(a, b)      ((a) > (b) ? (a) : (b))
+#define CLEANUP(f)    __attribute__((cleanup(f)))
+#define PRINTF(f, a)  __attribute__((format(printf, f, a)))
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define MIN(a, b)     ((a) < (b) ? (a) : (b))
+#define MAX(a, b)     ((a) > (b) ? (a) : (b))
 
-#define NSEC_PER_SEC   1000000000ULL
-#define NSEC_PER_MSEC  1000000ULL
-#define USEC_PER_SEC   1000000ULL
+#define NSEC_PER_SEC  1000000000ULL
+#define NSEC_PER_MSEC 1000000ULL
+#define USEC_PER_SEC  1000000ULL
 
 #define TAKE_PTR(p)                                                                                \
 	({                                                                                         \

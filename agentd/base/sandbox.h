@@ -14,9 +14,9 @@
 #define SANDBOX_FD 3
 
 struct sandbox_child {
-	pid_t pid;	/* -1 none */
-	int pidfd;	/* readable when it has ended */
-	int sock;	/* our end, non-blocking */
+	pid_t pid; /* -1 none */
+	int pidfd; /* readable when it has ended */
+	int sock;  /* our end, non-blocking */
 };
 #define SANDBOX_CHILD_NONE ((struct sandbox_child){.pid = -1, .pidfd = -1, .sock = -1})
 
@@ -24,7 +24,8 @@ struct sandbox_child {
 void sandbox_set_program(const char *path);
 
 /* Starts a role. extra: NULL-terminated arguments after --role NAME, or NULL. */
-int sandbox_spawn(struct sandbox_child *ret, const char *role, const char *const *extra, struct err_text *err);
+int sandbox_spawn(struct sandbox_child *ret, const char *role, const char *const *extra,
+	struct err_text *err);
 /* SIGKILL, reaps, closes; *c becomes SANDBOX_CHILD_NONE. Safe on an empty one. Waits at most 100 ms: a child
  * that cannot die at once (it waits in the kernel) is reaped by a later sandbox_spawn() or sandbox_kill(). */
 void sandbox_kill(struct sandbox_child *c);
@@ -36,18 +37,19 @@ void sandbox_describe_status(int status, char *out, size_t size);
 /* What a role keeps. Everything else is gone after sandbox_enter(). */
 struct sandbox_policy {
 	const char *name;
-	const int *syscalls;	/* allowed (SYS_x); -1 ends the list; NULL: no list. Others kill the process,
+	const int *
+		syscalls; /* allowed (SYS_x); -1 ends the list; NULL: no list. Others kill the process,
 				   but for those in `refused`, which answer EACCES. What ending takes
 				   (exit, clock_gettime, tgkill of itself, ...) is always allowed. */
-	const int *refused;	/* -1 ends; may be NULL */
-	bool exec_mappings;	/* false: mmap/mprotect with PROT_EXEC kill; without a list they answer EACCES,
+	const int *refused; /* -1 ends; may be NULL */
+	bool exec_mappings; /* false: mmap/mprotect with PROT_EXEC kill; without a list they answer EACCES,
 				   which also stops dlopen() */
-	bool keep_caps;		/* keep agentd's capabilities (the /proc reader) */
-	bool deny_paths;	/* Landlock: no path may be opened (where the kernel has it) */
-	bool deny_network;	/* no socket(2) but AF_UNIX (EACCES); with a list that lacks it, none at all */
-	uid_t uid;		/* (uid_t)-1: leave */
+	bool keep_caps;  /* keep agentd's capabilities (the /proc reader) */
+	bool deny_paths; /* Landlock: no path may be opened (where the kernel has it) */
+	bool deny_network; /* no socket(2) but AF_UNIX (EACCES); with a list that lacks it, none at all */
+	uid_t uid;         /* (uid_t)-1: leave */
 	gid_t gid;
-	rlim_t nofile, nproc, fsize, data, as, cpu_s;	/* RLIM_INFINITY: leave */
+	rlim_t nofile, nproc, fsize, data, as, cpu_s; /* RLIM_INFINITY: leave */
 };
 
 /* Sets no_new_privs, dumpable 0, limits, groups, uid, capabilities, Landlock, the filter; in that order.

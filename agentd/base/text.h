@@ -9,11 +9,11 @@
 int text_u64(const char *s, uint64_t min, uint64_t max, uint64_t *ret);
 /* "90s", "10m", "1h30m", "7d", "250ms", "1w" -> nanoseconds; a bare number is seconds. -EINVAL, -ERANGE. */
 int text_duration(const char *s, uint64_t *ret_ns);
-void text_format_duration(uint64_t ns, char *out, size_t size);	/* "1h 30m", "12.5 s" */
+void text_format_duration(uint64_t ns, char *out, size_t size); /* "1h 30m", "12.5 s" */
 /* "256MB", "1GiB", "4k" -> bytes (k, m, g are powers of 1024, as are KB, KiB, ...). */
 int text_size(const char *s, uint64_t *ret_bytes);
-void text_format_size(uint64_t bytes, char *out, size_t size);	/* "12.3 MB" */
-int text_bool(const char *s, bool *ret);	/* true/false, yes/no, on/off, 1/0 */
+void text_format_size(uint64_t bytes, char *out, size_t size); /* "12.3 MB" */
+int text_bool(const char *s, bool *ret);                       /* true/false, yes/no, on/off, 1/0 */
 
 /* Names of sources and destinations: 1 to 64 of A-Za-z0-9 . _ - @ :, first not '-' or '.'. */
 bool text_is_name(const char *s);
