@@ -93,6 +93,7 @@ static bool match(
 	const struct source *source, struct process_table *table, const struct image *image)
 {
 	const struct rule *rule = source->rule;
+	const char *container = or_empty(image->container_id);
 	char part[UNIT_MAX + 1];
 
 	if (rule->everything)
@@ -110,6 +111,9 @@ static bool match(
 			part[n] = 0;
 			if (part_matches(rule, part))
 				return true;
+			/* What lies below was named in the container: no unit of this host. */
+			if (*container && strstr(part, container))
+				return false;
 		}
 		path += n;
 	}
