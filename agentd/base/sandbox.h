@@ -37,17 +37,19 @@ void sandbox_describe_status(int status, char *out, size_t size);
 /* What a role keeps. Everything else is gone after sandbox_enter(). */
 struct sandbox_policy {
 	const char *name;
-	const int *
-		syscalls; /* allowed (SYS_x); -1 ends the list; NULL: no list. Others kill the process,
-				   but for those in `refused`, which answer EACCES. What ending takes
-				   (exit, clock_gettime, tgkill of itself, ...) is always allowed. */
-	const int *refused; /* -1 ends; may be NULL */
-	bool exec_mappings; /* false: mmap/mprotect with PROT_EXEC kill; without a list they answer EACCES,
-				   which also stops dlopen() */
+	/* Allowed calls (SYS_x); -1 ends; NULL: no list. Calls outside a list kill the process, but for those
+	 * in `refused`, which answer EACCES (also without a list). What ending takes (exit, clock_gettime,
+	 * tgkill of itself, ...) is always allowed. */
+	const int *syscalls;
+	const int *refused; /* -1 ends; may be NULL; wins over syscalls */
+	/* false: mmap and mprotect with PROT_EXEC kill; without a list they answer EACCES, which also stops
+	 * dlopen(). */
+	bool exec_mappings;
 	bool keep_caps;  /* keep agentd's capabilities (the /proc reader) */
 	bool deny_paths; /* Landlock: no path may be opened (where the kernel has it) */
-	bool deny_network; /* no socket(2) but AF_UNIX (EACCES); with a list that lacks it, none at all */
-	uid_t uid;         /* (uid_t)-1: leave */
+	/* No socket(2) but AF_UNIX: others answer EACCES. With a list that lacks socket(2), any kills. */
+	bool deny_network;
+	uid_t uid; /* (uid_t)-1: leave */
 	gid_t gid;
 	rlim_t nofile, nproc, fsize, data, as, cpu_s; /* RLIM_INFINITY: leave */
 };
