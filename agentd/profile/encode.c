@@ -220,11 +220,16 @@ static int encoder_init(struct encoder *e, const struct batch *b)
 	e->mapping_attributes = calloc((size_t)b->mappings.n + 1, sizeof(*e->mapping_attributes));
 	if (!e->sample_attributes || !e->mapping_attributes)
 		r = -ENOMEM;
-	r = MIN(r, remap_init(&e->strings, b->strings.n));
-	r = MIN(r, remap_init(&e->mappings, b->mappings.n));
-	r = MIN(r, remap_init(&e->functions, b->functions.n));
-	r = MIN(r, remap_init(&e->locations, b->locations.n));
-	r = MIN(r, remap_init(&e->stacks, b->stacks.n));
+	if (r >= 0)
+		r = remap_init(&e->strings, b->strings.n);
+	if (r >= 0)
+		r = remap_init(&e->mappings, b->mappings.n);
+	if (r >= 0)
+		r = remap_init(&e->functions, b->functions.n);
+	if (r >= 0)
+		r = remap_init(&e->locations, b->locations.n);
+	if (r >= 0)
+		r = remap_init(&e->stacks, b->stacks.n);
 	return r;
 }
 
