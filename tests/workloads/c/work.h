@@ -45,6 +45,7 @@ struct work_clock {
 	uint64_t until; /* CLOCK_MONOTONIC; 0: until SIGTERM */
 	uint64_t random;
 	uint64_t rounds;
+	uint64_t units; /* all work done, in hundredths of rounds */
 };
 
 static inline uint64_t work_now(clockid_t clock)
@@ -58,7 +59,7 @@ static inline uint64_t work_now(clockid_t clock)
 /* argv[1]: seconds, with a fraction; 0 or none: until SIGTERM or SIGINT. */
 static inline struct work_clock work_begin(double seconds)
 {
-	struct work_clock c = {0, work_now(CLOCK_MONOTONIC) | 1, 0};
+	struct work_clock c = {0, work_now(CLOCK_MONOTONIC) | 1, 0, 0};
 
 	if (seconds > 0)
 		c.until = work_now(CLOCK_MONOTONIC) + (uint64_t)(seconds * 1e9);
@@ -76,7 +77,10 @@ static inline uint64_t work_next(struct work_clock *c)
 	c->random ^= c->random >> 7;
 	c->random ^= c->random << 17;
 	c->rounds++;
-	return WORK_ROUND / 2 + c->random % WORK_ROUND;
+	uint64_t units = WORK_ROUND / 2 + c->random % WORK_ROUND;
+
+	c->units += units;
+	return units;
 }
 
 static inline double work_seconds(int argc, char **argv)
@@ -87,8 +91,8 @@ static inline double work_seconds(int argc, char **argv)
 /* The last line of every workload: what it used, for tests that compare it with the samples. */
 static inline void work_report(const struct work_clock *c)
 {
-	printf("{\"pid\": %d, \"rounds\": %llu, \"cpu_ns\": %llu}\n", getpid(),
-		(unsigned long long)c->rounds,
+	printf("{\"pid\": %d, \"rounds\": %llu, \"units\": %llu, \"cpu_ns\": %llu}\n", getpid(),
+		(unsigned long long)c->rounds, (unsigned long long)c->units,
 		(unsigned long long)work_now(CLOCK_PROCESS_CPUTIME_ID));
 	fflush(stdout);
 }

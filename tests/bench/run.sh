@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# make bench: what the profiler costs on this machine. run.sh BUILD_FOLDER [PART...]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+build=$(cd "${1:?usage: run.sh BUILD_FOLDER [PART...]}" && pwd)
+shift
+if [ "$(id -u)" != 0 ]; then
+	echo "bench: loading BPF needs root: put sudo before the command" >&2
+	exit 1
+fi
+tests/workloads/build.sh "$build/workloads"
+ODI_BUILD=$build exec "$build/venv/bin/python" tests/bench/bench.py "$@"
