@@ -209,7 +209,7 @@ if wanted e2e; then
 		fi
 		seconds=$(sed -n 's/.*timeout: \([0-9]*\) s.*/\1/p' "$t" | head -n 1)
 		case $t in
-		*.py) run_cases "${t#tests/}" "${seconds:-120}" "$python" "$t" ;;
+		*.py) run_cases "${t#tests/}" "${seconds:-120}" env ODI_BUILD="$build" "$python" "$t" ;;
 		*) run_cases "${t#tests/}" "${seconds:-120}" "$t" "$build" ;;
 		esac
 	done

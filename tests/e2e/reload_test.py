@@ -28,7 +28,8 @@ def hundred_changes():
             """One random change of what may change; answers what was done."""
             kind = rng.choice(["add", "remove", "toggle", "add-destination", "remove-destination", "toggle-destination"])
             if kind == "add" or (kind in ("remove", "toggle") and not sources):
-                sources[a.add_process("shares_c_nopie", "--service-name", f"s{changes}")] = True
+                name = a.add_process("shares_c_nopie", "--name", f"s{changes}", "--service-name", f"s{changes}")
+                sources[name] = True
                 return "source add"
             if kind == "remove":
                 name = rng.choice(sorted(sources))

@@ -44,7 +44,7 @@ c shares_c_nopie c/shares.c -fno-pie -no-pie
 c shares_c_static c/shares.c -fno-pie -static
 c shares_c_stripped c/shares.c -fPIE -pie -s
 c threads c/threads.c -fPIE -pie -pthread
-c kernel c/kernel.c -fPIE -pie
+c kernel_work c/kernel_work.c -fPIE -pie
 c exec_first c/exec_first.c -fPIE -pie
 c exec_second c/exec_second.c -fPIE -pie
 c brief c/brief.c -fPIE -pie

@@ -291,11 +291,7 @@ class Agentd:
 
     def add_source(self, kind, *args):
         """Adds one and answers its name."""
-        before = set(self.sources())
-        self.ctl("source", "add", kind, *args)
-        new = set(self.sources()) - before
-        check(len(new) == 1, f"source add {kind} {args} made {sorted(new)}")
-        return new.pop()
+        return field(rows(self.ctl("source", "add", kind, *args))[0], "name")
 
     def add_process(self, workload, *args):
         """The executable of a workload as a source."""

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Truth: nearly all time in the kernel. `kernel zero S`: on top of zero_loop < main lies the system
- * call read of /dev/zero (vfs_read in every chain); `kernel random S`: on top of random_loop < main
+/* Truth: nearly all time in the kernel. `kernel_work zero S`: on top of zero_loop < main lies the system
+ * call read of /dev/zero (vfs_read in every chain); `kernel_work random S`: on top of random_loop < main
  * getrandom. The system call is made here and not in the C library, which keeps no frame pointer.
  */
 
@@ -48,7 +48,7 @@ WORK_NOINLINE void random_loop(struct work_clock *c)
 int main(int argc, char **argv)
 {
 	if (argc < 2 || (strcmp(argv[1], "zero") && strcmp(argv[1], "random"))) {
-		fprintf(stderr, "usage: kernel zero|random [SECONDS]\n");
+		fprintf(stderr, "usage: kernel_work zero|random [SECONDS]\n");
 		return 2;
 	}
 	struct work_clock c = work_begin(work_seconds(argc - 1, argv + 1));
