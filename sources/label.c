@@ -41,6 +41,10 @@ int source_label_check(const char *key, const char *value, struct err_text *err)
 	if (streq(key, "service.name"))
 		return err_set(
 			err, -EINVAL, "\"service.name\" is not set as a label: use --service-name");
+	if (text_starts(key, SOURCE_OWN_PREFIX))
+		return err_set(err, -EINVAL,
+			"\"%s\" cannot be a label: keys that begin with \"%s\" are odi's own", key,
+			SOURCE_OWN_PREFIX);
 	if (!*value)
 		return err_set(err, -EINVAL, "label %s has no value: write %s=VALUE", key, key);
 	if (!text_is_clean(value, SOURCE_LABEL_VALUE_MAX))

@@ -94,7 +94,7 @@ static void set_otel(struct list *l, const struct image *image)
 
 	for (size_t i = 0; i < image->n_otel; i++) {
 		const char *key = or_empty(image->otel[i].key);
-		bool ok = source_label_key_ok(key);
+		bool ok = source_label_key_ok(key) && !text_starts(key, SOURCE_OWN_PREFIX);
 
 		for (size_t k = 0; k < ARRAY_SIZE(refused); k++)
 			ok = ok && !streq(key, refused[k]);

@@ -46,9 +46,10 @@ const struct option_desc *option_find(const struct option_desc *table, const cha
 #define SOURCE_SERVICE_MAX     255 /* bytes of a service's name */
 #define SOURCE_LABEL_KEY_MAX   128
 #define SOURCE_LABEL_VALUE_MAX 256
+#define SOURCE_OWN_PREFIX      "odi." /* attributes that only we make */
 
 /* A label of a source or of the host: key [A-Za-z_][A-Za-z0-9_.-/]*, value clean UTF-8, not empty;
- * "service_name" and "service.name" are refused. -EINVAL with what to do. */
+ * "service_name", "service.name" and "odi.*" are refused. -EINVAL with what to do. */
 int source_label_check(const char *key, const char *value, struct err_text *err);
 bool source_label_key_ok(const char *key); /* the pattern alone */
 int source_service_check(const char *name, struct err_text *err);
@@ -147,12 +148,11 @@ struct host_facts {
 	size_t n_labels;
 };
 
-/* Builds the sorted, unique attributes of (source, image): service.name first by the rules of the issue
- * (source's, OTEL_SERVICE_NAME, service.name within OTEL_RESOURCE_ATTRIBUTES, unit, container or executable
- * name), all of OTEL_RESOURCE_ATTRIBUTES (but service.instance.id), source labels, host labels, host.name,
+/* Builds the attributes of (source, image), sorted by key, each key once: service.name (the source's, else
+ * OTEL_SERVICE_NAME, service.name within OTEL_RESOURCE_ATTRIBUTES, unit, container or executable name), all of OTEL_RESOURCE_ATTRIBUTES (but service.instance.id), source labels, host labels, host.name,
  * host.id, container.id, container.name, k8s.*, systemd.unit; process.pid, process.executable.name/path only if
  * source->per_process. Labels of the source win over the process's attributes, those over the host's.
- * Never a key "service_name". Caller frees with resource_attributes_free(). */
+ * Never a key "service_name" or one of "odi.*". Caller frees with resource_attributes_free(). */
 int source_resource(const struct source *source, const struct image *image, const struct host_facts *host,
 	struct resource_attribute **ret, size_t *n);
 void resource_attributes_free(struct resource_attribute *list, size_t n);

@@ -106,6 +106,7 @@ static void systemd(void **state)
 		{"dev\\x2d*", "/system.slice/dev\\x2dserver.service", true},
 		{"dev\\x2d*", "/system.slice/devx2dserver.service", false},
 		{"cpu", "/system.slice/_cpu.service", true},
+		{"cpu.slice", "/_cpu.slice/cpu-a.slice/x.service", true},
 		/* above a container, not within it */
 		{"web", "/system.slice/web.service/libpod-payload-" CONTAINER_ID, true},
 		{"docker-*.scope", "/system.slice/docker-" CONTAINER_ID ".scope", true},

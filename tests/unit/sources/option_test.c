@@ -165,6 +165,8 @@ static void labels(void **state)
 	assert_int_equal(source_label_check("service_name", "v", &err), -EINVAL);
 	assert_non_null(strstr(err.text, "--service-name"));
 	assert_int_equal(source_label_check("service.name", "v", &err), -EINVAL);
+	assert_int_equal(source_label_check("odi.source", "v", &err), -EINVAL);
+	assert_int_equal(source_label_check("odin", "v", &err), 0);
 	memset(key, 'k', sizeof(key));
 	key[128] = 0;
 	assert_int_equal(source_label_check(key, "v", &err), 0);

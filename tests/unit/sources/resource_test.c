@@ -177,7 +177,7 @@ static void precedence(void **state)
 {
 	static const struct attribute otel[] = {{"b", "process"}, {"c", "process"},
 		{"host.name", "process"}, {"service.instance.id", "x"}, {"service_name", "x"},
-		{"bad key", "x"}, {"process.pid", "7"}};
+		{"bad key", "x"}, {"odi.source", "x"}, {"process.pid", "7"}};
 	struct option_value labels[] = {{"a", "host"}, {"b", "host"}, {"c", "host"},
 		{"host.id", "host"}, {"systemd.unit", "host"}};
 	const struct host_facts host = {.name = (char *)"vm1",
@@ -200,6 +200,7 @@ static void precedence(void **state)
 	assert_string_equal(get(&g, "service.instance.id"), "");
 	assert_string_equal(get(&g, "service_name"), "");
 	assert_string_equal(get(&g, "bad key"), "");
+	assert_string_equal(get(&g, "odi.source"), "");
 	assert_string_equal(get(&g, "process.pid"), "7");
 	assert_string_equal(get(&g, "process.executable.path"), "");
 	g.source->per_process = true;
