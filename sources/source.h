@@ -149,10 +149,11 @@ struct host_facts {
 };
 
 /* Builds the attributes of (source, image), sorted by key, each key once: service.name (the source's, else
- * OTEL_SERVICE_NAME, service.name within OTEL_RESOURCE_ATTRIBUTES, unit, container or executable name), all of OTEL_RESOURCE_ATTRIBUTES (but service.instance.id), source labels, host labels, host.name,
- * host.id, container.id, container.name, k8s.*, systemd.unit; process.pid, process.executable.name/path only if
- * source->per_process. Labels of the source win over the process's attributes, those over the host's.
- * Never a key "service_name" or one of "odi.*". Caller frees with resource_attributes_free(). */
+ * OTEL_SERVICE_NAME, service.name within OTEL_RESOURCE_ATTRIBUTES, unit, container or executable name), all of
+ * OTEL_RESOURCE_ATTRIBUTES (but service.instance.id), source labels, host labels, host.name, host.id,
+ * container.id, container.name, k8s.*, systemd.unit; process.pid, process.executable.name/path only if
+ * source->per_process. Labels of the source win over the process's attributes, those over the host's. Never a
+ * key "service_name" or one of "odi.*". Caller frees with resource_attributes_free(). */
 int source_resource(const struct source *source, const struct image *image, const struct host_facts *host,
 	struct resource_attribute **ret, size_t *n);
 void resource_attributes_free(struct resource_attribute *list, size_t n);

@@ -624,6 +624,36 @@ static void second_chance(void **state)
 	assert_int_equal(counters(t).starts, 2);
 }
 
+static void count(void *userdata, const char *id, const struct container_facts *facts)
+{
+	++*(int *)userdata;
+}
+
+/* A child that stands still holds up so many questions and no more; when it is given up, all are answered. */
+static void queue_is_bounded(void **state)
+{
+	struct test *t = *state;
+	int answered = 0;
+	char id[16];
+
+	put_docker(t, "var/lib/docker", A, "web");
+	put_docker(t, "var/lib/docker", B, "db");
+	assert_true(ask(t, "docker", A).named);
+	assert_int_equal(kill(container_namer_child(t->namer), SIGSTOP), 0);
+	assert_int_equal(container_ask(t->namer, "docker", B, count, &answered), 0);
+	for (int i = 1; i < 5000; i++) {
+		snprintf(id, sizeof(id), "%012d", i);
+		assert_int_equal(container_ask(t->namer, "docker", id, count, &answered), 0);
+	}
+	assert_int_equal(answered, 5000 - 4096);
+	assert_int_equal(counters(t).refused, 5000 - 4096);
+	assert_int_equal(kill(container_namer_child(t->namer), SIGKILL), 0);
+	for (int i = 0; i < 1000 && answered < 5000; i++)
+		assert_true(sd_event_run(t->loop, 100000) >= 0);
+	assert_int_equal(answered, 5000);
+	assert_int_equal(counters(t).named, 2);
+}
+
 static void cache_is_bounded(void **state)
 {
 	struct container_cache *c = NULL;
@@ -694,6 +724,7 @@ int main(int argc, char **argv)
 		TEST(dies),
 		TEST(lies),
 		TEST(second_chance),
+		TEST(queue_is_bounded),
 		cmocka_unit_test(cache_is_bounded),
 	};
 
