@@ -15,8 +15,8 @@
 
 #define ENTRIES_DEFAULT 131072
 #define STRINGS_DEFAULT (24 << 20)
-#define AGES		256
-#define EPOCH_MASK	((1U << 28) - 1)
+#define AGES            256
+#define EPOCH_MASK      ((1U << 28) - 1)
 
 /* Heads every chain and string. */
 struct node {
@@ -189,7 +189,8 @@ static struct string *string_of(const char *text)
 
 static uint64_t chain_hash(const struct chain *n)
 {
-	uint64_t parts[3] = {n->chain.n | (uint64_t)n->chain.fallback << 16, (uintptr_t)n->chain.module,
+	uint64_t parts[3] = {n->chain.n | (uint64_t)n->chain.fallback << 16,
+		(uintptr_t)n->chain.module,
 		hash_local(n->functions, n->chain.n * sizeof(n->functions[0]))};
 
 	return hash_local(parts, sizeof(parts));
@@ -233,7 +234,8 @@ static struct chain *own_chain(struct symbol_cache *c, const struct symbol_chain
 	return n;
 }
 
-const struct symbol_chain *symbol_cache_chain(struct symbol_cache *c, const struct symbol_chain *like)
+const struct symbol_chain *symbol_cache_chain(
+	struct symbol_cache *c, const struct symbol_chain *like)
 {
 	struct chain *n = own_chain(c, like);
 
@@ -267,11 +269,13 @@ static size_t entry_at(const struct symbol_cache *c, uint32_t file, uint64_t add
 }
 
 /* The slot that holds the key, or the free one where it belongs. */
-static struct symbol_entry *entry_slot(const struct symbol_cache *c, uint32_t file, uint64_t address)
+static struct symbol_entry *entry_slot(
+	const struct symbol_cache *c, uint32_t file, uint64_t address)
 {
 	size_t at = entry_at(c, file, address);
 
-	while (c->entries[at].file && (c->entries[at].file != file || c->entries[at].address != address))
+	while (c->entries[at].file &&
+		(c->entries[at].file != file || c->entries[at].address != address))
 		at = (at + 1) & (c->size - 1);
 	return &c->entries[at];
 }
@@ -326,7 +330,8 @@ struct symbol_entry *symbol_cache_add(struct symbol_cache *c, uint32_t file, uin
 	if ((c->n + 1) * 4 > c->size * 3 && entries_rebuild(c, (c->n + 1) * 2, NULL, NULL) < 0)
 		return NULL;
 	e = entry_slot(c, file, address);
-	*e = (struct symbol_entry){.file = file, .address = address, .epoch = c->epoch & EPOCH_MASK};
+	*e = (struct symbol_entry){
+		.file = file, .address = address, .epoch = c->epoch & EPOCH_MASK};
 	c->n++;
 	return e;
 }
@@ -392,7 +397,8 @@ static void mark_all(struct symbol_cache *c)
 
 		if (!chain)
 			continue;
-		n = (struct chain *)(void *)((char *)(uintptr_t)chain - offsetof(struct chain, chain));
+		n = (struct chain *)(void *)((char *)(uintptr_t)chain -
+			offsetof(struct chain, chain));
 		if (n->node.marked)
 			continue;
 		n->node.marked = true;
@@ -417,8 +423,8 @@ void symbol_cache_trim(struct symbol_cache *c)
 	c->string_bytes = 0;
 	for (size_t i = 0; i < c->strings.size; i++)
 		if (c->strings.slots[i])
-			c->string_bytes +=
-				sizeof(struct string) + ((struct string *)c->strings.slots[i])->len + 1;
+			c->string_bytes += sizeof(struct string) +
+				((struct string *)c->strings.slots[i])->len + 1;
 }
 
 void symbol_cache_size(const struct symbol_cache *c, uint64_t *entries, uint64_t *string_bytes)

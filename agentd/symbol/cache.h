@@ -7,15 +7,15 @@
 
 enum symbol_state {
 	SYMBOL_NONE = 0,
-	SYMBOL_PENDING,	    /* asked for; the chain, if any, is a fallback */
-	SYMBOL_NAMED,	    /* answered with names */
+	SYMBOL_PENDING,     /* asked for; the chain, if any, is a fallback */
+	SYMBOL_NAMED,       /* answered with names */
 	SYMBOL_FALLBACK,    /* answered: no source knows it */
 	SYMBOL_PROVISIONAL, /* not answered (file not readable, back-off): asked again after a trim */
 };
 
 struct symbol_entry {
 	uint64_t address;
-	uint32_t file;	/* 0: a free slot */
+	uint32_t file;                  /* 0: a free slot */
 	uint32_t epoch : 28, state : 4; /* epoch: of the last use */
 	const struct symbol_chain *chain;
 };
@@ -32,7 +32,8 @@ struct symbol_entry *symbol_cache_find(struct symbol_cache *c, uint32_t file, ui
  * bound). */
 struct symbol_entry *symbol_cache_add(struct symbol_cache *c, uint32_t file, uint64_t address);
 /* The one chain of these contents; strings are copied. NULL: no memory. Lives until a trim finds it unused. */
-const struct symbol_chain *symbol_cache_chain(struct symbol_cache *c, const struct symbol_chain *like);
+const struct symbol_chain *symbol_cache_chain(
+	struct symbol_cache *c, const struct symbol_chain *like);
 const char *symbol_cache_string(struct symbol_cache *c, const char *s);
 /* Entries of this file go; chains that were borrowed stay until the next trim. */
 void symbol_cache_drop_file(struct symbol_cache *c, uint32_t file);

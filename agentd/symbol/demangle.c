@@ -41,8 +41,8 @@ static void append(const char *s, size_t len, void *userdata)
 	out->text[out->len] = '\0';
 }
 
-static bool run(int (*by)(const char *, int, demangle_callbackref, void *), const char *mangled, int options,
-	char *out, size_t size)
+static bool run(int (*by)(const char *, int, demangle_callbackref, void *), const char *mangled,
+	int options, char *out, size_t size)
 {
 	struct out to = {.text = out, .size = size};
 

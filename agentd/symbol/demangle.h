@@ -7,7 +7,7 @@
 
 enum demangle_style {
 	DEMANGLE_TEMPLATES, /* std::vector<int>::push_back: overloads share a name */
-	DEMANGLE_FULL,	    /* std::vector<int>::push_back(int const&) */
+	DEMANGLE_FULL,      /* std::vector<int>::push_back(int const&) */
 	DEMANGLE_NONE,
 };
 

@@ -30,8 +30,8 @@ const char *found_text(struct found *f, const char *s)
 	return out;
 }
 
-int found_add(struct found *f, const char *system_name, const char *file, uint32_t line, uint32_t start_line,
-	bool inlined)
+int found_add(struct found *f, const char *system_name, const char *file, uint32_t line,
+	uint32_t start_line, bool inlined)
 {
 	struct found_function *function = &f->functions[f->n];
 	char readable[SYMBOL_NAME_MAX];

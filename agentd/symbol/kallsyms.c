@@ -20,14 +20,14 @@
 #define NAMES_MAX   (64 << 20)
 #define MODULES_MAX 4096
 #define LINE_MAX    1024
-#define PAGE	    4096ULL
-#define NO_NAME	    UINT32_MAX
+#define PAGE        4096ULL
+#define NO_NAME     UINT32_MAX
 
 struct ksym {
 	uint64_t address;
-	uint32_t name;	 /* in names; NO_NAME: not code, an end only */
+	uint32_t name;   /* in names; NO_NAME: not code, an end only */
 	uint16_t module; /* in modules; 0 the kernel itself */
-	uint8_t rank;	 /* less is better */
+	uint8_t rank;    /* less is better */
 };
 
 struct kallsyms {
@@ -134,7 +134,7 @@ static uint8_t rank(char type, const char *name)
 	size_t underscores = strspn(name, "_");
 
 	return (uint8_t)(MIN(underscores, (size_t)7) << 2 |
-		(type == 'T'		       ? 0
+		(type == 'T'                  ? 0
 				: type == 't' ? 1
 					      : 2));
 }
@@ -157,7 +157,8 @@ static int add_line(struct kallsyms *k, const char *line)
 		return 0;
 	module = line + len + strspn(line + len, "\t ");
 	if (module[0] == '[' && strchr(module, ']') && module[1] != ']')
-		r = find_module(k, module + 1, (size_t)(strchr(module, ']') - module - 1), &symbol.module);
+		r = find_module(
+			k, module + 1, (size_t)(strchr(module, ']') - module - 1), &symbol.module);
 	if (r == 0 && strchr("tTwW", type)) {
 		k->any_address |= symbol.address != 0;
 		symbol.rank = rank(type, line);
@@ -262,7 +263,8 @@ int kallsyms_finish(struct kallsyms *k)
 	return 0;
 }
 
-bool kallsyms_find(const struct kallsyms *k, uint64_t address, const char **name, const char **module)
+bool kallsyms_find(
+	const struct kallsyms *k, uint64_t address, const char **name, const char **module)
 {
 	const struct ksym *symbol, *next;
 	size_t low = 0, high = k->n;
@@ -334,10 +336,11 @@ static int kernel_open(void **ret, int fd, struct symbol_facts_message *facts)
 		r = kallsyms_finish(k);
 	if (r < 0) {
 		snprintf(facts->problem, sizeof(facts->problem), "%s",
-			r == -EPERM ? "the kernel hides its addresses: set kernel.kptr_restrict to 0 or 1, "
-				      "and give agentd CAP_SYSLOG"
-			: r == -ENODATA ? "the kernel lists no functions"
-					: strerrordesc_np(-r));
+			r == -EPERM
+				? "the kernel hides its addresses: set kernel.kptr_restrict to 0 or 1, "
+				  "and give agentd CAP_SYSLOG"
+				: r == -ENODATA ? "the kernel lists no functions"
+						: strerrordesc_np(-r));
 		return r;
 	}
 	facts->functions = kallsyms_functions(k);

@@ -17,6 +17,7 @@ int kallsyms_add(struct kallsyms *k, const char *text, size_t len);
 int kallsyms_finish(struct kallsyms *k);
 /* The function that holds an address, and its module ("vmlinux" for the kernel itself). False: none.
  * Borrowed. */
-bool kallsyms_find(const struct kallsyms *k, uint64_t address, const char **name, const char **module);
+bool kallsyms_find(
+	const struct kallsyms *k, uint64_t address, const char **name, const char **module);
 size_t kallsyms_functions(const struct kallsyms *k);
 size_t kallsyms_memory(const struct kallsyms *k);

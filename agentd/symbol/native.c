@@ -44,12 +44,12 @@ static void set_segments(const struct elf_file *elf, struct symbol_facts_message
 	for (int executable = 1; executable >= 0; executable--)
 		for (size_t i = 0; i < n && facts->n_segments < SYMBOL_SEGMENTS_MAX; i++)
 			if (s[i].executable == (executable != 0))
-				facts->segments[facts->n_segments++] = (struct symbol_wire_segment){
-					.offset = s[i].offset,
-					.file_size = s[i].file_size,
-					.vaddr = s[i].vaddr,
-					.mem_size = s[i].mem_size,
-					.executable = (uint32_t)executable};
+				facts->segments[facts->n_segments++] =
+					(struct symbol_wire_segment){.offset = s[i].offset,
+						.file_size = s[i].file_size,
+						.vaddr = s[i].vaddr,
+						.mem_size = s[i].mem_size,
+						.executable = (uint32_t)executable};
 }
 
 static int native_open(void **ret, int fd, struct symbol_facts_message *facts)

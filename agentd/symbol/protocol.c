@@ -17,7 +17,8 @@
 
 /* ---- agentd: the wall ----------------------------------------------------------------------------------- */
 
-static bool string_is_sound(const struct symbol_names_view *v, uint32_t bytes, const struct symbol_wire_string *s)
+static bool string_is_sound(
+	const struct symbol_names_view *v, uint32_t bytes, const struct symbol_wire_string *s)
 {
 	if (s->len == 0)
 		return s->offset == 0;
@@ -27,20 +28,21 @@ static bool string_is_sound(const struct symbol_names_view *v, uint32_t bytes, c
 		text_is_clean(v->strings + s->offset, SYMBOL_NAME_MAX);
 }
 
-static bool function_is_sound(const struct symbol_names_view *v, uint32_t bytes, const struct symbol_wire_function *f)
+static bool function_is_sound(
+	const struct symbol_names_view *v, uint32_t bytes, const struct symbol_wire_function *f)
 {
 	return f->name.len > 0 && string_is_sound(v, bytes, &f->name) &&
 		string_is_sound(v, bytes, &f->system_name) && string_is_sound(v, bytes, &f->file) &&
 		!(f->flags & ~SYMBOL_FUNCTION_INLINED);
 }
 
-static int decode_names(
-	const struct symbol_names_message *m, uint32_t n, uint32_t *next, struct symbol_names_view *view)
+static int decode_names(const struct symbol_names_message *m, uint32_t n, uint32_t *next,
+	struct symbol_names_view *view)
 {
 	uint64_t size = sizeof(*m);
 	uint32_t functions = 0;
 
-	if (m->n_rows > SYMBOL_ADDRESSES_MAX || m->n_rows > m->n_functions ||
+	if (m->n_rows == 0 || m->n_rows > SYMBOL_ADDRESSES_MAX || m->n_rows > m->n_functions ||
 		m->n_functions > SYMBOL_MESSAGE_MAX || m->string_bytes > SYMBOL_MESSAGE_MAX)
 		return -EBADMSG;
 	size += (uint64_t)m->n_rows * sizeof(struct symbol_row);
@@ -82,10 +84,11 @@ static bool is_hex(const char *s)
 
 static int decode_facts(const struct symbol_facts_message *m)
 {
-	if (!text_is_sound(m->build_id, 41) || !is_hex(m->build_id) || !text_is_sound(m->go_build_id, 97) ||
-		!text_is_sound(m->htlhash, 33) || !is_hex(m->htlhash) ||
-		!text_is_sound(m->named_by, sizeof(m->named_by)) ||
-		!text_is_sound(m->problem, sizeof(m->problem)) || m->n_segments > SYMBOL_SEGMENTS_MAX)
+	if (!text_is_sound(m->build_id, 41) || !is_hex(m->build_id) ||
+		!text_is_sound(m->go_build_id, 97) || !text_is_sound(m->htlhash, 33) ||
+		!is_hex(m->htlhash) || !text_is_sound(m->named_by, sizeof(m->named_by)) ||
+		!text_is_sound(m->problem, sizeof(m->problem)) ||
+		m->n_segments > SYMBOL_SEGMENTS_MAX)
 		return -EBADMSG;
 	return 0;
 }
@@ -96,16 +99,19 @@ int symbol_decode(const void *message, size_t len, uint64_t request, uint32_t n,
 	const struct symbol_header *h = message;
 	const struct symbol_done_message *done = message;
 
-	if (len < sizeof(*h) || h->version != SYMBOL_PROTOCOL || h->size != len || h->request != request)
+	if (len < sizeof(*h) || h->version != SYMBOL_PROTOCOL || h->size != len ||
+		h->request != request)
 		return -EBADMSG;
 	switch (h->message) {
 	case SYMBOL_MESSAGE_READY:
 		return len == sizeof(struct symbol_ready) ? 0 : -EBADMSG;
 	case SYMBOL_MESSAGE_FACTS:
-		return len == sizeof(struct symbol_facts_message) ? decode_facts(message) : -EBADMSG;
-	case SYMBOL_MESSAGE_NAMES:
-		return len >= sizeof(struct symbol_names_message) ? decode_names(message, n, next, view)
+		return len == sizeof(struct symbol_facts_message) ? decode_facts(message)
 								  : -EBADMSG;
+	case SYMBOL_MESSAGE_NAMES:
+		return len >= sizeof(struct symbol_names_message)
+			? decode_names(message, n, next, view)
+			: -EBADMSG;
 	case SYMBOL_MESSAGE_DONE:
 		/* Names beyond what is said to be done would be asked for again. */
 		if (len != sizeof(*done) || done->n_done > n || done->n_done < *next ||
@@ -145,7 +151,8 @@ static struct symbol_wire_string put_text(struct symbol_writer *w, const char *s
 
 int symbol_writer_add(struct symbol_writer *w, uint32_t address, const struct found *found)
 {
-	size_t need = sizeof(w->rows[0]) + found->n * sizeof(w->functions[0]) + bytes_of(found->module);
+	size_t need =
+		sizeof(w->rows[0]) + found->n * sizeof(w->functions[0]) + bytes_of(found->module);
 
 	for (size_t i = 0; i < found->n; i++) {
 		const struct found_function *f = &found->functions[i];
@@ -166,7 +173,8 @@ int symbol_writer_add(struct symbol_writer *w, uint32_t address, const struct fo
 			.line = f->line,
 			.start_line = f->start_line,
 			.flags = f->inlined ? SYMBOL_FUNCTION_INLINED : 0};
-		out->system_name = streq(f->name, f->system_name) ? out->name : put_text(w, f->system_name);
+		out->system_name =
+			streq(f->name, f->system_name) ? out->name : put_text(w, f->system_name);
 		out->file = put_text(w, f->file);
 	}
 	return 0;

@@ -12,10 +12,10 @@
 
 #include "agentd/base/macros.h"
 
-#define SYMBOL_PROTOCOL	     1
+#define SYMBOL_PROTOCOL      1
 #define SYMBOL_MESSAGE_MAX   65536
 #define SYMBOL_ADDRESSES_MAX 2048
-#define SYMBOL_NAME_MAX	     4096
+#define SYMBOL_NAME_MAX      4096
 #define SYMBOL_CHAIN_MAX     64
 #define SYMBOL_REPLY_MAX     (4 << 20) /* bytes of NAMES for one request */
 #define SYMBOL_SEGMENTS_MAX  8
@@ -35,7 +35,7 @@ enum symbol_file_kind {
 
 struct symbol_header {
 	uint16_t version, message;
-	uint32_t size;	  /* of the whole message */
+	uint32_t size;    /* of the whole message */
 	uint64_t request; /* READY: 0 */
 };
 _Static_assert(sizeof(struct symbol_header) == 16, "header");
@@ -43,7 +43,7 @@ _Static_assert(sizeof(struct symbol_header) == 16, "header");
 struct symbol_request {
 	struct symbol_header header;
 	uint32_t file, generation; /* the child keeps what it read of (file, generation) */
-	uint16_t kind;		   /* enum symbol_file_kind */
+	uint16_t kind;             /* enum symbol_file_kind */
 	uint16_t pad;
 	uint32_t n;
 	uint64_t addresses[]; /* file offsets; kernel: addresses. At most SYMBOL_ADDRESSES_MAX */
@@ -62,12 +62,12 @@ _Static_assert(sizeof(struct symbol_wire_segment) == 40, "segment");
 
 struct symbol_facts_message {
 	struct symbol_header header;
-	char build_id[48];    /* 41 used */
+	char build_id[48];     /* 41 used */
 	char go_build_id[104]; /* 97 used */
-	char htlhash[40];     /* 33 used */
-	char named_by[16];    /* ".symtab", ".dynsym", "kallsyms", "none" */
-	char problem[128];    /* "" none */
-	uint64_t functions;   /* known by name */
+	char htlhash[40];      /* 33 used */
+	char named_by[16];     /* ".symtab", ".dynsym", "kallsyms", "none" */
+	char problem[128];     /* "" none */
+	uint64_t functions;    /* known by name */
 	uint32_t n_segments, pad;
 	struct symbol_wire_segment segments[SYMBOL_SEGMENTS_MAX];
 };
@@ -79,7 +79,7 @@ struct symbol_wire_string {
 
 struct symbol_row {
 	uint32_t address; /* index into the request's addresses; rising over the whole reply */
-	uint16_t n;	  /* functions, 1 to SYMBOL_CHAIN_MAX, innermost first */
+	uint16_t n;       /* functions, 1 to SYMBOL_CHAIN_MAX, innermost first */
 	uint16_t pad;
 	struct symbol_wire_string module; /* kernel: the module; none: the file's own name */
 };
@@ -139,7 +139,8 @@ struct symbol_writer {
 	uint64_t request;
 	uint32_t n_rows, n_functions, string_bytes;
 	struct symbol_row rows[SYMBOL_ADDRESSES_MAX];
-	struct symbol_wire_function functions[SYMBOL_MESSAGE_MAX / sizeof(struct symbol_wire_function)];
+	struct symbol_wire_function
+		functions[SYMBOL_MESSAGE_MAX / sizeof(struct symbol_wire_function)];
 	char strings[SYMBOL_MESSAGE_MAX];
 	uint64_t message[SYMBOL_MESSAGE_MAX / 8];
 };

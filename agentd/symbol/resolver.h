@@ -29,8 +29,8 @@ void found_reset(struct found *f);
 /* Copies s, made clean; a text that does not fit is "". */
 const char *found_text(struct found *f, const char *s);
 /* Adds a function by its name as the file has it (clean or not): demangles it. -ENOSPC. */
-int found_add(struct found *f, const char *system_name, const char *file, uint32_t line, uint32_t start_line,
-	bool inlined);
+int found_add(struct found *f, const char *system_name, const char *file, uint32_t line,
+	uint32_t start_line, bool inlined);
 
 struct resolver {
 	const char *name;
@@ -50,8 +50,8 @@ struct elf_file;
 struct native_source {
 	const char *name;
 	/* *named_by: what to show. 0 with *ret NULL: the file has nothing of the kind. */
-	int (*open)(void **ret, const struct elf_file *elf, const char **named_by, uint64_t *functions,
-		struct err_text *problem);
+	int (*open)(void **ret, const struct elf_file *elf, const char **named_by,
+		uint64_t *functions, struct err_text *problem);
 	void *(*close)(void *state);
 	int (*find)(void *state, uint64_t vaddr, struct found *found);
 	size_t (*memory)(const void *state);

@@ -8,7 +8,7 @@
  * alone for a while it gives most of its memory back.
  *
  * Whatever goes wrong with a file is either answered as a problem or ends the process: agentd knows which file
- * it was at. It logs nothing, since it could not even look up the time zone.
+ * it was at. It logs nothing once it is closed in, since it could not even look up the time zone.
  *
  * Invariants. A request is bounded in CPU time (a timer ends the process; before that it stops by itself and
  * answers what it has), in bytes of answer, and in memory; agentd bounds the time on the clock. Nothing that a
@@ -23,18 +23,19 @@
 #include <time.h>
 
 #include "agentd/base/fdpass.h"
+#include "agentd/base/log.h"
 #include "agentd/symbol/resolver.h"
 #include "agentd/symbol/role.h"
 #include "agentd/symbol/symbol.h"
 
-#define FILES_MAX	8
-#define KEEP_BUSY	(48 << 20) /* bytes of indices while requests come */
-#define KEEP_IDLE	(16 << 20) /* when left alone for IDLE_S */
-#define IDLE_S		5
-#define CPU_LIMIT_S	5
-#define CPU_ENOUGH_US	2000000 /* stop and answer what is there */
-#define NOBODY		65534
-#define CHECK_EVERY	64	/* addresses between looks at the clock */
+#define FILES_MAX     8
+#define KEEP_BUSY     (48 << 20) /* bytes of indices while requests come */
+#define KEEP_IDLE     (16 << 20) /* when left alone for IDLE_S */
+#define IDLE_S        5
+#define CPU_LIMIT_S   5
+#define CPU_ENOUGH_US 2000000 /* stop and answer what is there */
+#define NOBODY        65534
+#define CHECK_EVERY   64 /* addresses between looks at the clock */
 
 /* A kind of frame is a row. */
 static const struct resolver *const resolvers[] = {&resolver_native, &resolver_kernel};
@@ -62,10 +63,11 @@ struct role {
 
 const struct sandbox_policy *symbol_role_policy(void)
 {
-	static const int syscalls[] = {SYS_read, SYS_pread64, SYS_write, SYS_mmap, SYS_munmap, SYS_mremap,
-		SYS_mprotect, SYS_brk, SYS_madvise, SYS_lseek, SYS_fstat, SYS_newfstatat, SYS_close,
-		SYS_exit_group, SYS_rt_sigreturn, SYS_futex, SYS_fcntl, SYS_getrandom, SYS_recvmsg,
-		SYS_sendmsg, SYS_sysinfo, SYS_setitimer, SYS_clock_gettime, -1};
+	static const int syscalls[] = {SYS_read, SYS_pread64, SYS_write, SYS_mmap, SYS_munmap,
+		SYS_mremap, SYS_mprotect, SYS_brk, SYS_madvise, SYS_lseek, SYS_fstat,
+		SYS_newfstatat, SYS_close, SYS_exit_group, SYS_rt_sigreturn, SYS_futex, SYS_fcntl,
+		SYS_getrandom, SYS_recvmsg, SYS_sendmsg, SYS_sysinfo, SYS_setitimer,
+		SYS_clock_gettime, -1};
 	static const int refused[] = {
 #ifdef SYS_readlink
 		SYS_readlink,
@@ -81,7 +83,7 @@ const struct sandbox_policy *symbol_role_policy(void)
 		.fsize = 0,
 		.nproc = 0,
 		.data = 150 << 20,
-		.as = RLIM_INFINITY, /* data says it all: files are read, not mapped */
+		.as = RLIM_INFINITY,    /* data says it all: files are read, not mapped */
 		.cpu_s = RLIM_INFINITY, /* by request */
 	};
 
@@ -173,7 +175,8 @@ static struct loaded *find_loaded(struct role *role, const struct symbol_request
 	return NULL;
 }
 
-static struct symbol_header header(const struct symbol_request *q, enum symbol_message message, size_t size)
+static struct symbol_header header(
+	const struct symbol_request *q, enum symbol_message message, size_t size)
 {
 	return (struct symbol_header){.version = SYMBOL_PROTOCOL,
 		.message = (uint16_t)message,
@@ -182,7 +185,8 @@ static struct symbol_header header(const struct symbol_request *q, enum symbol_m
 }
 
 /* Consumes fd. NULL: no memory even for trying. */
-static struct loaded *load(struct role *role, const struct symbol_request *q, const struct resolver *by, int fd)
+static struct loaded *load(
+	struct role *role, const struct symbol_request *q, const struct resolver *by, int fd)
 {
 	CLEANUP(loaded_freep) struct loaded *l = calloc(1, sizeof(*l));
 	struct loaded **slot;
@@ -238,8 +242,8 @@ static int flush(struct role *role, size_t *sent)
 }
 
 /* Looks addresses up until all are done or a bound is met; *done: how many. */
-static int answer(struct role *role, const struct symbol_request *q, struct loaded *l, uint64_t start_us,
-	uint32_t *done)
+static int answer(struct role *role, const struct symbol_request *q, struct loaded *l,
+	uint64_t start_us, uint32_t *done)
 {
 	size_t sent = 0;
 	uint32_t i;
@@ -256,8 +260,8 @@ static int answer(struct role *role, const struct symbol_request *q, struct load
 		if (r < 0) {
 			/* It cannot be read any more (cut short, a file system that went away): what was
 			 * known of it is worth nothing, and the next request begins anew. */
-			snprintf(l->facts.problem, sizeof(l->facts.problem), "cannot read it any more: %s",
-				strerrordesc_np(-r));
+			snprintf(l->facts.problem, sizeof(l->facts.problem),
+				"cannot read it any more: %s", strerrordesc_np(-r));
 			l->generation--;
 			i = q->n;
 			break;
@@ -370,16 +374,16 @@ int symbol_role_main(void)
 	struct symbol_ready ready = {.header = header(NULL, SYMBOL_MESSAGE_READY, sizeof(ready))};
 	struct err_text err = {0};
 	struct role *role;
+	int r = prepare(SANDBOX_FD, &err);
 
-	if (prepare(SANDBOX_FD, &err) < 0) {
-		fprintf(stderr, "<3>%s\n", err.text);
-		return EXIT_FAILURE;
+	if (r < 0) {
+		log_error("%s", err.text);
+		return r;
 	}
 	role = calloc(1, sizeof(*role));
 	if (!role)
-		return EXIT_FAILURE;
+		return -ENOMEM;
 	role->sock = SANDBOX_FD;
-	if (fdpass_send(role->sock, &ready, sizeof(ready), NULL, 0) < 0)
-		return EXIT_FAILURE;
-	return loop(role) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	r = fdpass_send(role->sock, &ready, sizeof(ready), NULL, 0);
+	return r < 0 ? r : loop(role);
 }

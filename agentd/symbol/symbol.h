@@ -6,40 +6,45 @@
  * it may die, hang or lie at any time and costs only the file it was at: that file's frames then get their
  * fallback name, the event is counted, and the file is not tried again before a back-off.
  *
- * A frame without a name is `libfoo.so+0x1234` (kernel: `[kernel]+0x...`), never empty. */
+ * A frame without a name is `libfoo.so+0x1234`, the offset into the file; an address for the kernel
+ * (`vmlinux+0xffffffff81001234`) and for memory without a file. It is never empty. */
 
 #include <systemd/sd-event.h>
 #include "agentd/base/err.h"
 
+#define SYMBOL_FILE_KERNEL 1 /* FILE_ID_KERNEL and FILE_ID_VDSO of the process room */
+#define SYMBOL_FILE_VDSO   2
+
 /* One function of the chain that an address stands for: innermost (inlined) first, the last is the
  * function that holds the code. Strings are interned by the symbolizer client: equal pointers are equal
- * texts; they live until symbol_free(). "" where not known, name never. */
+ * texts; they live until the next symbol_trim() or symbol_free(). "" where not known, name never. */
 struct symbol_function {
-	const char *name;	 /* demangled */
+	const char *name;        /* demangled */
 	const char *system_name; /* as in the symbol table */
-	const char *file;	 /* source file */
+	const char *file;        /* source file */
 	uint32_t line, start_line;
 	bool inlined;
 };
 
 struct symbol_chain {
 	uint16_t n;
-	bool fallback;		 /* made of module and offset: no source named it */
-	const char *module;	 /* basename of the file, "vmlinux", a kernel module's name, "[vdso]", "[anon]" */
+	bool fallback; /* made of module and offset: no source named it */
+	const char *
+		module; /* basename of the file, "vmlinux", a kernel module's name, "[vdso]", "[anon]" */
 	const struct symbol_function *functions;
 };
 
 /* What is known of a file once the symbolizer looked at it. */
 struct symbol_file_facts {
-	bool seen;			/* the symbolizer answered for it at least once */
-	char build_id[41];		/* GNU build id, lower-case hex; "" none */
+	bool seen;         /* the symbolizer answered for it at least once */
+	char build_id[41]; /* GNU build id, lower-case hex; "" none */
 	char go_build_id[97];
-	char htlhash[33];		/* first 16 bytes of SHA-256, reference/otlp-profiles.md */
-	const char *named_by;		/* ".symtab", ".dynsym", "kallsyms", "none" */
-	uint64_t asked, named;		/* distinct addresses */
-	uint64_t cpu_us;		/* spent on it in the symbolizer */
+	char htlhash[33];      /* first 16 bytes of SHA-256, reference/otlp-profiles.md */
+	const char *named_by;  /* ".symtab", ".dynsym", "kallsyms", "none" */
+	uint64_t asked, named; /* distinct addresses */
+	uint64_t cpu_us;       /* spent on it in the symbolizer */
 	uint32_t crashes, timeouts;
-	const char *last_problem;	/* "" none */
+	const char *last_problem; /* "" none */
 	/* PT_LOAD segments: file offset to the ELF's own virtual addresses (OTLP mappings need them). */
 	struct symbol_segment {
 		uint64_t offset, file_size, vaddr, mem_size;
@@ -50,9 +55,9 @@ struct symbol_file_facts {
 
 /* What to name. Files are named by the id of agentd's process room; descriptors are asked for on first need. */
 struct symbol_query {
-	uint32_t file;		/* struct file id */
-	bool return_address;	/* names the call before it: look up offset - 1 */
-	uint64_t offset;	/* file offset; kernel: address */
+	uint32_t file;       /* struct file id */
+	bool return_address; /* names the call before it: look up offset - 1 */
+	uint64_t offset;     /* file offset; kernel: address */
 };
 
 struct symbol_ops {
@@ -66,15 +71,16 @@ struct symbol_ops {
 };
 
 struct symbol_config {
-	size_t max_entries;	/* names cached; 0: 131,072 */
+	size_t max_entries; /* names cached; 0: 131,072 */
 	size_t max_string_bytes; /* 0: 24 MiB; beyond, the least recently used half is dropped at an interval's end */
 	unsigned file_deadline_ms; /* for one request; 0: 5,000 */
-	uint64_t idle_exit_ns;	/* end the child when nothing was asked for so long; 0: 60 s */
+	uint64_t idle_exit_ns;     /* end the child when nothing was asked for so long; 0: 60 s */
 };
 
 struct symbol_counters {
 	uint64_t asked, cached, named, fallback;
-	uint64_t requests, restarts, crashes, timeouts, refused; /* refused: an answer that broke the contract */
+	uint64_t requests, restarts, crashes, timeouts,
+		refused; /* refused: an answer that broke the contract */
 	uint64_t entries, string_bytes;
 };
 
@@ -82,14 +88,18 @@ struct symbolizer;
 
 int symbol_new(struct symbolizer **ret, sd_event *loop, const struct symbol_config *config,
 	const struct symbol_ops *ops, void *userdata, struct err_text *err);
+/* What is under way is dropped, its done not called. */
 struct symbolizer *symbol_free(struct symbolizer *s);
 DEFINE_FREEP(symbol_freep, struct symbolizer *, symbol_free)
 
 /* Sees to it that every query has an entry in the cache, calling done exactly once: at once (before returning)
  * if all are there, else when the last answer came or at the deadline (CLOCK_MONOTONIC ns; what is missing then
- * stays unnamed for this caller, counts as late, and still arrives in the cache later). Several may be under way. */
-int symbol_resolve(struct symbolizer *s, const struct symbol_query *queries, size_t n, uint64_t deadline_ns,
-	void (*done)(void *userdata, size_t late), void *userdata);
+ * stays unnamed for this caller, counts as late, and still arrives in the cache later). Several may be under way;
+ * n may be 0. done may call anything here but symbol_free(). -ENOMEM: done is not called. */
+int symbol_resolve(struct symbolizer *s, const struct symbol_query *queries, size_t n,
+	uint64_t deadline_ns, void (*done)(void *userdata, size_t late), void *userdata);
+/* Drops the calls under way with this userdata: their done will not be called. */
+void symbol_cancel(struct symbolizer *s, void *userdata);
 /* The chain of one address: from the cache, else a fallback. Never NULL; borrowed until the next
  * symbol_trim() or symbol_free(). */
 const struct symbol_chain *symbol_chain(struct symbolizer *s, const struct symbol_query *query);
@@ -100,7 +110,7 @@ void symbol_forget_file(struct symbolizer *s, uint32_t file);
 /* Kernel modules come and go: names of kernel addresses are looked up afresh. */
 void symbol_forget_kernel(struct symbolizer *s);
 void symbol_counters(struct symbolizer *s, struct symbol_counters *ret);
-pid_t symbol_child_pid(struct symbolizer *s);	/* -1: none runs */
+pid_t symbol_child_pid(struct symbolizer *s); /* -1: none runs */
 
-/* The role (`--role symbolizer`). */
+/* The role (`--role symbolizer`). 0 at the end of the socket, or -errno. */
 int symbol_role_main(void);

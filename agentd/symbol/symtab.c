@@ -27,16 +27,16 @@
 #include "agentd/symbol/resolver.h"
 #include "agentd/symbol/sort.h"
 
-#define SYMTAB_MAX    2000000
-#define NESTED_MAX    64
-#define NAME_IN_DYN   0x80000000U /* in range.name: the string is in .dynstr */
-#define WINDOW	      16384
+#define SYMTAB_MAX  2000000
+#define NESTED_MAX  64
+#define NAME_IN_DYN 0x80000000U /* in range.name: the string is in .dynstr */
+#define WINDOW      16384
 
 /* While building. */
 struct entry {
 	uint64_t start;
 	uint32_t size, name;
-	bool label; /* rule 4 */
+	bool label;   /* rule 4 */
 	uint8_t rank; /* rule 5; less is better */
 };
 
@@ -65,7 +65,8 @@ struct build {
 
 static ssize_t read_name(struct symtab *s, uint32_t name, char *out, size_t size, bool *cut)
 {
-	return elf_strings_get(&s->strings[name & NAME_IN_DYN ? 1 : 0], name & ~NAME_IN_DYN, out, size, cut);
+	return elf_strings_get(
+		&s->strings[name & NAME_IN_DYN ? 1 : 0], name & ~NAME_IN_DYN, out, size, cut);
 }
 
 static uint8_t rank(const struct elf_symbol *symbol, const char *name)
@@ -114,7 +115,8 @@ static void choose_aliases(struct build *b)
 		struct entry *best = kept ? &b->entries[kept - 1] : NULL;
 		const struct entry *e = &b->entries[i];
 
-		if (!best || best->start != e->start || best->label != e->label || best->size != e->size)
+		if (!best || best->start != e->start || best->label != e->label ||
+			best->size != e->size)
 			b->entries[kept++] = *e;
 		else if (best->rank == e->rank && nicer(b->s, best->name, e->name))
 			best->name = e->name;
@@ -145,7 +147,8 @@ static bool in_own_section(const struct build *b, const struct elf_symbol *symbo
 static bool is_mark(const char *name)
 {
 	return name[0] == '\0' || name[0] == '@' || (name[0] == '.' && name[1] == 'L') ||
-		(name[0] == '$' && name[1] && strchr("adtx", name[1]) && (!name[2] || name[2] == '.'));
+		(name[0] == '$' && name[1] && strchr("adtx", name[1]) &&
+			(!name[2] || name[2] == '.'));
 }
 
 static int collect(void *userdata, const struct elf_symbol *symbol)
@@ -153,13 +156,16 @@ static int collect(void *userdata, const struct elf_symbol *symbol)
 	struct build *b = userdata;
 	char name[32];
 
-	if (symbol->section == SHN_UNDEF || symbol->section == SHN_COMMON || (symbol->name & NAME_IN_DYN))
+	if (symbol->section == SHN_UNDEF || symbol->section == SHN_COMMON ||
+		(symbol->name & NAME_IN_DYN))
 		return 0;
 	if (symbol->type != STT_FUNC && symbol->type != STT_GNU_IFUNC && symbol->type != STT_NOTYPE)
 		return 0;
-	if (!in_code(b, symbol->value) || (symbol->type == STT_NOTYPE && !in_own_section(b, symbol)))
+	if (!in_code(b, symbol->value) ||
+		(symbol->type == STT_NOTYPE && !in_own_section(b, symbol)))
 		return 0;
-	if (elf_strings_get(&b->s->strings[b->in_dyn ? 1 : 0], symbol->name, name, sizeof(name), NULL) < 0 ||
+	if (elf_strings_get(&b->s->strings[b->in_dyn ? 1 : 0], symbol->name, name, sizeof(name),
+		    NULL) < 0 ||
 		is_mark(name))
 		return 0;
 	if (b->n == SYMTAB_MAX)
@@ -257,8 +263,8 @@ static void sweep(struct build *b, struct sweep *w)
 				}
 		}
 		if (w->n_open < NESTED_MAX)
-			w->open[w->n_open++] =
-				(struct open_symbol){.end = end, .name = e->name, .label = e->label};
+			w->open[w->n_open++] = (struct open_symbol){
+				.end = end, .name = e->name, .label = e->label};
 	}
 	close_until(w, UINT64_MAX);
 }
@@ -316,8 +322,8 @@ static void free_entries(struct build *b)
 }
 
 /* One try over the given tables. */
-static int build(struct symtab **ret, const struct elf_file *elf, const uint32_t *types, size_t n_types,
-	size_t *from_first, uint64_t *functions)
+static int build(struct symtab **ret, const struct elf_file *elf, const uint32_t *types,
+	size_t n_types, size_t *from_first, uint64_t *functions)
 {
 	CLEANUP(symtab_closep) struct symtab *s = calloc(1, sizeof(*s));
 	CLEANUP(free_entries) struct build b = {.s = s};
@@ -342,8 +348,8 @@ static int build(struct symtab **ret, const struct elf_file *elf, const uint32_t
 	return 0;
 }
 
-static int symtab_open(void **ret, const struct elf_file *elf, const char **named_by, uint64_t *functions,
-	struct err_text *problem)
+static int symtab_open(void **ret, const struct elf_file *elf, const char **named_by,
+	uint64_t *functions, struct err_text *problem)
 {
 	static const uint32_t types[] = {SHT_SYMTAB, SHT_DYNSYM};
 	struct symtab *s = NULL;
@@ -358,9 +364,11 @@ static int symtab_open(void **ret, const struct elf_file *elf, const char **name
 			again = build(&s, elf, types, 1, &from_first, functions);
 		else
 			from_first = 0;
-		err_set(problem, r, r == -E2BIG ? "its symbol table has too many entries"
-			: r == -ENOMEM		? "its symbol table is too big for the memory allowed"
-						: "its symbol table is damaged");
+		err_set(problem, r,
+			r == -E2BIG ? "its symbol table has too many entries"
+				: r == -ENOMEM
+				? "its symbol table is too big for the memory allowed"
+				: "its symbol table is damaged");
 	}
 	if (!s)
 		return r;

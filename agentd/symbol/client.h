@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The insides of agentd's side, shared by client.c (queues, waiters) and child.c (the process). */
+
+#include "agentd/base/map.h"
+#include "agentd/base/sandbox.h"
+#include "agentd/symbol/cache.h"
+#include "agentd/symbol/protocol.h"
+
+#define PENDING_MAX 65536 /* addresses waiting over all files */
+
+/* One file's queue and what is known of it. */
+struct symbol_file {
+	uint32_t id;
+	uint32_t generation; /* kernel: goes up when names are to be read afresh */
+	struct symbol_file_facts facts;
+	char named_by[16], problem[192];
+	uint64_t *pending; /* addresses in the order asked, from head on */
+	size_t head, n, size;
+	uint64_t queued,
+		answered; /* serials: of the last address queued, of the last answered or given up */
+	bool in_queue;
+	struct symbol_file *next; /* in the queue of files */
+	uint64_t loaded_by;       /* serial of the child that holds its index; 0 none */
+	uint64_t retry_at_ns;     /* in back-off until then */
+	unsigned failures;        /* in a row */
+	uint32_t used;            /* symbolizer.trims at the last question */
+};
+
+/* One symbol_resolve() under way: done when each of its files has answered up to a serial. */
+struct symbol_wait {
+	uint32_t file;
+	uint64_t serial;
+	bool over;
+};
+
+struct symbol_key {
+	uint32_t file;
+	uint64_t address;
+};
+
+struct symbol_waiter {
+	struct symbolizer *s;
+	struct symbol_waiter *next;
+	struct symbol_wait *waits;
+	size_t n_waits, n_left;
+	struct symbol_key *keys; /* what was missing */
+	size_t n_keys;
+	sd_event_source *timer;
+	void (*done)(void *userdata, size_t late);
+	void *userdata;
+};
+
+enum child_state {
+	CHILD_NONE,
+	CHILD_STARTING, /* its sandbox is not closed yet */
+	CHILD_IDLE,
+	CHILD_BUSY,
+};
+
+struct symbolizer {
+	sd_event *loop;
+	struct symbol_config config;
+	const struct symbol_ops *ops;
+	void *userdata;
+	struct symbol_cache *cache;
+	struct map *files; /* id -> struct symbol_file */
+	struct symbol_file *queue, **queue_tail;
+	size_t n_pending;
+	struct symbol_waiter *waiters;
+	struct symbol_counters counters;
+
+	struct sandbox_child child;
+	enum child_state state;
+	uint64_t child_serial;
+	unsigned child_failures;     /* in a row */
+	uint64_t request;            /* serial */
+	struct symbol_file *current; /* BUSY: whose request; NULL: forgotten meanwhile */
+	uint32_t current_n, current_next;
+	uint64_t current_addresses[SYMBOL_ADDRESSES_MAX];
+	bool current_had_fd;
+	struct symbol_facts_message current_facts;
+	sd_event_source *io, *exit, *timer; /* timer: deadline, restart or idleness, by state */
+	sd_event_source *later;
+	uint32_t trims;
+	uint64_t message[SYMBOL_MESSAGE_MAX / 8];
+};
+
+/* ---- client.c ------------------------------------------------------------------------------------------------ */
+
+/* The current request: addresses that rows name; the end of it; or that it came to nothing. */
+int symbol_on_names(struct symbolizer *s, const struct symbol_names_view *view);
+void symbol_on_done(struct symbolizer *s, const struct symbol_done_message *done);
+
+enum symbol_blame {
+	BLAME_CRASH, /* the child ended by itself: once may be chance, it is asked again behind the others */
+	BLAME_TIMEOUT, /* it took too long */
+	BLAME_LIE,     /* the answer broke the contract */
+};
+void symbol_on_failed(struct symbolizer *s, enum symbol_blame blame, const char *why);
+/* Gives up all that waits, since no child can be had now. */
+void symbol_give_up_all(struct symbolizer *s, const char *why);
+/* The next file with something to ask, out of the queue; *fd: its descriptor (borrowed) or -1, kernel: *own is to
+ * be closed. NULL: none. */
+struct symbol_file *symbol_next_file(struct symbolizer *s, int *fd, int *own);
+/* Calls back the waiters that have all. The last thing that an event does. */
+void symbol_run_waiters(struct symbolizer *s);
+
+/* ---- child.c ------------------------------------------------------------------------------------------------- */
+
+/* Starts what can be started: a child, the next request. */
+void symbol_pump(struct symbolizer *s);
+void symbol_child_stop(struct symbolizer *s);
