@@ -36,8 +36,9 @@ struct container_namer *container_namer_free(struct container_namer *n);
 DEFINE_FREEP(container_namer_freep, struct container_namer *, container_namer_free)
 /* One more place to look at, before the well-known ones: Docker's data-root (holds containers/ID/), containerd's
  * task folder (holds NAMESPACE/ID/), the storage or run root of Podman or CRI-O (holds overlay-containers/).
- * path is absolute, seen from root. -EINVAL, -E2BIG (16). */
+ * path is absolute, seen from root; the same one again is fine. -EINVAL, -E2BIG (16). */
 int container_namer_add_root(struct container_namer *n, const char *runtime, const char *path);
+void container_namer_clear_roots(struct container_namer *n); /* the added ones: before a reload adds its own */
 /* Asks for a container's facts; done is called back exactly once if this returns 0, perhaps before it returns;
  * facts (borrowed for the call) is NULL when there is no name to be had now: ask again later, an answer of that
  * kind is kept for 10 s only. done may ask in turn. -ENOMEM. */

@@ -480,6 +480,9 @@ int container_namer_add_root(struct container_namer *n, const char *runtime, con
 	if (!runtime || strlen(runtime) >= sizeof(n->roots[0].runtime) || !path ||
 		!container_is_path(path))
 		return -EINVAL;
+	for (size_t i = 0; i < n->n_roots; i++)
+		if (streq(n->roots[i].runtime, runtime) && streq(n->roots[i].path, path))
+			return 0;
 	if (n->n_roots == ROOTS_MAX)
 		return -E2BIG;
 	copy = strdup(path);
@@ -488,6 +491,13 @@ int container_namer_add_root(struct container_namer *n, const char *runtime, con
 	snprintf(n->roots[n->n_roots].runtime, sizeof(n->roots[0].runtime), "%s", runtime);
 	n->roots[n->n_roots++].path = copy;
 	return 0;
+}
+
+void container_namer_clear_roots(struct container_namer *n)
+{
+	for (size_t i = 0; i < n->n_roots; i++)
+		free(n->roots[i].path);
+	n->n_roots = 0;
 }
 
 int container_namer_new(struct container_namer **ret, sd_event *loop, const char *root)
@@ -533,8 +543,7 @@ struct container_namer *container_namer_free(struct container_namer *n)
 	}
 	map_free(n->jobs);
 	container_cache_free(n->cache);
-	for (size_t i = 0; i < n->n_roots; i++)
-		free(n->roots[i].path);
+	container_namer_clear_roots(n);
 	closep(&n->root_fd);
 	sd_event_unref(n->loop);
 	free(n);

@@ -269,12 +269,17 @@ static void other_roots(void **state)
 		"{\"ociVersion\":\"1\",\"annotations\":{\"nerdctl/name\":\"n\"}}");
 	assert_int_equal(container_namer_add_root(t->namer, "docker", "/srv/test"), 0);
 	assert_int_equal(container_namer_add_root(t->namer, "containerd", "/srv/tasks"), 0);
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(container_namer_add_root(t->namer, "docker", "/srv/test"), 0);
 	assert_int_equal(container_namer_add_root(t->namer, "docker", "srv"), -EINVAL);
 	assert_int_equal(container_namer_add_root(t->namer, "docker", "/srv/../etc"), -EINVAL);
 	assert_string_equal(ask(t, "docker", A).facts.name, "moved");
 	assert_string_equal(ask(t, "docker", B).facts.name, "added");
 	assert_string_equal(ask(t, "docker", C).facts.name, "remapped");
 	assert_string_equal(ask(t, "containerd", D).facts.name, "n");
+	put_docker(t, "srv/test", ID(eeee), "added");
+	container_namer_clear_roots(t->namer);
+	assert_false(ask(t, "docker", ID(eeee)).named);
 }
 
 /* A daemon.json that changes is read again; one that is nonsense is as none. */
