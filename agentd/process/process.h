@@ -23,26 +23,26 @@ struct file_identity {
 };
 
 enum file_kind {
-	FILE_ELF = 1,	/* a regular file; what it holds is for the sandbox to say */
-	FILE_VDSO,	/* the kernel's own; one for the host (fd: a memfd copy of agentd's own vDSO) */
-	FILE_ANON,	/* executable memory without a file: [anon], [heap], [stack], //memfd-less JIT */
-	FILE_UNOPENED,	/* has a file but could not be opened: names come from its path and offset only */
-	FILE_KERNEL,	/* kernel addresses; id FILE_ID_KERNEL */
+	FILE_ELF = 1, /* a regular file; what it holds is for the sandbox to say */
+	FILE_VDSO, /* the kernel's own; one for the host (fd: a memfd copy of agentd's own vDSO) */
+	FILE_ANON, /* executable memory without a file: [anon], [heap], [stack], //memfd-less JIT */
+	FILE_UNOPENED, /* has a file but could not be opened: names come from its path and offset only */
+	FILE_KERNEL, /* kernel addresses; id FILE_ID_KERNEL */
 };
 
 #define FILE_ID_KERNEL 1
 #define FILE_ID_VDSO   2
 
 struct file {
-	uint32_t id;		     /* never reused in this process; 0 is no file */
+	uint32_t id; /* never reused in this process; 0 is no file */
 	enum file_kind kind;
 	struct file_identity identity;
 	uid_t owner;
-	bool shared_by_build_id;     /* root owns it, nobody else may write it */
-	int fd;			     /* -1 once closed by the bound on open files or not opened */
-	char *path;		     /* as its first image saw it, " (deleted)" stripped; clean text */
-	char *reason;		     /* FILE_UNOPENED: why */
-	char build_id[41];	     /* hex, "" until the symbolizer said it */
+	bool shared_by_build_id; /* root owns it, nobody else may write it */
+	int fd;                  /* -1 once closed by the bound on open files or not opened */
+	char *path;              /* as its first image saw it, " (deleted)" stripped; clean text */
+	char *reason;            /* FILE_UNOPENED: why */
+	char build_id[41];       /* hex, "" until the symbolizer said it */
 	char go_build_id[97];
 	char htlhash[33];
 	uint64_t last_used_ns;
@@ -65,32 +65,33 @@ struct image {
 	enum image_state state;
 	bool ended, kernel_thread;
 	pid_t ppid;
-	struct sample_image parent;  /* zero where not known */
+	struct sample_image parent; /* zero where not known */
 	uid_t uid;
 	char comm[SAMPLE_COMM + 1];
-	char *exe;		     /* path of the executable, " (deleted)" stripped; "" not known */
-	char *argv0;		     /* "" not known */
-	char *cmdline;		     /* all of argv, blank-separated, bounded 4 KiB: for matching on this host only */
-	char *cgroup;		     /* path in the hierarchy that says most: see cgroup_best() */
-	char *unit;		     /* "nginx.service"; "" none */
-	char *slice;		     /* innermost slice; "" none */
-	char *container_id;	     /* 64 (or 32) hex digits; "" none */
-	char *container_runtime;     /* "docker", "containerd", "podman", "crio"; "" */
-	char *container_name;	     /* "" until/unless known */
-	char *container_image;	     /* container_facts.image; "" or NULL until/unless known */
-	struct attribute *k8s;	     /* k8s.* from OCI annotations */
+	char *exe;   /* path of the executable, " (deleted)" stripped; "" not known */
+	char *argv0; /* "" not known */
+	char *cmdline; /* all of argv, blank-separated, bounded 4 KiB: for matching on this host only */
+	char *cgroup;            /* path in the hierarchy that says most: see cgroup_best() */
+	char *unit;              /* "nginx.service"; "" none */
+	char *slice;             /* innermost slice; "" none */
+	char *container_id;      /* 64 (or 32) hex digits; "" none */
+	char *container_runtime; /* "docker", "containerd", "podman", "crio"; "" */
+	char *container_name;    /* "" until/unless known */
+	char *container_image;   /* container_facts.image; "" or NULL until/unless known */
+	struct attribute *k8s;   /* k8s.* from OCI annotations */
 	size_t n_k8s;
-	char *otel_service_name;     /* OTEL_SERVICE_NAME; "" none; checked */
-	struct attribute *otel;	     /* OTEL_RESOURCE_ATTRIBUTES; checked for count, length, characters */
+	char *otel_service_name; /* OTEL_SERVICE_NAME; "" none; checked */
+	struct attribute
+		*otel; /* OTEL_RESOURCE_ATTRIBUTES; checked for count, length, characters */
 	size_t n_otel;
 	uint64_t start_unix_ns;
-	uint64_t mapping_epoch;	     /* goes up when executable mappings change */
-	uint32_t exe_file;	     /* struct file id; 0 not known */
+	uint64_t mapping_epoch; /* goes up when executable mappings change */
+	uint32_t exe_file;      /* struct file id; 0 not known */
 	/* For the owner of the table's callbacks (the daemon): whose it is. */
 	void *assignment;
 	uint32_t assignment_generation;
 	uint64_t samples, last_sample_ns;
-	uint64_t cpu_ns;	     /* sum of value * count of its samples (candidates) */
+	uint64_t cpu_ns; /* sum of value * count of its samples (candidates) */
 };
 
 /* One frame resolved. Kernel frames: file FILE_ID_KERNEL, offset the address. Native: offset into the file
@@ -98,8 +99,8 @@ struct image {
 struct process_sample {
 	uint64_t time_ns;
 	pid_t tid;
-	const char *comm;	     /* of the thread; NUL-terminated */
-	uint16_t type;		     /* enum sample_type */
+	const char *comm; /* of the thread; NUL-terminated */
+	uint16_t type;    /* enum sample_type */
 	uint64_t value;
 	uint32_t count, cpu;
 	uint64_t context;
@@ -114,18 +115,22 @@ struct process_ops {
 	void (*on_sample)(void *userdata, struct image *image, const struct process_sample *sample);
 	/* The entry goes away; drop assignment. */
 	void (*on_gone)(void *userdata, struct image *image);
-	/* Whether a sample could not be kept and why: "queue full", "table full". */
+	/* Whether a sample could not be kept and why: "queue full", "table full", "image evicted". */
 	void (*on_lost)(void *userdata, const char *cause, uint64_t samples);
+	/* May be NULL. Samples wait until the event stream has passed a moment that lies behind us: draining
+	 * soon (not from within this call) lets them go at once instead of with the next drain. */
+	void (*on_waiting)(void *userdata);
 };
 
 struct process_config {
-	size_t max_images;	/* 0: 16,384 */
-	size_t max_mappings;	/* an image; 0: 4,096 executable ranges */
-	size_t max_queued;	/* samples waiting over all images; 0: 8,192 */
-	size_t max_files;	/* 0: 16,384 */
-	size_t max_open_files;	/* 0: 1,024 */
+	size_t max_images;         /* 0: 16,384 */
+	size_t max_mappings;       /* an image; 0: 4,096 executable ranges */
+	size_t max_queued;         /* samples waiting over all images; 0: 8,192 */
+	size_t max_files;          /* 0: 16,384 */
+	size_t max_open_files;     /* 0: 1,024 */
 	unsigned read_deadline_ms; /* 0: 2,000 */
-	const char *proc_root;	/* NULL: "/proc" */
+	const char *proc_root;     /* NULL: "/proc" */
+	const char *host_root;     /* where the container runtimes' state files are; NULL: "/" */
 };
 
 struct process_counters {
@@ -133,24 +138,33 @@ struct process_counters {
 	uint64_t reads, reads_failed, reads_timed_out, reader_restarts;
 	uint64_t frames, frames_unmapped; /* native frames without a mapping */
 	uint64_t evicted_images, evicted_files;
+	uint64_t mappings_refused; /* an image had more executable ranges than are kept */
+	uint64_t
+		otel_refused; /* attributes of processes that were dropped: too many, too long, not text */
 };
 
 struct process_table;
 
-int process_table_new(struct process_table **ret, sd_event *loop, const struct process_config *config,
-	const struct process_ops *ops, void *userdata, struct err_text *err);
+int process_table_new(struct process_table **ret, sd_event *loop,
+	const struct process_config *config, const struct process_ops *ops, void *userdata,
+	struct err_text *err);
 struct process_table *process_table_free(struct process_table *t);
 DEFINE_FREEP(process_table_freep, struct process_table *, process_table_free)
 
 void process_on_event(struct process_table *t, const struct sampler_event *event);
+/* The sampler's on_drained: every event up to then was handed in. Without it answers of the reader wait for
+ * the next event (or a second). */
+void process_on_drained(struct process_table *t, uint64_t up_to_ns);
 /* Waits (bounded by the read deadline) until no sample waits in a queue: before a swap, at a stop. */
 void process_flush(struct process_table *t);
-/* Visits every image that is not gone. */
-void process_each(struct process_table *t, void (*visit)(void *userdata, struct image *image), void *userdata);
+/* Visits every image that on_facts told of and on_gone did not. The visitor must not hand in events. */
+void process_each(struct process_table *t, void (*visit)(void *userdata, struct image *image),
+	void *userdata);
 struct image *process_find(struct process_table *t, const struct sample_image *key);
-struct image *process_find_pid(struct process_table *t, pid_t tgid);	/* the newest of that pid */
+struct image *process_find_pid(struct process_table *t, pid_t tgid); /* the newest of that pid */
 /* Whether ancestor (by walking parents) is above image. */
-bool process_descends(struct process_table *t, const struct image *image, const struct sample_image *ancestor);
+bool process_descends(
+	struct process_table *t, const struct image *image, const struct sample_image *ancestor);
 /* Borrowed; NULL when evicted or never there. */
 struct file *process_file(struct process_table *t, uint32_t id);
 /* A file's frames are in use by an interval that is not closed yet: it must not be evicted before. */
@@ -163,10 +177,11 @@ void process_counters(struct process_table *t, struct process_counters *ret);
  * done(ready images borrowed) is called back; -EBUSY when one is under way. */
 struct process_candidate {
 	struct image *image;
-	uint64_t cpu_time_ns;	/* since the process began, utime + stime */
+	uint64_t cpu_time_ns; /* since the process began, utime + stime */
 };
 int process_survey(struct process_table *t,
-	void (*done)(void *userdata, const struct process_candidate *list, size_t n), void *userdata);
+	void (*done)(void *userdata, const struct process_candidate *list, size_t n),
+	void *userdata);
 
 /* Where a Docker engine that does not use /var/lib/docker keeps its state; "" or NULL: nowhere else. Copied. */
 void process_set_docker_root(struct process_table *t, const char *root);

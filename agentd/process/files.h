@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The file table: every file that samples touched, by identity; look-up keys beside it; a bound on how many
+ * are kept and on how many are held open. */
+
+#include "agentd/process/mappings.h"
+#include "agentd/process/process.h"
+
+struct files;
+
+int files_new(struct files **ret, size_t max_files, size_t max_open);
+struct files *files_free(struct files *f);
+DEFINE_FREEP(files_freep, struct files *, files_free)
+
+/* All return an id, or 0: no memory. They make the file the most recently used. */
+/* Consumes *fd if it has use for it (and sets it to -1). key and path are remembered for files_guess(). */
+uint32_t files_add(struct files *f, const struct file_identity *identity, uid_t owner,
+	uint32_t mode, const struct file_key *key, const char *path, int *fd);
+uint32_t files_add_anon(struct files *f, const char *label);
+uint32_t files_add_unopened(
+	struct files *f, const struct file_key *key, const char *path, const char *reason);
+/* What was mapped under this key and path when it could still be looked at; 0: nothing was. */
+uint32_t files_guess(struct files *f, const struct file_key *key, const char *path);
+
+struct file *files_get(struct files *f, uint32_t id); /* borrowed until the next add; NULL: gone */
+void files_touch(struct files *f, uint32_t id);
+void files_hold(struct files *f, uint32_t id);
+void files_release(struct files *f, uint32_t id);
+/* Gives a file whose descriptor was closed one that is open on the same; consumes it. */
+void files_reopen(struct files *f, uint32_t id, const struct file_identity *identity, int *fd);
+void files_counters(const struct files *f, struct process_counters *ret);

@@ -1,0 +1,568 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The process table: events in, samples out.
+ *
+ * The sampler hands in one stream, ordered by time. Exec takes three kinds of record, in this order:
+ * EXEC_BEGIN (the old address space is gone), MMAP for each executable range of the new one, EXEC with the new
+ * image's key. Samples may carry the new key before EXEC comes, so mappings that have come so far are kept by
+ * pid and move to whichever is first to name the new image. A fork shares its parent's mappings;
+ * its facts are its own (a worker may have been put into another cgroup) and are read when it is first sampled.
+ *
+ * Reading is lazy: at exec (a process may be gone before its first sample is handed in), within a budget that
+ * a fork storm exhausts without harm, and else at the first sample. Requests go out after the
+ * round of events that asked for them, so that what ended in the same round is not read in vain.
+ * Nothing here waits, but for process_flush() and process_file_open(), which are bounded. Runs in agentd. */
+
+#include "agentd/process/table.h"
+
+#include <sys/mman.h>
+
+#include "agentd/base/clock.h"
+
+/* ---- the loop ---------------------------------------------------------------------------------------------- */
+
+void table_soon(struct process_table *t)
+{
+	if (t->soon && !t->freeing)
+		sd_event_source_set_enabled(t->soon, SD_EVENT_ONESHOT);
+}
+
+static int on_soon(sd_event_source *source, void *userdata)
+{
+	struct process_table *t = userdata;
+
+	reads_pump(t);
+	if (t->wake_waiting || t->wake_all)
+		reads_run_waiting(t);
+	reads_pump(t);
+	survey_progress(t);
+	return 0;
+}
+
+void table_arm(struct process_table *t, uint64_t at_ns)
+{
+	if (t->timer_at && t->timer_at <= at_ns)
+		return;
+	t->timer_at = at_ns;
+	sd_event_source_set_time(t->timer, at_ns / 1000 + 1);
+	sd_event_source_set_enabled(t->timer, SD_EVENT_ONESHOT);
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct process_table *t = userdata;
+
+	t->timer_at = 0;
+	reads_release_held(t, t->stream_ns);
+	t->wake_waiting = true;
+	reads_run_waiting(t);
+	if (t->held_first)
+		table_arm(t, t->held_first->since + HOLD_MAX_NS);
+	reads_pump(t);
+	return 0;
+}
+
+static void housekeeping(struct process_table *t)
+{
+	if (t->stream_ns < t->last_reap + NSEC_PER_SEC)
+		return;
+	t->last_reap = t->stream_ns;
+	image_reap(t, t->stream_ns);
+}
+
+/* ---- events ------------------------------------------------------------------------------------------------ */
+
+static void on_kernel_thread(struct entry *e, const struct record_sample *s)
+{
+	if (e->image.kernel_thread && e->facts_known)
+		return;
+	image_set_parent(e, NULL);
+	memset(e->image.comm, 0, sizeof(e->image.comm));
+	memcpy(e->image.comm, s->comm, strnlen(s->comm, SAMPLE_COMM));
+	e->image.kernel_thread = true;
+	e->image.state = IMAGE_READY;
+	e->facts_known = e->facts_changed = true;
+	e->facts_at = MAX(s->header.time, e->facts_after);
+}
+
+static void on_sample(struct process_table *t, const struct record_sample *s)
+{
+	struct entry *e = image_get(t, &s->image, s->header.time);
+
+	if (!e) {
+		image_lost(t, "table full", s->count);
+		return;
+	}
+	e->sampled = true;
+	if (s->flags & SAMPLE_KERNEL_THREAD)
+		on_kernel_thread(e, s);
+	if (!e->first && !e->running_queue && reads_settle(e) && resolve_sample(e, s) == 0)
+		return;
+	(void)queue_sample(e, s);
+}
+
+static void on_exec_begin(struct process_table *t, pid_t pid, uint64_t time_ns)
+{
+	struct slot *s = image_slot(t, pid, true);
+
+	if (!s)
+		return;
+	if (s->current && !s->current->superseded_ns)
+		s->current->superseded_ns = time_ns;
+	mappings_unref(s->pending);
+	s->pending = mappings_new();
+	s->pending_ns = time_ns;
+}
+
+static void on_mmap(struct process_table *t, const struct sampler_mmap *m, uint64_t time_ns)
+{
+	struct slot *s = image_slot(t, m->pid, false);
+	struct file_key key = {.inode = m->inode,
+		.generation = m->generation,
+		.major = m->major,
+		.minor = m->minor};
+	struct mapping map;
+
+	/* Of an unknown process: it is read when it is sampled. */
+	if (!s || !(m->prot & PROT_EXEC) || (!s->pending && (!s->current || s->current->surrogate)))
+		return;
+	if (!resolve_mapping(t, &map, m->start, m->len, m->pgoff, &key, m->path))
+		return;
+	if (s->pending) {
+		if (mappings_replace(&s->pending, &map, t->config.max_mappings) < 0)
+			t->counters.mappings_refused++;
+	} else if (s->current->first) {
+		(void)queue_map(s->current, time_ns, &map);
+	} else {
+		resolve_map(s->current, &map);
+	}
+}
+
+/* Whether this exec may be read for itself: a bound on what a fork storm makes us read. */
+static bool exec_budget(struct process_table *t)
+{
+	uint64_t now = clock_monotonic_ns(), gap = NSEC_PER_SEC / EXEC_READS_A_SEC;
+	uint64_t earned = (now - t->exec_tokens_ns) / gap;
+
+	if (earned) {
+		t->exec_tokens = MIN(t->exec_tokens + earned, (uint64_t)EXEC_READS_BURST);
+		t->exec_tokens_ns = now;
+	}
+	if (!t->exec_tokens || t->n_reading >= READS_MAX)
+		return false;
+	t->exec_tokens--;
+	return true;
+}
+
+static void on_exec(struct process_table *t, const struct record_process *p)
+{
+	struct entry *cur = image_current(t, (pid_t)p->image.tgid), *e;
+	struct slot *s;
+
+	/* A surrogate is what ran before. */
+	if (cur && cur->surrogate && !cur->superseded_ns)
+		cur->superseded_ns = p->header.time;
+	e = image_get(t, &p->image, p->header.time);
+	if (!e)
+		return;
+	s = image_slot(t, (pid_t)p->image.tgid, false);
+	if (s && s->current == e && s->pending) {
+		mappings_unref(e->mappings);
+		e->mappings = TAKE_PTR(s->pending);
+		e->maps_at = s->pending_ns;
+		e->image.mapping_epoch++;
+	}
+	e->forked = false;
+	facts_from_event(e, p);
+	if (!e->image.ended && exec_budget(t))
+		reads_want(e);
+}
+
+static void on_fork(struct process_table *t, const struct record_process *p)
+{
+	struct entry *parent = p->parent.tgid ? image_get(t, &p->parent, p->header.time) : NULL;
+	struct entry *e = image_get(t, &p->image, p->header.time);
+
+	if (!e)
+		return;
+	parent = p->parent.tgid ? image_find(t, &p->parent)
+				: NULL; /* adding the child may have evicted it */
+	e->forked = true;
+	facts_from_event(e, p);
+	e->image.ppid = (pid_t)p->parent.tgid;
+	if (!parent || parent == e)
+		return;
+	image_set_parent(e, parent);
+	/* What waits in the parent's queue was not applied yet: the child then reads its own. */
+	if (!e->mappings && parent->mappings && !parent->first &&
+		parent->maps_at >= MAX(parent->maps_after, t->lost_ns)) {
+		e->mappings = mappings_ref(parent->mappings);
+		e->maps_at = p->header.time;
+	}
+}
+
+static void on_exit_event(struct process_table *t, const struct record_process *p)
+{
+	struct entry *e = image_find(t, &p->image);
+	struct slot *s = image_slot(t, (pid_t)p->image.tgid, false);
+
+	if (!e && s && s->current && s->current->surrogate && !s->current->superseded_ns)
+		e = s->current;
+	if (s && s->pending)
+		s->pending = mappings_unref(s->pending);
+	if (e) {
+		image_end(e, p->header.time);
+	} else if (s && !s->current) {
+		map_remove(t->by_pid, &s->pid, sizeof(s->pid));
+		free(s);
+	}
+}
+
+static void on_cgroup(struct process_table *t, const struct record_process *p)
+{
+	struct entry *e = image_find(t, &p->image);
+
+	if (!e || e->image.kernel_thread)
+		return;
+	facts_from_event(e, p);
+	e->facts_after = MAX(e->facts_after, p->header.time);
+	/* The kernel keeps its samples until it is decided again whose it is. */
+	if (e->announced && !e->image.ended)
+		reads_want(e);
+}
+
+void process_on_event(struct process_table *t, const struct sampler_event *event)
+{
+	t->stream_ns = MAX(t->stream_ns, event->time_ns);
+	t->event_wall_ns = MAX(t->event_wall_ns, event->time_ns);
+	/* What was read before this event is about the time before it. */
+	if (t->held_first && event->time_ns)
+		reads_release_held(t, event->time_ns - 1);
+	switch (event->kind) {
+	case SAMPLER_SAMPLE:
+		on_sample(t, event->sample);
+		break;
+	case SAMPLER_EXEC_BEGIN:
+		on_exec_begin(t, event->mmap.pid, event->time_ns);
+		break;
+	case SAMPLER_MMAP:
+		on_mmap(t, &event->mmap, event->time_ns);
+		break;
+	case SAMPLER_EXEC:
+		on_exec(t, event->process);
+		break;
+	case SAMPLER_FORK:
+		on_fork(t, event->process);
+		break;
+	case SAMPLER_EXIT:
+		on_exit_event(t, event->process);
+		break;
+	case SAMPLER_CGROUP:
+		on_cgroup(t, event->process);
+		break;
+	case SAMPLER_LOST_EVENTS:
+		t->lost_ns = MAX(t->lost_ns, event->time_ns);
+		break;
+	}
+	housekeeping(t);
+}
+
+void process_on_drained(struct process_table *t, uint64_t up_to_ns)
+{
+	t->stream_ns = MAX(t->stream_ns, up_to_ns);
+	t->event_wall_ns = MAX(t->event_wall_ns, up_to_ns);
+	reads_release_held(t, t->stream_ns);
+	housekeeping(t);
+	(void)on_soon(NULL, t);
+}
+
+/* ---- flush ------------------------------------------------------------------------------------------------- */
+
+void process_flush(struct process_table *t)
+{
+	uint64_t deadline = clock_monotonic_ns() + 2 * t->config.read_deadline_ms * NSEC_PER_MSEC;
+
+	t->flushing = t->wake_all = true;
+	reads_release_held(t, UINT64_MAX);
+	while (t->n_queued) {
+		uint64_t now = clock_monotonic_ns();
+
+		if (t->wake_waiting || t->wake_all)
+			reads_run_waiting(t);
+		reads_pump(t);
+		if (!t->n_queued || now >= deadline)
+			break;
+		if (t->wake_waiting || t->wake_all)
+			continue;
+		if (!client_in_flight(t->client) && !t->want_first)
+			break;
+		client_pump(t->client, 50);
+	}
+	if (t->n_queued) {
+		t->forcing = t->wake_all = true;
+		reads_run_waiting(t);
+		t->forcing = false;
+	}
+	t->flushing = false;
+	table_soon(t);
+}
+
+/* ---- questions --------------------------------------------------------------------------------------------- */
+
+void process_each(
+	struct process_table *t, void (*visit)(void *userdata, struct image *image), void *userdata)
+{
+	for (struct entry *e = t->lru.lru_next, *next; e != &t->lru; e = next) {
+		next = e->lru_next;
+		if (e->announced)
+			visit(userdata, &e->image);
+	}
+}
+
+struct image *process_find(struct process_table *t, const struct sample_image *key)
+{
+	struct entry *e = image_find(t, key);
+
+	return e ? &e->image : NULL;
+}
+
+struct image *process_find_pid(struct process_table *t, pid_t tgid)
+{
+	struct entry *e = image_current(t, tgid);
+
+	return e ? &e->image : NULL;
+}
+
+static bool is_ancestor(const struct entry *e, const struct sample_image *key)
+{
+	if (key_equal(&e->image.key, key))
+		return true;
+	return (e->surrogate || key->exec == EXEC_UNKNOWN) && e->image.key.tgid == key->tgid &&
+		e->image.key.start_boottime / TICK_NS == key->start_boottime / TICK_NS;
+}
+
+bool process_descends(
+	struct process_table *t, const struct image *image, const struct sample_image *ancestor)
+{
+	const struct entry *e = (const struct entry *)image;
+
+	for (unsigned depth = 0; e->parent && depth < ANCESTORS_MAX; depth++) {
+		e = e->parent;
+		if (is_ancestor(e, ancestor))
+			return true;
+	}
+	return false;
+}
+
+void process_counters(struct process_table *t, struct process_counters *ret)
+{
+	struct client_counters c;
+
+	client_counters(t->client, &c);
+	*ret = t->counters;
+	files_counters(t->files, ret);
+	ret->images = map_size(t->by_key);
+	ret->queued = t->n_queued;
+	ret->reads_timed_out = c.timed_out;
+	ret->reader_restarts = c.restarts;
+}
+
+/* ---- files ------------------------------------------------------------------------------------------------- */
+
+struct file *process_file(struct process_table *t, uint32_t id)
+{
+	return files_get(t->files, id);
+}
+
+void process_file_hold(struct process_table *t, uint32_t id)
+{
+	files_hold(t->files, id);
+}
+
+void process_file_release(struct process_table *t, uint32_t id)
+{
+	files_release(t->files, id);
+}
+
+struct reopen {
+	bool done, abandoned;
+	int status, fd;
+	struct reader_file file;
+};
+
+static void on_reopened(void *userdata, struct client_result *r)
+{
+	struct reopen *o = userdata;
+
+	if (o->abandoned) {
+		free(o);
+		return;
+	}
+	o->done = true;
+	o->status = r->status;
+	if (r->status == 0 && r->len == sizeof(o->file)) {
+		memcpy(&o->file, r->body, sizeof(o->file));
+		o->fd = TAKE_FD(r->fd);
+	}
+}
+
+/* One try through one mapping; bounded by the deadline. */
+static int reopen(struct process_table *t, const struct entry *e, const struct mapping *m)
+{
+	struct reader_request q = {.op = READER_OPEN,
+		.flags = READER_FD,
+		.pid = e->image.key.tgid,
+		.start_ticks = e->image.key.start_boottime / TICK_NS,
+		.start = m->start,
+		.end = m->end,
+		.inode = m->key.inode,
+		.major = m->key.major,
+		.minor = m->key.minor};
+	uint64_t deadline = clock_monotonic_ns() + 2 * t->config.read_deadline_ms * NSEC_PER_MSEC;
+	struct reopen *o = calloc(1, sizeof(*o));
+	struct file_identity identity;
+	uint32_t id = m->file;
+	const struct file *file;
+	int r;
+
+	if (!o)
+		return -ENOMEM;
+	o->fd = -1;
+	r = client_ask(t->client, &q, m->path->text, on_reopened, o);
+	if (r < 0) {
+		free(o);
+		return r;
+	}
+	while (!o->done && clock_monotonic_ns() < deadline)
+		client_pump(t->client, 50);
+	if (!o->done) {
+		o->abandoned = true;
+		return -ETIMEDOUT;
+	}
+	identity = (struct file_identity){
+		o->file.device, o->file.inode, o->file.size, o->file.mtime_ns, o->file.ctime_ns};
+	r = o->status;
+	if (r == 0)
+		files_reopen(t->files, id, &identity, &o->fd);
+	free(o);
+	file = files_get(t->files, id);
+	return r < 0 ? r : !file ? -ENOENT : file->fd >= 0 ? file->fd : -ESTALE;
+}
+
+int process_file_open(struct process_table *t, uint32_t id)
+{
+	struct file *file = files_get(t->files, id);
+
+	if (!file)
+		return -ENOENT;
+	files_touch(t->files, id);
+	if (file->fd >= 0)
+		return file->fd;
+	if (file->kind != FILE_ELF)
+		return -EBADF;
+	for (struct entry *e = t->lru.lru_next; e != &t->lru; e = e->lru_next) {
+		if (e->image.ended || e->superseded_ns || e->unreadable || !e->mappings)
+			continue;
+		for (size_t i = 0; i < e->mappings->n; i++)
+			if (e->mappings->v[i].file == id)
+				return reopen(t, e, &e->mappings->v[i]);
+	}
+	return -ESRCH;
+}
+
+/* ---- life -------------------------------------------------------------------------------------------------- */
+
+static void set_defaults(struct process_config *c)
+{
+	c->max_images = c->max_images ? c->max_images : 16384;
+	c->max_mappings = c->max_mappings ? c->max_mappings : 4096;
+	c->max_queued = c->max_queued ? c->max_queued : 8192;
+	c->max_files = c->max_files ? c->max_files : 16384;
+	c->max_open_files = c->max_open_files ? c->max_open_files : 1024;
+	c->read_deadline_ms = c->read_deadline_ms ? c->read_deadline_ms : 2000;
+}
+
+static int make_parts(struct process_table *t)
+{
+	int r = map_new(&t->by_key, sizeof(struct sample_image));
+
+	if (r == 0)
+		r = map_new(&t->by_pid, sizeof(pid_t));
+	if (r == 0)
+		r = path_pool_new(&t->paths);
+	if (r == 0)
+		r = files_new(&t->files, t->config.max_files, t->config.max_open_files);
+	if (r == 0)
+		r = client_new(
+			&t->client, t->loop, t->config.proc_root, t->config.read_deadline_ms);
+	if (r == 0)
+		r = sd_event_add_defer(t->loop, &t->soon, on_soon, t);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(t->soon, SD_EVENT_OFF);
+	if (r >= 0)
+		r = sd_event_add_time(t->loop, &t->timer, CLOCK_MONOTONIC, 0, 1000, on_timer, t);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(t->timer, SD_EVENT_OFF);
+	return r < 0 ? r : 0;
+}
+
+int process_table_new(struct process_table **ret, sd_event *loop,
+	const struct process_config *config, const struct process_ops *ops, void *userdata,
+	struct err_text *err)
+{
+	CLEANUP(process_table_freep) struct process_table *t = calloc(1, sizeof(*t));
+	int r;
+
+	if (!t)
+		return err_set(err, -ENOMEM, "no memory for the process table");
+	t->loop = sd_event_ref(loop);
+	t->config = config ? *config : (struct process_config){};
+	set_defaults(&t->config);
+	t->ops = *ops;
+	t->userdata = userdata;
+	t->lru.lru_next = t->lru.lru_prev = &t->lru;
+	t->ended_last = &t->ended_first;
+	t->want_last = &t->want_first;
+	t->held_last = &t->held_first;
+	t->exec_tokens = EXEC_READS_BURST;
+	r = make_parts(t);
+	if (r < 0)
+		return err_set(err, r, "cannot make the process table: %s", strerror(-r));
+	*ret = TAKE_PTR(t);
+	return 0;
+}
+
+struct process_table *process_table_free(struct process_table *t)
+{
+	struct map_iter it = {0};
+
+	if (!t)
+		return NULL;
+	t->freeing = true;
+	t->client = client_free(t->client);
+	names_free(t);
+	survey_free(t);
+	while (t->held_first) {
+		struct held *h = t->held_first;
+
+		t->held_first = h->next;
+		free(h);
+	}
+	while (t->lru.lru_next && t->lru.lru_next != &t->lru)
+		image_free(t->lru.lru_next, "stopped");
+	/* What is left in here has begun an exec. */
+	while (t->by_pid && map_next(t->by_pid, &it)) {
+		struct slot *s = it.value;
+
+		mappings_unref(s->pending);
+		free(s);
+	}
+	map_free(t->by_pid);
+	map_free(t->by_key);
+	files_free(t->files);
+	path_pool_free(t->paths);
+	sd_event_source_disable_unref(t->soon);
+	sd_event_source_disable_unref(t->timer);
+	sd_event_unref(t->loop);
+	free(t);
+	return NULL;
+}
