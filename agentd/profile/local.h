@@ -19,7 +19,7 @@ struct local_config {
 struct local_state {
 	uint64_t bytes, blocks;
 	uint64_t from_unix_ns, to_unix_ns;	/* the span really held; 0 nothing */
-	uint64_t damaged, evicted, write_errors;
+	uint64_t damaged, evicted, write_errors; /* blocks or torn stretches; blocks; batches that were not kept */
 	char last_problem[256];
 };
 
@@ -41,26 +41,32 @@ enum query_group { QUERY_SERVICE = 1, QUERY_PROCESS, QUERY_THREAD, QUERY_MODULE,
 struct query {
 	uint64_t from_unix_ns, to_unix_ns;
 	char service[256];	/* "" all; exact service.name */
-	char source[80];	/* "" all; name of a source: matched on the resource attribute odi.source */
+	char source[80];	/* "" all; name of a source: exact resource attribute odi.source */
 	unsigned type;
-	uint32_t max_nodes;	/* of the call tree; 0: 50,000; smallest cut first, their time kept in the parent */
+	uint32_t max_nodes;	/* of the call tree; 0: 50,000; smallest cut first: what a parent lost so is in one child of
+				   it, the function (below the root: the service) "[other]". So the sum of self_ns over all
+				   nodes is total_ns, always */
 };
+/* A part counts when the middle of its time lies in [from, to): rolled-up parts are minutes long, and each belongs to
+ * exactly one of two adjoining queries. from and to of the answer say what was really covered. */
 
 /* The answer: one call tree below each service, flat. Nodes come parents first; node 0 is the root.
  * Strings are indices into strings. Values are in units of the profile type: for cpu, nanoseconds (count x period)
  * and samples. */
-struct query_function {
-	uint32_t name, module, file;	/* strings */
+struct query_function {			/* functions[0] and strings[0] are empty */
+	uint32_t name, module, file;	/* strings; module: the last part of the mapping's path */
 	uint8_t frame_type;		/* enum profile_frame_type */
 	bool inlined;
 };
 struct query_node {
 	uint32_t parent;
-	uint32_t function;	/* into functions; for group nodes: see service */
+	uint32_t function;	/* into functions; 0 for node 0 and the services. Inlined functions are nodes of their own */
 	uint32_t service;	/* strings: only on the children of node 0 (one a service), else 0 */
 	uint64_t self_ns, total_ns, self_samples;
 };
-struct query_group_row {	/* by process, thread: name -> ns; where resources or samples carry them */
+/* By service, process and thread; process ("nginx (123)") and thread ("worker [124]") are "" where resources or samples do
+ * not carry them. The rows add up to the total; at most 10,000, the rest in a service's row "[other]", "[other]". */
+struct query_group_row {
 	uint32_t service, process, thread;	/* strings */
 	uint64_t ns, samples;
 };
@@ -79,9 +85,12 @@ struct query_result {
 };
 void query_result_free(struct query_result *r);
 
-/* Asks: starts a reader child over the blocks in range plus the open interval (open_data: encoded batch, may be
+/* What done gets is its own: query_result_free(). It is never called from within local_query() and not after
+ * local_cancel(); local_free() calls it with an error.
+ * Asks: starts a reader child over the blocks in range plus the open interval (open_data: encoded batch, may be
  * NULL). done is called back exactly once; result NULL with err on failure or after deadline_ms. At most 4 at a
- * time, others wait (bounded 16, then -EBUSY). Returns an id for local_cancel(). */
+ * time, others wait (bounded 16, then -EBUSY). Returns an id (> 0) for local_cancel(), or -errno: then done is not called.
+ * q and open_data are copied. */
 int64_t local_query(struct local *l, const struct query *q, const void *open_data, size_t open_len, unsigned deadline_ms,
 	void (*done)(void *userdata, struct query_result *result, const struct err_text *err), void *userdata);
 void local_cancel(struct local *l, int64_t id);

@@ -178,7 +178,8 @@ static int answer(struct reader *rd)
 	if (r >= 0)
 		r = send_strings(rd, &q);
 	if (r >= 0)
-		r = send_array(rd, READER_FUNCTIONS, q.functions, q.n_functions, sizeof(*q.functions));
+		r = send_array(
+			rd, READER_FUNCTIONS, q.functions, q.n_functions, sizeof(*q.functions));
 	if (r >= 0)
 		r = send_array(rd, READER_NODES, q.nodes, q.n_nodes, sizeof(*q.nodes));
 	if (r >= 0)
@@ -375,9 +376,10 @@ static int run(struct reader *rd)
 
 int local_reader_main(void)
 {
-	static const int calls[] = {SYS_read, SYS_pread64, SYS_write, SYS_lseek, SYS_recvmsg, SYS_sendmsg, SYS_mmap,
-		SYS_munmap, SYS_mremap, SYS_mprotect, SYS_brk, SYS_madvise, SYS_futex, SYS_close, SYS_fstat,
-		SYS_newfstatat, SYS_getrandom, SYS_sysinfo, SYS_sched_getaffinity, -1};
+	static const int calls[] = {SYS_read, SYS_pread64, SYS_write, SYS_lseek, SYS_recvmsg,
+		SYS_sendmsg, SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_brk, SYS_madvise,
+		SYS_futex, SYS_close, SYS_fstat, SYS_newfstatat, SYS_getrandom, SYS_sysinfo,
+		SYS_sched_getaffinity, -1};
 	const struct sandbox_policy policy = {
 		.name = "odi-reader",
 		.syscalls = calls,

@@ -18,10 +18,10 @@
 #include "agentd/base/io.h"
 #include "agentd/profile/segment.h"
 
-#define MAGIC	0x5049444fU /* "ODIP" */
+#define MAGIC   0x5049444fU /* "ODIP" */
 #define VERSION 1
-#define LEVEL	3 /* zstd's own default: 300 MB/s, and higher ones gain a few per cent */
-#define SEARCH	65536
+#define LEVEL   3 /* zstd's own default: 300 MB/s, and higher ones gain a few per cent */
+#define SEARCH  65536
 
 struct disk_header {
 	uint32_t magic;
@@ -42,7 +42,8 @@ static uint64_t checksum(const void *data, size_t len)
 	return hash_bytes(&check_key, data, len);
 }
 
-int segment_put(struct buf *out, const struct batch_header *header, unsigned level, const void *raw, size_t len)
+int segment_put(struct buf *out, const struct batch_header *header, unsigned level, const void *raw,
+	size_t len)
 {
 	struct disk_header h = {.magic = htole32(MAGIC),
 		.version = VERSION,
@@ -83,8 +84,8 @@ static bool parse_header(const void *data, uint64_t offset, uint64_t end, struct
 	struct disk_header h;
 
 	memcpy(&h, data, sizeof(h));
-	if (le32toh(h.magic) != MAGIC || h.version != VERSION || le16toh(h.size) != SEGMENT_HEADER ||
-		h.level >= SEGMENT_LEVELS ||
+	if (le32toh(h.magic) != MAGIC || h.version != VERSION ||
+		le16toh(h.size) != SEGMENT_HEADER || h.level >= SEGMENT_LEVELS ||
 		le64toh(h.header_check) != checksum(&h, offsetof(struct disk_header, header_check)))
 		return false;
 	*ret = (struct segment_block){.offset = offset,

@@ -23,8 +23,8 @@
 #define MAX_NODES     1000000
 #define HELD_NODES    8
 #define MAX_ROWS      10000
-#define OTHER	      "[other]"
-#define NO_NODE	      UINT32_MAX
+#define OTHER         "[other]"
+#define NO_NODE       UINT32_MAX
 
 struct node {
 	uint32_t parent, function, service;
@@ -40,7 +40,7 @@ struct leaf {
 struct view {
 	const struct batch *b;
 	uint32_t *chain_first, *chain_n; /* by location, into chains; chain_n 0: not yet */
-	uint32_t *chains;		 /* functions of the tree, outermost first */
+	uint32_t *chains;                /* functions of the tree, outermost first */
 	uint32_t n_chains, chains_room;
 };
 
@@ -119,7 +119,8 @@ static bool equal_function(const void *ctx, uint32_t at)
 
 static int64_t intern_function(struct tree *t, const struct query_function *f)
 {
-	struct function_key k = {f->name, f->module, f->file, f->frame_type | (uint32_t)f->inlined << 8};
+	struct function_key k = {
+		f->name, f->module, f->file, f->frame_type | (uint32_t)f->inlined << 8};
 	struct wanted w = {t, f};
 
 	return TABLE_INTERN(t, functions, f, hash32(&k, sizeof(k)), equal_function, &w);
@@ -173,12 +174,14 @@ static int leaves_grow(struct tree *t)
 }
 
 /* Whether the path from the node up to the service is this one (path: leaf last). */
-static bool is_path(const struct tree *t, uint32_t node, uint32_t service, const uint32_t *path, uint32_t n)
+static bool is_path(
+	const struct tree *t, uint32_t node, uint32_t service, const uint32_t *path, uint32_t n)
 {
 	for (; n; n--) {
 		const struct node *x = &t->nodes.at[node];
 
-		if (!x->parent || x->function != path[n - 1]) /* children of the root are services */
+		if (!x->parent ||
+			x->function != path[n - 1]) /* children of the root are services */
 			return false;
 		node = x->parent;
 	}
@@ -200,7 +203,8 @@ static int64_t find_leaf(struct tree *t, uint32_t service, const uint32_t *path,
 	}
 	for (at = (uint32_t)hash & (t->n_leaf_slots - 1); t->leaves[at].node;
 		at = (at + 1) & (t->n_leaf_slots - 1)) {
-		if (t->leaves[at].hash == hash && is_path(t, t->leaves[at].node - 1, service, path, n))
+		if (t->leaves[at].hash == hash &&
+			is_path(t, t->leaves[at].node - 1, service, path, n))
 			return t->leaves[at].node - 1;
 	}
 	node = intern_node(t, 0, 0, service);
@@ -240,7 +244,8 @@ static int by_total(const void *a, const void *b)
 
 /* How many nodes there are if the `keep` first of the ranking stay: themselves and an "[other]" where one is missing.
  * parents: scratch by node. */
-static uint32_t nodes_if(const struct tree *t, const struct rank *ranking, uint32_t keep, uint8_t *losers)
+static uint32_t nodes_if(
+	const struct tree *t, const struct rank *ranking, uint32_t keep, uint8_t *losers)
 {
 	uint32_t n = keep;
 
@@ -266,7 +271,8 @@ static int rebuild_nodes(struct tree *t, struct node *nodes, uint32_t n)
 		memset(t->leaves, 0, t->n_leaf_slots * sizeof(*t->leaves));
 	t->n_leaves = 0;
 	for (uint32_t i = 0; i < n; i++) {
-		int r = intern_push(&t->nodes.index, hash_node(nodes[i].parent, nodes[i].function, nodes[i].service));
+		int r = intern_push(&t->nodes.index,
+			hash_node(nodes[i].parent, nodes[i].function, nodes[i].service));
 
 		if (r < 0)
 			return r;
@@ -438,13 +444,16 @@ static int view_location(struct tree *t, struct view *v, uint32_t location)
 	r = ARRAY_GROW(v->chains, v->chains_room, v->n_chains, n);
 	if (r < 0)
 		return r;
-	module = intern_string(t, base_name(batch_string_at(v->b, batch_mapping_at(v->b, l->mapping)->filename)));
+	module = intern_string(
+		t, base_name(batch_string_at(v->b, batch_mapping_at(v->b, l->mapping)->filename)));
 	v->chain_first[location] = v->n_chains;
 	for (uint32_t i = n; i-- > 0;) {
 		struct query_function f = {.frame_type = l->frame_type, .inlined = i + 1 < n};
-		const struct profile_function *from = batch_function_at(v->b, l->n_lines ? lines[i].function : 0);
+		const struct profile_function *from =
+			batch_function_at(v->b, l->n_lines ? lines[i].function : 0);
 
-		name = intern_string(t, from->name ? batch_string_at(v->b, from->name) : "[unknown]");
+		name = intern_string(
+			t, from->name ? batch_string_at(v->b, from->name) : "[unknown]");
 		file = intern_string(t, batch_string_at(v->b, from->filename));
 		if (module < 0 || name < 0 || file < 0)
 			return -ENOMEM;
@@ -512,7 +521,8 @@ static void process_name(const struct batch *b, uint32_t resource, char *out, si
 }
 
 /* "worker [1235]", "worker", "[1235]" or "". */
-static void thread_name(const struct batch *b, const struct profile_sample *s, char *out, size_t size)
+static void thread_name(
+	const struct batch *b, const struct profile_sample *s, char *out, size_t size)
 {
 	const char *name = NULL;
 	long long tid = -1;
@@ -540,12 +550,14 @@ static bool equal_row(const void *ctx, uint32_t at)
 	return a->service == x->service && a->process == x->process && a->thread == x->thread;
 }
 
-static int add_row(struct tree *t, uint32_t service, const char *process, const char *thread, uint64_t ns,
-	uint64_t samples)
+static int add_row(struct tree *t, uint32_t service, const char *process, const char *thread,
+	uint64_t ns, uint64_t samples)
 {
 	bool full = t->rows.n >= MAX_ROWS;
-	int64_t p = intern_string(t, full ? OTHER : process), h = intern_string(t, full ? OTHER : thread);
-	struct query_group_row row = {.service = service, .process = (uint32_t)p, .thread = (uint32_t)h};
+	int64_t p = intern_string(t, full ? OTHER : process),
+		h = intern_string(t, full ? OTHER : thread);
+	struct query_group_row row = {
+		.service = service, .process = (uint32_t)p, .thread = (uint32_t)h};
 	struct wanted w = {t, &row};
 	uint32_t k[3] = {service, row.process, row.thread};
 	int64_t at;
@@ -571,8 +583,8 @@ static bool wants_part(const struct tree *t, const struct batch *b, const struct
 		(!*t->q->source || (source && streq(source, t->q->source)));
 }
 
-static int add_sample(struct tree *t, struct view *v, const struct profile_part *p, uint32_t service,
-	const char *process, const struct profile_sample *s)
+static int add_sample(struct tree *t, struct view *v, const struct profile_part *p,
+	uint32_t service, const char *process, const struct profile_sample *s)
 {
 	uint64_t samples = s->value + s->n_timestamps, ns, sum;
 	int64_t n, node;
@@ -648,7 +660,8 @@ int tree_new(struct tree **ret, const struct query *q)
 	if (!t)
 		return -ENOMEM;
 	t->q = q;
-	t->max_nodes = MIN(MAX(q->max_nodes ? q->max_nodes : DEFAULT_NODES, 16U), (uint32_t)MAX_NODES);
+	t->max_nodes =
+		MIN(MAX(q->max_nodes ? q->max_nodes : DEFAULT_NODES, 16U), (uint32_t)MAX_NODES);
 	t->held_nodes = MAX(t->max_nodes * HELD_NODES, 100000U);
 	r = intern_string(t, "");
 	if (r >= 0)
@@ -731,7 +744,8 @@ int tree_finish(struct tree *t, struct query_result *ret)
 	t->out_functions = calloc((size_t)t->functions.n + 1, sizeof(*t->out_functions));
 	t->out_rows = calloc((size_t)t->rows.n + 1, sizeof(*t->out_rows));
 	t->out_strings = calloc((size_t)t->strings.n + 1, sizeof(*t->out_strings));
-	if (!functions || !strings || !t->out_nodes || !t->out_functions || !t->out_rows || !t->out_strings)
+	if (!functions || !strings || !t->out_nodes || !t->out_functions || !t->out_rows ||
+		!t->out_strings)
 		return -ENOMEM;
 	t->out_strings[0] = (char *)t->strings.at[0];
 	for (uint32_t i = 0; i < t->nodes.n; i++) {
