@@ -196,7 +196,7 @@ def first():
         a.all_on()
 
         def drawn():
-            r = a.run("flamegraph", "--format", "folded")
+            r = a.run("flamegraph", "--format", "folded", "-o", "-")
             return "leaf_sixty" in r.stdout
 
         wait_for("a flame graph with the workload", drawn, 30, 0.05)

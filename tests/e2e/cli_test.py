@@ -300,7 +300,7 @@ def queries():
             check(words in text, f"{form}: {text[:200]}")
             check("leaf_sixty" in text, f"{form} without leaf_sixty")
             check("http://" not in re.sub(r"http://www\.w3\.org/\S*", "", text) or form != "html", "a page that loads things")
-        r = expect(a, DONE, "flamegraph", "--format", "folded", "--source", list(a.sources())[0])
+        r = expect(a, DONE, "flamegraph", "--format", "folded", "-o", "-", "--source", list(a.sources())[0])
         lines = [x for x in r.stdout.splitlines() if "leaf_sixty" in x]
         check(lines and re.search(r"main;run_round;outer_sixty;mid_sixty;leaf_sixty(;\S+)* \d+$", lines[0]), f"folded: {lines[:3]}")
         w.stop()

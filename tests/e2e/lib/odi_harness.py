@@ -337,7 +337,7 @@ def ledger_gap(l):
     if l["taken"] != parts:
         return f"taken {l['taken']} is not idle, ignored, lost, profiled and open: {parts}"
     by_cause = l.get("lost_by")
-    if isinstance(by_cause, list) and sum(field(c, "samples", default=0) for c in by_cause) != l["lost"]:
+    if isinstance(by_cause, dict) and sum(by_cause.values()) != l["lost"]:
         return f"lost {l['lost']} is not the sum of its causes {by_cause}"
     for name, d in l["destinations"].items():
         parts = sum(d.get(k, 0) for k in ("delivered", "held", "evicted", "rejected", "shaped"))
