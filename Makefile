@@ -75,10 +75,10 @@ libs_sampler := -lbpf -lelf
 libs_container := -ljson-c
 libs_symbol := -liberty
 libs_destinations := -lcurl -lyaml
-libs_odictl := -ljson-c
+libs_odictl :=
 LIBS_AGENTD := -lbpf -ldw -lelf -lcurl -lyaml -lsqlite3 -lprotobuf-c -lsystemd -lseccomp -lcap \
                -ljson-c -liberty -lzstd -llzma -lz
-LIBS_ODICTL := -lprotobuf-c -ljson-c -lsystemd -lseccomp -lcap -lzstd -lz
+LIBS_ODICTL := -lprotobuf-c -lsystemd -lseccomp -lcap -lzstd -lz
 
 AGENTD_ROOMS := $(filter-out odictl,$(ROOMS_ALL))
 lib       = $(B)/lib/$(1).a

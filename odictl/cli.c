@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Talking to agentd on behalf of the commands: one connection, one way to fail, one way to change things. */
+
+#include <stdarg.h>
+#include "odictl/cli.h"
+
+int cli_exit_of(int error)
+{
+	switch (error) {
+	case 0:
+		return EXIT_DONE;
+	case -ECONNREFUSED:
+		return EXIT_UNREACHABLE;
+	case -EACCES:
+		return EXIT_NOT_PERMITTED;
+	default:
+		return EXIT_FAILED;
+	}
+}
+
+int cli_fail(struct cli *cli, int exit_code, const char *format, ...)
+{
+	char text[1500];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	if (cli->json) {
+		struct json j;
+
+		json_init(&j);
+		json_open(&j, NULL, '{');
+		json_str(&j, "error", text);
+		json_uint(&j, "exit_code", (uint64_t)exit_code);
+		json_close(&j, '}');
+		json_print(&j, stdout);
+	}
+	fprintf(stderr, "%sodictl: %s%s\n", out_red(cli), text, out_plain(cli));
+	return exit_code;
+}
+
+bool cli_on_terminal(void)
+{
+	return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+}
+
+bool cli_confirm(struct cli *cli, const char *question)
+{
+	char answer[16] = "";
+
+	if (cli->yes)
+		return true;
+	if (!cli_on_terminal()) {
+		cli_fail(cli, EXIT_USAGE, "%s Say --yes to do it without being asked.", question);
+		return false;
+	}
+	printf("%s [y/N] ", question);
+	fflush(stdout);
+	return fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y');
+}
+
+struct api_client *cli_client(struct cli *cli, int *exit_code)
+{
+	struct err_text err = {};
+	int r;
+
+	if (cli->client)
+		return cli->client;
+	r = api_connect(&cli->client, cli->socket, &err);
+	if (r < 0) {
+		*exit_code = cli_fail(
+			cli, r == -EACCES ? EXIT_NOT_PERMITTED : EXIT_UNREACHABLE, "%s", err.text);
+		return NULL;
+	}
+	return cli->client;
+}
+
+int cli_call(struct cli *cli, Control__Request *request, Control__Reply **ret)
+{
+	struct err_text err = {};
+	int exit_code = EXIT_FAILED, r;
+	struct api_client *c = cli_client(cli, &exit_code);
+
+	if (!c)
+		return exit_code;
+	r = api_call(c, request, ret, &err);
+	if (r < 0)
+		return cli_fail(cli, cli_exit_of(r), "%s", err.text);
+	return 0;
+}
+
+/* ---- changes ---- */
+
+Control__Change *change_add(struct change_list *l, const char *set, const char *path_format, ...)
+{
+	Control__Change *c;
+	char path[600];
+	va_list args;
+
+	if (l->n == ARRAY_SIZE(l->changes))
+		return NULL;
+	c = malloc(sizeof(*c));
+	if (!c)
+		return NULL;
+	va_start(args, path_format);
+	vsnprintf(path, sizeof(path), path_format, args);
+	va_end(args);
+	control__change__init(c);
+	c->path = strdup(path);
+	if (set) {
+		c->what_case = CONTROL__CHANGE__WHAT_SET;
+		c->set = strdup(set);
+	} else {
+		c->what_case = CONTROL__CHANGE__WHAT_REMOVE;
+		c->remove = true;
+	}
+	l->changes[l->n++] = c;
+	return c;
+}
+
+void change_free(struct change_list *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		free(l->changes[i]->path);
+		if (l->changes[i]->what_case == CONTROL__CHANGE__WHAT_SET)
+			free(l->changes[i]->set);
+		free(l->changes[i]);
+	}
+	l->n = 0;
+}
+
+int cli_apply(struct cli *cli, struct change_list *l, const char *reason, Control__Reply **reply)
+{
+	Control__Request request = CONTROL__REQUEST__INIT;
+	Control__Apply apply = CONTROL__APPLY__INIT;
+	int r;
+
+	apply.layer = (char *)"local";
+	apply.changes = l->changes;
+	apply.n_changes = l->n;
+	apply.reason = (char *)reason;
+	request.verb_case = CONTROL__REQUEST__VERB_APPLY;
+	request.apply = &apply;
+	r = cli_call(cli, &request, reply);
+	if (r)
+		return r;
+	if ((*reply)->body_case != CONTROL__REPLY__BODY_APPLIED) {
+		api_reply_free(*reply);
+		*reply = NULL;
+		return cli_fail(cli, EXIT_FAILED, "agentd answered something else than was asked");
+	}
+	return 0;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* `odictl flamegraph`: asks, draws, writes; the file is replaced only when the whole picture is there. */
+
+#include <fcntl.h>
+#include <limits.h>
+#include "agentd/base/io.h"
+#include "odictl/tree.h"
+
+#define MAX_NODES        50000
+#define MAX_NODES_FOLDED 1000000
+
+static const struct {
+	const char *name;
+	void (*draw)(const struct tree *t, const char *title, struct buf *out);
+} formats[] = {
+	{"html", flame_html},
+	{"svg", flame_svg},
+	{"json", flame_json},
+	{"folded", NULL},
+};
+
+/* By --format, else by the file's ending, else html. */
+static int choose_format(struct cli *cli, const char *format, const char *file, size_t *ret)
+{
+	const char *dot = file ? strrchr(file, '.') : NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
+		if (format ? streq(format, formats[i].name)
+			   : dot && streq(dot + 1, formats[i].name)) {
+			*ret = i;
+			return 0;
+		}
+	}
+	if (format)
+		return cli_fail(cli, EXIT_USAGE,
+			"--format: '%s' is none of html, svg, folded, json", format);
+	*ret = 0;
+	return 0;
+}
+
+static int write_picture(struct cli *cli, const char *file, const struct buf *out)
+{
+	_cleanup_free_ char *dir = NULL;
+	_cleanup_close_ int fd = -1;
+	const char *slash = strrchr(file, '/');
+	int r;
+
+	dir = slash ? strndup(file, slash == file ? 1 : (size_t)(slash - file)) : strdup(".");
+	if (!dir)
+		return cli_fail(cli, EXIT_FAILED, "out of memory");
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return cli_fail(cli, EXIT_FAILED, "cannot write %s: %s: %m", file, dir);
+	r = io_write_atomic(fd, slash ? slash + 1 : file, out->data, out->len, 0644);
+	if (r < 0)
+		return cli_fail(cli, EXIT_FAILED, "cannot write %s: %s", file, strerror(-r));
+	return 0;
+}
+
+static int report(struct cli *cli, const char *file, const char *format, const struct tree *t)
+{
+	char path[PATH_MAX], seconds[32], samples[32];
+	const char *full = realpath(file, path) ? path : file;
+	struct json j;
+
+	if (!cli->json) {
+		printf("%s: %s CPU seconds, %s samples\n", full,
+			out_seconds(t->total_ns, seconds, sizeof(seconds)),
+			out_number(t->total_samples, samples, sizeof(samples)));
+		if (!t->total_samples)
+			puts("note: no samples in this span; odictl status says whether profiling is on");
+		return EXIT_DONE;
+	}
+	json_init(&j);
+	json_open(&j, NULL, '{');
+	json_str(&j, "file", full);
+	json_str(&j, "format", format);
+	json_time(&j, "from", t->from_unix_ns);
+	json_time(&j, "to", t->to_unix_ns);
+	json_uint(&j, "total_ns", t->total_ns);
+	json_uint(&j, "total_samples", t->total_samples);
+	json_uint(&j, "cut_nodes", t->cut_nodes);
+	json_close(&j, '}');
+	return json_print(&j, stdout);
+}
+
+int cmd_flamegraph(struct cli *cli, struct args *args)
+{
+	CLEANUP(tree_freep) struct tree *t = NULL;
+	_cleanup_buf_ struct buf out = {};
+	const char *file = args_value(args, "output"), *title = args_value(args, "title");
+	char default_file[40], default_title[320];
+	struct selection s;
+	size_t format = 0;
+	int r = selection_parse(cli, args, &s);
+
+	if (!r)
+		r = choose_format(cli, args_value(args, "format"), file, &format);
+	if (r)
+		return r;
+	if (!file) {
+		snprintf(default_file, sizeof(default_file), "flamegraph.%s", formats[format].name);
+		file = default_file;
+	}
+	snprintf(default_title, sizeof(default_title), "CPU%s%s",
+		s.service[0] || s.source[0] ? " of " : "", s.service[0] ? s.service : s.source);
+	r = tree_query(cli, &s, formats[format].draw ? MAX_NODES : MAX_NODES_FOLDED, &t);
+	if (r)
+		return r;
+	buf_init(&out, 0);
+	if (formats[format].draw)
+		formats[format].draw(t, title ? title : default_title, &out);
+	else
+		flame_folded(t, &out);
+	if (buf_error(&out))
+		return cli_fail(cli, EXIT_FAILED, "cannot draw: %s", strerror(-buf_error(&out)));
+	if (streq(file, "-")) {
+		fwrite(out.data, 1, out.len, stdout);
+		return EXIT_DONE;
+	}
+	r = write_picture(cli, file, &out);
+	return r ? r : report(cli, file, formats[format].name, t);
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Help, made from the command table. `odictl --help` fits one screen. */
+
+#include "odictl/cli.h"
+
+bool help_is_group(const char *word)
+{
+	size_t n = strlen(word);
+
+	for (size_t i = 0; i < n_commands; i++)
+		if (strncmp(commands[i].words, word, n) == 0 && commands[i].words[n] == ' ')
+			return true;
+	return false;
+}
+
+/* A group is one line: its name and its verbs. */
+static size_t print_group_line(FILE *f, size_t at)
+{
+	const char *words = commands[at].words;
+	size_t n = strcspn(words, " "), i = at;
+	char line[200];
+	size_t len = (size_t)snprintf(line, sizeof(line), "  %-12.*s", (int)n, words);
+
+	for (; i < n_commands && strncmp(commands[i].words, words, n + 1) == 0 &&
+		len < sizeof(line);
+		i++)
+		len += (size_t)snprintf(line + len, sizeof(line) - len, "%s%s", i == at ? "" : ", ",
+			commands[i].words + n + 1);
+	fprintf(f, "%s\n", line);
+	return i;
+}
+
+void help_all(FILE *f)
+{
+	fputs("usage: odictl COMMAND [options]\n\n"
+	      "odi profiles this host: which service, which function, how much CPU.\n\n",
+		f);
+	for (size_t i = 0; i < n_commands;) {
+		if (strchr(commands[i].words, ' ')) {
+			i = print_group_line(f, i);
+		} else {
+			fprintf(f, "  %-12s%s\n", commands[i].words, commands[i].summary);
+			i++;
+		}
+	}
+	fputs("\nevery command takes --help, --json, --socket PATH (or ODI_SOCKET), --yes, --no-color\n"
+	      "exit: 0 done, 1 failed, 2 usage, 3 agentd not reachable, 4 not permitted\n\n"
+	      "start with:\n"
+	      "  odictl profiling enable --all && odictl top --watch\n"
+	      "  odictl flamegraph -o cpu.html\n",
+		f);
+}
+
+void help_group(FILE *f, const char *group)
+{
+	size_t n = strlen(group);
+
+	fprintf(f, "usage: odictl %s COMMAND [options]\n\n", group);
+	for (size_t i = 0; i < n_commands; i++)
+		if (strncmp(commands[i].words, group, n) == 0 && commands[i].words[n] == ' ')
+			fprintf(f, "  %-24s %s\n", commands[i].words + n + 1, commands[i].summary);
+	fprintf(f, "\nodictl %s COMMAND --help shows one command\n", group);
+}
+
+void help_command(FILE *f, const struct command *c)
+{
+	fprintf(f, "usage: odictl %s%s%s%s\n\n%s\n", c->words, c->positional[0] ? " " : "",
+		c->positional, c->options ? " [options]" : "", c->summary);
+	if (c->details)
+		fprintf(f, "%s\n", c->details);
+	if (c->options)
+		fputs("\n", f);
+	for (const struct option_spec *o = c->options; o && o->name; o++) {
+		char left[64];
+
+		snprintf(left, sizeof(left), "--%s%s%s", o->name, o->value ? " " : "",
+			o->value ? o->value : "");
+		fprintf(f, "  %-22s %s\n", left, o->help);
+	}
+	fprintf(f, "\nalso: --json, --socket PATH, --yes, --no-color\nexample: %s\n", c->example);
+}
