@@ -165,6 +165,8 @@ static void test_exec_by_a_thread(void **state)
 	assert_same_image(&exec->image, &exit_->image);
 	/* Only the end of the process is one, not that of its first leader. */
 	assert_null(find_seen(&w, SAMPLER_EXIT, pid, &at));
+	at = 0;
+	assert_ptr_equal(find_seen(&w, SAMPLER_EXIT, pid, &at), exit_);
 	watch_close(&w);
 }
 

@@ -437,6 +437,43 @@ static void test_stop_and_start(void **state)
 	watch_close(&w);
 }
 
+/* The ring wakes the loop for an image that nobody decided on; no timer is near. */
+static void test_wakeup(void **state)
+{
+	struct sampler_config config = {.rate_hz = RATE, .drain_ms = 60000};
+	struct watch w;
+	pid_t pid;
+
+	watch_open_with(&w, &config);
+	watch_start(&w);
+	pid = spawn(stoppable_child, NULL);
+	for (int tries = 0; tries < 100 && !count_samples(&w, pid); tries++)
+		watch_run(&w, 50);
+	assert_true(count_samples(&w, pid) > 0);
+	end_child(pid);
+	watch_close(&w);
+}
+
+static void test_paused(void **state)
+{
+	struct sampler_counters before, after;
+	struct watch w;
+	pid_t pid;
+
+	watch_open(&w, RATE);
+	pid = spawn(stoppable_child, NULL);
+	watch_start(&w);
+	w.s->skel->data->settings.paused = 1;
+	watch_run(&w, 50);
+	sampler_counters(w.s, &before);
+	watch_run(&w, 150);
+	watch_stop(&w, &after);
+	assert_int_equal(after.taken, before.taken);
+	assert_true(after.paused > before.paused);
+	end_child(pid);
+	watch_close(&w);
+}
+
 static void sleep_ms(unsigned ms)
 {
 	struct timespec t = {.tv_nsec = ms * (long)NSEC_PER_MSEC};
@@ -605,6 +642,8 @@ int main(void)
 		cmocka_unit_test(test_divisor),
 		cmocka_unit_test(test_rate_change),
 		cmocka_unit_test(test_stop_and_start),
+		cmocka_unit_test(test_wakeup),
+		cmocka_unit_test(test_paused),
 		cmocka_unit_test(test_full_ring),
 		cmocka_unit_test(test_nothing_left),
 		cmocka_unit_test(test_bad_config),
