@@ -6,18 +6,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SHA256_SIZE 32 /* bytes */
-#define SHA256_HEX  65 /* bytes of the text form, with its NUL */
+#define STORE_SHA256_SIZE 32 /* bytes */
+#define STORE_SHA256_HEX  65 /* bytes of the text form, with its NUL */
 
-struct sha256 {
+struct store_sha256 {
 	uint32_t state[8];
 	uint64_t len; /* bytes so far */
 	uint8_t block[64];
 };
 
-void sha256_init(struct sha256 *h);
-void sha256_add(struct sha256 *h, const void *data, size_t len);
-void sha256_final(struct sha256 *h, uint8_t out[SHA256_SIZE]);
+void store_sha256_init(struct store_sha256 *h);
+void store_sha256_add(struct store_sha256 *h, const void *data, size_t len);
+void store_sha256_final(struct store_sha256 *h, uint8_t out[STORE_SHA256_SIZE]);
 /* Lower-case hex. */
-void sha256_final_hex(struct sha256 *h, char out[SHA256_HEX]);
-void sha256_hex(const void *data, size_t len, char out[SHA256_HEX]);
+void store_sha256_final_hex(struct store_sha256 *h, char out[STORE_SHA256_HEX]);
+void store_sha256_hex(const void *data, size_t len, char out[STORE_SHA256_HEX]);
