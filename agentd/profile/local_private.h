@@ -55,6 +55,7 @@ struct local {
 	struct local_state state;
 	struct local_query_run *queries;
 	int64_t last_query;
+	bool stopping;
 	struct local_roll *roll;
 	uint64_t rolling; /* number of the segment that is being rolled up; 0 none */
 };

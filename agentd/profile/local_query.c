@@ -98,7 +98,7 @@ static ssize_t put_files(struct local_query_run *q, uint8_t *payload, int *fds, 
 			local_problem(l, "cannot open %s: %s", name, strerror(errno));
 			continue;
 		}
-		bytes = MIN(c->bytes, s->bytes);
+		bytes = s->level ? s->bytes : MIN(c->bytes, s->bytes);
 		memcpy(payload + *n_fds * sizeof(bytes), &bytes, sizeof(bytes));
 		fds[(*n_fds)++] = fd;
 	}
@@ -382,6 +382,8 @@ int64_t local_query(struct local *l, const struct query *query, const void *open
 
 	for (; *tail; tail = &(*tail)->next)
 		waiting += !(*tail)->job;
+	if (l->stopping)
+		return -ESHUTDOWN;
 	if (waiting >= MAX_WAITING)
 		return -EBUSY;
 	if (query->type >= PROFILE_TYPES || query->to_unix_ns < query->from_unix_ns)
@@ -424,6 +426,7 @@ void local_queries_end(struct local *l)
 {
 	struct err_text stopping;
 
+	l->stopping = true;
 	err_set(&stopping, -ECANCELED, "agentd is stopping");
 	while (l->queries)
 		finish(l->queries, &stopping);
