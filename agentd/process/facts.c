@@ -37,6 +37,7 @@ void facts_init(struct image *image)
 	for (size_t i = 0; list[i]; i++)
 		*list[i] = empty;
 	image->container_id = image->container_runtime = image->container_name = empty;
+	image->container_image = empty;
 	image->uid = (uid_t)-1;
 }
 
@@ -80,13 +81,15 @@ void facts_free(struct image *image)
 	set(&image->container_id, "", 0);
 	set(&image->container_runtime, "", 0);
 	set(&image->container_name, "", 0);
+	set(&image->container_image, "", 0);
 	free_k8s(image);
 	free_otel(image);
 }
 
-void facts_set_name(struct image *image, const char *name)
+void facts_set_name(struct image *image, const char *name, const char *container_image)
 {
 	set_str(&image->container_name, name);
+	set_str(&image->container_image, container_image);
 }
 
 static void set_cgroup(struct entry *e, const char *path)
@@ -103,6 +106,7 @@ static void set_cgroup(struct entry *e, const char *path)
 	set_str(&image->container_id, f.container_id);
 	set_str(&image->container_runtime, f.runtime);
 	set(&image->container_name, "", 0);
+	set(&image->container_image, "", 0);
 	free_k8s(image);
 	e->name_asked = false;
 }

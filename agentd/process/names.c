@@ -54,13 +54,35 @@ static void on_name(void *userdata, const char *id, const struct container_facts
 		return;
 	e->name_deadline = 0;
 	if (facts) {
-		facts_set_name(&e->image, facts->name);
+		facts_set_name(&e->image, facts->name, facts->image);
 		set_k8s(&e->image, facts);
 		e->facts_changed = true;
 	}
 	/* At once: whoever asked goes on by itself. */
 	if (!t->asking_name)
 		reads_advance(e);
+}
+
+static void add_docker_root(struct process_table *t)
+{
+	int r;
+
+	if (!t->namer)
+		return;
+	container_namer_clear_roots(t->namer);
+	if (!t->docker_root)
+		return;
+	r = container_namer_add_root(t->namer, "docker", t->docker_root);
+	if (r < 0)
+		log_warning("containers/docker-root %s cannot be used: %s", t->docker_root,
+			strerror(-r));
+}
+
+void process_set_docker_root(struct process_table *t, const char *root)
+{
+	free(t->docker_root);
+	t->docker_root = root && root[0] ? strdup(root) : NULL;
+	add_docker_root(t);
 }
 
 void names_ask(struct entry *e)
@@ -77,6 +99,7 @@ void names_ask(struct entry *e)
 				"names of containers cannot be read (%s): containers go by their id",
 				strerror(-r));
 		}
+		add_docker_root(t);
 	}
 	ask = t->namer ? calloc(1, sizeof(*ask)) : NULL;
 	if (!ask) {
@@ -98,6 +121,8 @@ void names_ask(struct entry *e)
 void names_free(struct process_table *t)
 {
 	t->namer = container_namer_free(t->namer);
+	free(t->docker_root);
+	t->docker_root = NULL;
 	while (t->asks)
 		forget(t->asks);
 }

@@ -566,3 +566,8 @@ struct process_table *process_table_free(struct process_table *t)
 	free(t);
 	return NULL;
 }
+
+pid_t process_reader_pid(struct process_table *t)
+{
+	return client_pid(t->client);
+}

@@ -99,6 +99,7 @@ struct process_table {
 	struct held *held_first, **held_last;
 	sd_event_source *soon, *timer; /* after this round of events; at the next deadline */
 	struct container_namer *namer;
+	char *docker_root;
 	struct name_ask *asks;
 	bool namer_failed, freeing, flushing, forcing, wake_waiting, wake_all, asking_name;
 	size_t n_reading, n_queued, queued_bytes, n_waiting;
@@ -143,7 +144,7 @@ void facts_free(struct image *image);
 /* READ's body onto the image; -EBADMSG. parent_start: clock ticks, 0 not known. */
 int facts_apply(struct entry *e, const struct client_result *r, uint16_t flags);
 /* What events and the parent say, where /proc says nothing (any more). */
-void facts_set_name(struct image *image, const char *name);
+void facts_set_name(struct image *image, const char *name, const char *container_image);
 void facts_compose(struct entry *e);
 void facts_from_event(struct entry *e, const struct record_process *p);
 
