@@ -7,8 +7,8 @@
 #include <elf.h>
 #include "agentd/base/buf.h"
 
-#define BUILT_BASE 0x400000ULL
-#define BUILT_TEXT 0x1000
+#define BUILT_BASE      0x400000ULL
+#define BUILT_TEXT      0x1000
 #define BUILT_TEXT_SIZE 0x1000
 
 enum built_section { BUILT_NULL, BUILT_CODE, BUILT_SYMTAB, BUILT_STRTAB, BUILT_SECTIONS };

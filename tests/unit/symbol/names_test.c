@@ -29,8 +29,8 @@ static void nm_read(struct nm *nm, const char *path, const char *options)
 	FILE *f;
 
 	snprintf(command, sizeof(command),
-		"nm -S --defined-only %s %s 2>/dev/null; nm -D -S --defined-only %s %s 2>/dev/null", options,
-		path, options, path);
+		"nm -S --defined-only %s %s 2>/dev/null; nm -D -S --defined-only %s %s 2>/dev/null",
+		options, path, options, path);
 	f = popen(command, "re");
 	assert_non_null(f);
 	while (fgets(line, sizeof(line), f)) {
@@ -65,7 +65,8 @@ static int by_address(const void *a, const void *b)
 }
 
 /* Whether name is one of those that hold the address. widest: the size of the longest symbol. */
-static bool holds(const struct nm *nm, uint64_t address, uint64_t widest, const char *name, bool *any)
+static bool holds(
+	const struct nm *nm, uint64_t address, uint64_t widest, const char *name, bool *any)
 {
 	size_t low = 0, high = nm->n;
 
@@ -155,28 +156,30 @@ static void compare(const char *path, size_t at_least)
 			queries[n++] = (struct symbol_query){.file = 5, .offset = offset};
 		}
 	}
-	room_init(&room, &(struct symbol_config){.max_entries = 4000000, .max_string_bytes = 1 << 30});
+	room_init(&room,
+		&(struct symbol_config){.max_entries = 4000000, .max_string_bytes = 1 << 30});
 	room_set_path(&room, 5, path);
 	for (size_t at = 0; at < n; at += 20000)
 		assert_int_equal(room_resolve(&room, queries + at, MIN(n - at, (size_t)20000)), 0);
 	for (size_t i = 0; i < n; i++) {
 		const struct symbol_chain *chain = symbol_chain(room.s, &queries[i]);
-		bool any, ok = holds(&nm, addresses[i], widest, chain->functions[0].system_name, &any);
+		bool any,
+			ok = holds(
+				&nm, addresses[i], widest, chain->functions[0].system_name, &any);
 
 		/* Where nm knows nobody with a size there may be a label without one, or nobody; never a
 		 * function whose size says that it ended. */
 		if (!any)
 			ok = chain->fallback ||
-				!bsearch(&chain->functions[0].system_name, names, nm.n, sizeof(*names),
-					by_name);
+				!bsearch(&chain->functions[0].system_name, names, nm.n,
+					sizeof(*names), by_name);
 		beyond += !any;
 		if (!ok && wrong++ < 10)
-			print_error("%s: 0x%llx is called %s\n", path, (unsigned long long)addresses[i],
-				chain->functions[0].name);
+			print_error("%s: 0x%llx is called %s\n", path,
+				(unsigned long long)addresses[i], chain->functions[0].name);
 	}
 	print_message("%s: %zu symbols, %zu addresses (%zu in none), %zu wrong, by %s\n", path,
-		nm.n, n, beyond, wrong,
-		symbol_facts(room.s, 5)->named_by);
+		nm.n, n, beyond, wrong, symbol_facts(room.s, 5)->named_by);
 	assert_int_equal(wrong, 0);
 	assert_true(beyond > 0);
 	assert_true(symbol_facts(room.s, 5)->seen);
@@ -191,7 +194,8 @@ static const char *library(const char *name)
 	char command[128];
 
 	/* Wherever this distribution keeps it. */
-	snprintf(command, sizeof(command), "ldconfig -p | awk '$1 == \"%s\" {print $NF; exit}'", name);
+	snprintf(command, sizeof(command), "ldconfig -p | awk '$1 == \"%s\" {print $NF; exit}'",
+		name);
 	f = popen(command, "re");
 	assert_non_null(f);
 	path[0] = '\0';

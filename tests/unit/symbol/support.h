@@ -51,7 +51,8 @@ static inline const char *room_module_name(void *userdata, uint32_t file)
 	return file < ROOM_FILES && room->files[file].name[0] ? room->files[file].name : "[anon]";
 }
 
-static inline void room_on_facts(void *userdata, uint32_t file, const struct symbol_file_facts *facts)
+static inline void room_on_facts(
+	void *userdata, uint32_t file, const struct symbol_file_facts *facts)
 {
 	((struct room *)userdata)->facts_calls++;
 }
@@ -117,8 +118,9 @@ static inline size_t room_resolve(struct room *room, const struct symbol_query *
 {
 	struct answer a = {0};
 
-	assert_int_equal(
-		symbol_resolve(room->s, q, n, clock_monotonic_ns() + 120 * NSEC_PER_SEC, on_answer, &a), 0);
+	assert_int_equal(symbol_resolve(room->s, q, n, clock_monotonic_ns() + 120 * NSEC_PER_SEC,
+				 on_answer, &a),
+		0);
 	room_run(room, &a);
 	return a.late;
 }

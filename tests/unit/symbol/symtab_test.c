@@ -81,9 +81,10 @@ static void test_nested(void **state)
 static void test_labels(void **state)
 {
 	OPENED({"function", 0, 32, STT_FUNC, STB_GLOBAL}, {"inside", 8, 0, STT_NOTYPE, STB_LOCAL},
-		{"typed_inside", 12, 4, STT_NOTYPE, STB_GLOBAL}, {"label", 40, 0, STT_NOTYPE, STB_GLOBAL},
-		{"sizeless", 60, 0, STT_FUNC, STB_GLOBAL}, {"next", 100, 4, STT_FUNC, STB_GLOBAL},
-		{"last", 200, 0, STT_FUNC, STB_GLOBAL}, {"end", BUILT_TEXT_SIZE, 0, STT_NOTYPE, STB_GLOBAL},
+		{"typed_inside", 12, 4, STT_NOTYPE, STB_GLOBAL},
+		{"label", 40, 0, STT_NOTYPE, STB_GLOBAL}, {"sizeless", 60, 0, STT_FUNC, STB_GLOBAL},
+		{"next", 100, 4, STT_FUNC, STB_GLOBAL}, {"last", 200, 0, STT_FUNC, STB_GLOBAL},
+		{"end", BUILT_TEXT_SIZE, 0, STT_NOTYPE, STB_GLOBAL},
 		{"$x", 44, 0, STT_NOTYPE, STB_LOCAL}, {".Ltmp", 48, 0, STT_NOTYPE, STB_LOCAL});
 
 	assert_string_equal(at(o, 8), "function");
@@ -103,11 +104,13 @@ static void test_aliases(void **state)
 {
 	OPENED({"__libc_write", 0, 8, STT_FUNC, STB_GLOBAL}, {"write", 0, 8, STT_FUNC, STB_WEAK},
 		{"a_local", 0, 8, STT_FUNC, STB_LOCAL}, {"_ZN3FooC2Ev", 16, 8, STT_FUNC, STB_WEAK},
-		{"_ZN3FooC1Ev", 16, 8, STT_FUNC, STB_WEAK}, {"longer_name", 32, 8, STT_FUNC, STB_GLOBAL},
-		{"name", 32, 8, STT_FUNC, STB_GLOBAL}, {"weak", 48, 8, STT_FUNC, STB_WEAK},
-		{"strong_one", 48, 8, STT_FUNC, STB_GLOBAL}, {"untyped", 64, 8, STT_NOTYPE, STB_GLOBAL},
-		{"__typed", 64, 8, STT_FUNC, STB_LOCAL}, {"ifunc", 80, 8, STT_GNU_IFUNC, STB_GLOBAL},
-		{"object", 96, 8, STT_OBJECT, STB_GLOBAL}, {"versioned@@GLIBC_2.2", 112, 8, STT_FUNC, STB_GLOBAL});
+		{"_ZN3FooC1Ev", 16, 8, STT_FUNC, STB_WEAK},
+		{"longer_name", 32, 8, STT_FUNC, STB_GLOBAL}, {"name", 32, 8, STT_FUNC, STB_GLOBAL},
+		{"weak", 48, 8, STT_FUNC, STB_WEAK}, {"strong_one", 48, 8, STT_FUNC, STB_GLOBAL},
+		{"untyped", 64, 8, STT_NOTYPE, STB_GLOBAL}, {"__typed", 64, 8, STT_FUNC, STB_LOCAL},
+		{"ifunc", 80, 8, STT_GNU_IFUNC, STB_GLOBAL},
+		{"object", 96, 8, STT_OBJECT, STB_GLOBAL},
+		{"versioned@@GLIBC_2.2", 112, 8, STT_FUNC, STB_GLOBAL});
 
 	assert_string_equal(at(o, 0), "write");
 	found_reset(&o->found);
@@ -161,7 +164,8 @@ static void test_names_of_all_lengths(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
 		memset(longest, 'x', lengths[i]);
 		longest[lengths[i]] = '\0';
-		OPENED({longest, 0, 8, STT_FUNC, STB_GLOBAL}, {"behind", 8, 8, STT_FUNC, STB_GLOBAL});
+		OPENED({longest, 0, 8, STT_FUNC, STB_GLOBAL},
+			{"behind", 8, 8, STT_FUNC, STB_GLOBAL});
 		const char *name = at(o, 0);
 
 		assert_int_equal(strlen(name), MIN(lengths[i], (size_t)SYMBOL_NAME_MAX - 1));
@@ -173,12 +177,17 @@ static void test_names_of_all_lengths(void **state)
 
 static void test_names_are_clean(void **state)
 {
-	OPENED({"esc\033[31m", 0, 8, STT_FUNC, STB_GLOBAL}, {"bad\xff\xfe", 8, 8, STT_FUNC, STB_GLOBAL},
-		{"gr\xc3\xb6\xc3\x9f" "e", 16, 8, STT_FUNC, STB_GLOBAL});
+	OPENED({"esc\033[31m", 0, 8, STT_FUNC, STB_GLOBAL},
+		{"bad\xff\xfe", 8, 8, STT_FUNC, STB_GLOBAL},
+		{"gr\xc3\xb6\xc3\x9f"
+		 "e",
+			16, 8, STT_FUNC, STB_GLOBAL});
 
 	assert_string_equal(at(o, 0), "esc?[31m");
 	assert_string_equal(at(o, 8), "bad??");
-	assert_string_equal(at(o, 16), "gr\xc3\xb6\xc3\x9f" "e");
+	assert_string_equal(at(o, 16),
+		"gr\xc3\xb6\xc3\x9f"
+		"e");
 }
 
 static void test_only_dynsym(void **state)
