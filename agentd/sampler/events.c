@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The perf events: on every CPU a cpu-clock event that runs the sampling program, and a dummy event whose
- * ring tells of mappings.
+/* The perf events: on every CPU a cpu-clock event that runs the sampling program, and a dummy event
+ * whose ring tells of mappings.
  *
- * cpu-clock is an hrtimer, so a frequency would be turned into a period at once: we give the period. Its own count is the
- * time for which it ran, in ns of the scheduler's clock, and goes on where ticks do not come (stolen time, ticks that found another
- * BPF program running): count over period is what was due. When the period changes or an event goes away,
- * what was due until then is added to sampler.due, whole ticks only: the kernel restarts the timer there.
+ * cpu-clock is an hrtimer, so a frequency would be turned into a period at once: we give the
+ * period. Its own count is the time for which it ran, in ns of the scheduler's clock, and goes on
+ * where ticks do not come (stolen time, ticks that found another BPF program running): count over
+ * period is what was due. When the period changes or an event goes away, what was due until then is
+ * added to sampler.due, whole ticks only: the kernel restarts the timer there.
  *
- * The rate is changed while the events are disabled, so that no sample is taken with one period and valued
- * with the other. Runs in agentd. */
+ * The rate is changed while the events are disabled, so that no sample is taken with one period and
+ * valued with the other. Runs in agentd. */
 
 #include <linux/perf_event.h>
 #include <sys/epoll.h>

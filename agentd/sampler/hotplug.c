@@ -2,9 +2,10 @@
 
 /* Which CPUs are online, followed.
  *
- * A CPU that comes online has no events, one that went takes its events' timers with it. The kernel says so by a uevent;
- * those do not reach every network namespace, so the list in sysfs is also read once a second (4 us). A uevent is
- * only a reason to look: what it says is not believed. Runs in agentd. */
+ * A CPU that comes online has no events, one that went takes its events' timers with it. The kernel
+ * says so by a uevent; those do not reach every network namespace, so the list in sysfs is also
+ * read once a second (4 us). A uevent is only a reason to look: what it says is not believed. Runs
+ * in agentd. */
 
 #include <fcntl.h>
 #include <linux/netlink.h>

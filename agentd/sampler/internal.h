@@ -120,7 +120,8 @@ void perf_record_event(const void *record, size_t size, struct sampler_event *ev
 /* merge.c */
 int merge_add(struct sampler *s, uint64_t time, const void *record, size_t size, bool perf);
 bool sample_record_check(const void *record, size_t size);
-/* all: everything that is there; else what is older than SLACK_NS. True when more waits in a ring. */
+/* all: everything that is there; else what is older than SLACK_NS. True when more waits in a ring.
+ */
 bool merge_drain(struct sampler *s, bool all);
 void merge_init(struct merge *m, size_t n_cpus);
 void merge_deinit(struct merge *m);

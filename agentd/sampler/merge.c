@@ -2,16 +2,18 @@
 
 /* One stream out of many rings, in the order of time.
  *
- * Samples and process records come through the BPF ring, which all CPUs share, mappings through one ring of
- * perf a CPU. A sample must be seen after the mapping that explains it and before the exec that ends it, so a
- * drain copies out everything that is there, sorts it by time, and hands out what is older than SLACK_NS. What is younger waits
- * for the next drain, since a record of another CPU with an earlier time may still be on its way: between
- * taking the time and being readable lie some microseconds, more when the hypervisor stops that CPU in between. One that
- * comes later all the same is handed out late and counted (out_of_order).
+ * Samples and process records come through the BPF ring, which all CPUs share, mappings through one
+ * ring of perf a CPU. A sample must be seen after the mapping that explains it and before the exec
+ * that ends it, so a drain copies out everything that is there, sorts it by time, and hands out
+ * what is older than SLACK_NS. What is younger waits for the next drain, since a record of another
+ * CPU with an earlier time may still be on its way: between taking the time and being readable lie
+ * some microseconds, more when the hypervisor stops that CPU in between. One that comes later all
+ * the same is handed out late and counted (out_of_order).
  *
- * Bounded: BPF_TAKE_MAX bytes of the BPF ring at once, and the rings of perf. When there was more, only what
- * is older than the last record taken is handed out, and the next round takes the rest. Memory that a burst
- * took is given back. Every record's lengths are checked here, so that readers may trust them. Runs in agentd. */
+ * Bounded: BPF_TAKE_MAX bytes of the BPF ring at once, and the rings of perf. When there was more,
+ * only what is older than the last record taken is handed out, and the next round takes the rest.
+ * Memory that a burst took is given back. Every record's lengths are checked here, so that readers
+ * may trust them. Runs in agentd. */
 
 #include <bpf/libbpf.h>
 #include "agentd/base/clock.h"
@@ -149,7 +151,8 @@ static void hand_out(struct sampler *s, const struct merge_entry *e)
 	s->ops.on_event(s->userdata, &event);
 }
 
-/* Records that found a ring full leave a gap at an unknown time since the last hand-out: told first. */
+/* Records that found a ring full leave a gap at an unknown time since the last hand-out: told
+ * first. */
 static void tell_lost(struct sampler *s)
 {
 	uint64_t lost = sampler_raw_counter(s, COUNT_EVENT_LOST);

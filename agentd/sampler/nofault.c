@@ -2,14 +2,15 @@
 
 /* The one test by version in the house, because the defect cannot be probed: probing is freezing.
  *
- * Since 5.19 a copy from user space with page faults off could take vmap's lock in find_vmap_area() (0aef499f3172
- * "mm/usercopy: Detect vmalloc overruns"), from interrupts too; a CPU that held it then waited for itself.
- * d319f344561d ("mm: Fix copy_from_user_nofault().") ended that in 6.4, and in 6.1.36 and 6.3.10 of the stable
- * series. 5.19, 6.0 and 6.2 never got it.
+ * Since 5.19 a copy from user space with page faults off could take vmap's lock in find_vmap_area()
+ * (0aef499f3172 "mm/usercopy: Detect vmalloc overruns"), from interrupts too; a CPU that held it
+ * then waited for itself. d319f344561d ("mm: Fix copy_from_user_nofault().") ended that in 6.4, and
+ * in 6.1.36 and 6.3.10 of the stable series. 5.19, 6.0 and 6.2 never got it.
  *
- * Distributions hide the patch level that this hangs on: Debian's release says 6.1.0, Ubuntu's 6.2.0. The
- * real one is in uname's version (Debian) and in /proc/version_signature (Ubuntu). Any other release whose patch level is 0 and that
- * goes on with a name of its own tells us nothing, so we say that. Runs in agentd. */
+ * Distributions hide the patch level that this hangs on: Debian's release says 6.1.0, Ubuntu's
+ * 6.2.0. The real one is in uname's version (Debian) and in /proc/version_signature (Ubuntu). Any
+ * other release whose patch level is 0 and that goes on with a name of its own tells us nothing, so
+ * we say that. Runs in agentd. */
 
 #include <stdio.h>
 #include <string.h>

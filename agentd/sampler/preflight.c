@@ -2,9 +2,10 @@
 
 /* Why sampling cannot begin here, in a sentence with a remedy.
  *
- * The kernel answers EPERM to a dozen causes. What can be known beforehand (pid namespace, capabilities, BTF, lockdown, a
- * kernel that would freeze) is looked at first; what only shows at the call is explained from its errno and
- * the settings that decide it. Runs in agentd, once a start of profiling. */
+ * The kernel answers EPERM to a dozen causes. What can be known beforehand (pid namespace,
+ * capabilities, BTF, lockdown, a kernel that would freeze) is looked at first; what only shows at
+ * the call is explained from its errno and the settings that decide it. Runs in agentd, once a
+ * start of profiling. */
 
 #include <fcntl.h>
 #include <linux/capability.h>

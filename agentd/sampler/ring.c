@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The rings of perf: one a CPU, filled by a dummy software event with what BPF cannot see, that is which
- * executable ranges are mapped, and where an exec begins.
+/* The rings of perf: one a CPU, filled by a dummy software event with what BPF cannot see, that is
+ * which executable ranges are mapped, and where an exec begins.
  *
- * perf_event_open(2) says how such a ring is read: the kernel moves data_head, we move data_tail, and both
- * only grow. Records are copied out whole (they may wrap around the end) and every length is checked against
- * the record's own size before anything is believed. With sample_id_all and sample_type TIME alone, each
- * record ends in its time. Runs in agentd. */
+ * perf_event_open(2) says how such a ring is read: the kernel moves data_head, we move data_tail,
+ * and both only grow. Records are copied out whole (they may wrap around the end) and every length
+ * is checked against the record's own size before anything is believed. With sample_id_all and
+ * sample_type TIME alone, each record ends in its time. Runs in agentd. */
 
 #include <linux/perf_event.h>
 #include <sys/mman.h>

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The sampler as a whole: loads the programs, owns what the other files of this room work on, and turns the
- * loop's wake-ups into drains.
+/* The sampler as a whole: loads the programs, owns what the other files of this room work on, and
+ * turns the loop's wake-ups into drains.
  *
- * Order of starting: tracking events first, then the process programs, then the clocks, so that whatever a
- * sample is of can be known; stopping goes the other way. Everything dies with its descriptor: no program is pinned,
- * and after sampler_free() none is loaded.
+ * Order of starting: tracking events first, then the process programs, then the clocks, so that
+ * whatever a sample is of can be known; stopping goes the other way. Everything dies with its
+ * descriptor: no program is pinned, and after sampler_free() none is loaded.
  *
- * The loop is woken by the rings (the programs decide when: an image nobody decided on, an exec, much
- * waiting) and by a timer. After a ring's wake-up there is a second drain a little later, since the record
- * that woke us is still too young to be handed out (merge.c). Runs in agentd. */
+ * The loop is woken by the rings (the programs decide when: an image nobody decided on, an exec,
+ * much waiting) and by a timer. After a ring's wake-up there is a second drain a little later,
+ * since the record that woke us is still too young to be handed out (merge.c). Runs in agentd. */
 
 #include <fcntl.h>
 #include <linux/perf_event.h>
@@ -64,7 +64,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
-/* ---- construction ------------------------------------------------------------------------------------ */
+/* ---- construction ---------------------------------------------------------------------------- */
 
 static int check_config(struct sampler_config *c, struct err_text *err)
 {
@@ -223,7 +223,7 @@ struct sampler *sampler_free(struct sampler *s)
 	return NULL;
 }
 
-/* ---- running ----------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static int attach_one(
 	struct bpf_link **link, struct bpf_program *program, const char *what, struct err_text *err)
@@ -323,7 +323,7 @@ void sampler_drain(struct sampler *s)
 	merge_drain(s, true);
 }
 
-/* ---- counting ---------------------------------------------------------------------------------------- */
+/* ---- counting -------------------------------------------------------------------------------- */
 
 uint64_t sampler_raw_counter(const struct sampler *s, enum sample_counter which)
 {
@@ -370,8 +370,9 @@ void sampler_counters(struct sampler *s, struct sampler_counters *ret)
 		.online_cpus = hotplug_check(s),
 		.sampled_cpus = events_sampled(s),
 	};
-	/* What became of them, not COUNT_TAKEN: a sample being taken right now is in that one alone, and the
-	 * ledger would not close. Both agree when the events stand still (a unit test holds them to it). */
+	/* What became of them, not COUNT_TAKEN: a sample being taken right now is in that one
+	 * alone, and the ledger would not close. Both agree when the events stand still (a unit
+	 * test holds them to it). */
 	ret->taken = ret->idle + ret->ignored + ret->divided + ret->sent + ret->lost_ring +
 		ret->lost_scratch;
 	ret->due = MAX(due, ret->taken);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The sampler: BPF objects, perf events, and the one stream of events that everything else lives on.
+/* The sampler: BPF objects, perf events, and the one stream of events that everything else lives
+ * on.
  *
- * A cpu-clock event on every online CPU runs the sampling program; a dummy software event a CPU brings
- * MMAP2, COMM and LOST records of perf (there is no munmap record, nor any need of one). Records of the
- * BPF ring and of all perf rings are merged by time and handed out in one order. Runs in agentd. */
+ * A cpu-clock event on every online CPU runs the sampling program; a dummy software event a CPU
+ * brings MMAP2, COMM and LOST records of perf (there is no munmap record, nor any need of one).
+ * Records of the BPF ring and of all perf rings are merged by time and handed out in one order.
+ * Runs in agentd. */
 
 #include <sys/types.h>
 #include <systemd/sd-event.h>
@@ -20,12 +22,14 @@ enum sampler_event_kind {
 	SAMPLER_SAMPLE, /* .sample */
 	SAMPLER_EXEC,   /* .process */
 	SAMPLER_FORK,   /* .process */
-	SAMPLER_EXIT, /* .process; may come twice for one image, when its last threads end together */
+	SAMPLER_EXIT,   /* .process; maybe twice for an image whose last threads end together */
 	SAMPLER_CGROUP, /* .process */
-	SAMPLER_EXEC_BEGIN, /* .mmap.pid, .mmap.tid: perf's COMM with the exec bit: the old address space is gone;
-				 mappings that follow belong to the image whose SAMPLER_EXEC comes next */
+	/* .mmap.pid, .mmap.tid: perf's COMM with the exec bit: the old address space is gone; mappings
+	 * that follow belong to the image whose SAMPLER_EXEC comes next. */
+	SAMPLER_EXEC_BEGIN,
 	SAMPLER_MMAP, /* .mmap: an executable range was mapped */
-	SAMPLER_LOST_EVENTS, /* .lost: process or mapping records were lost: read mappings afresh on next use */
+	/* .lost: process or mapping records were lost: read mappings afresh on next use. */
+	SAMPLER_LOST_EVENTS,
 };
 
 struct sampler_mmap {
@@ -53,13 +57,14 @@ struct sampler_event {
 struct sampler_config {
 	unsigned rate_hz; /* SAMPLER_RATE_MIN .. MAX */
 	bool kernel_frames;
-	size_t ring_bytes;     /* power of two; 0: 4 MiB */
-	uint32_t max_verdicts; /* 0: 16,384 */
-	unsigned drain_ms;     /* longest time between two drains; 0: 250 */
-	bool accept_unknown_kernel; /* sample even where the nofault fix cannot be told from the version */
+	size_t ring_bytes;          /* power of two; 0: 4 MiB */
+	uint32_t max_verdicts;      /* 0: 16,384 */
+	unsigned drain_ms;          /* longest time between two drains; 0: 250 */
+	bool accept_unknown_kernel; /* sample even where the version does not tell of the nofault fix */
 };
 
-/* Callbacks may set and forget verdicts and go to the next generation; nothing else of this header. */
+/* Callbacks may set and forget verdicts and go to the next generation; nothing else of this header.
+ */
 struct sampler_ops {
 	void (*on_event)(void *userdata, const struct sampler_event *event);
 	/* After a drain handed out its last event. */
@@ -68,28 +73,29 @@ struct sampler_ops {
 
 /* Samples of one type, since sampler_new(). due = taken + late. */
 struct sampler_counters {
-	uint64_t
-		due; /* what the events' own count says, over their period (rate changes accounted for). That
-			   count is of the scheduler's clock, the ticks are of CLOCK_MONOTONIC: they drift by up to 0.05 %,
-			   and due is never said to be less than taken */
+	/* What the events' own count says, over their period (rate changes accounted for). That count
+	 * is of the scheduler's clock, ticks are of CLOCK_MONOTONIC: they drift by up to 0.05 %, and
+	 * due is never said to be less than taken. */
+	uint64_t due;
 	uint64_t taken; /* what the program saw */
-	uint64_t
-		late; /* due - taken: time stolen by the hypervisor, ticks shadowed by other BPF programs */
+	/* due - taken: time stolen by the hypervisor, ticks shadowed by other BPF programs, and ticks
+	 * that some virtual machines leave out on an idle CPU. */
+	uint64_t late;
 	uint64_t idle, ignored, divided, sent, paused;
 	uint64_t lost_ring, lost_scratch, lost_events;
 	uint64_t lost_memory; /* taken from the ring, but no memory to hold them */
-	uint64_t
-		received; /* samples handed to on_event: sent = received + lost_memory + waiting (ring, merge) */
-	uint64_t bpf_run_ns; /* run time of our programs, 0 unless kernel.bpf_stats_enabled */
+	/* Handed to on_event: sent = received + lost_memory + waiting (in the ring or the merge). */
+	uint64_t received;
+	uint64_t bpf_run_ns; /* of our programs, 0 unless kernel.bpf_stats_enabled */
 	uint64_t bpf_runs;
 	unsigned online_cpus, sampled_cpus; /* they differ when an event could not be opened */
 };
 
 struct sampler;
 
-/* Loads the programs and opens the events, all disabled: nothing runs before sampler_start(). Fails with
- * a sentence and remedy: not root or which capability is missing, no BTF, perf_event_paranoid, lockdown,
- * a kernel in the range that freezes (HOUSE.md, House style: the nofault fix). */
+/* Loads the programs and opens the events, all disabled: nothing runs before sampler_start(). Fails
+ * with a sentence and remedy: not root or which capability is missing, no BTF, perf_event_paranoid,
+ * lockdown, a kernel in the range that freezes (nofault.h). */
 int sampler_new(struct sampler **ret, sd_event *loop, const struct sampler_config *config,
 	const struct sampler_ops *ops, void *userdata, struct err_text *err);
 /* Detaches, unloads. What is still in the rings is dropped: drain first. */
@@ -102,13 +108,15 @@ void sampler_set_kernel_frames(struct sampler *s, bool on);
 /* Stops the events (ioctl DISABLE): no sample after it returns; drain, then free. */
 void sampler_stop(struct sampler *s);
 
-/* Verdicts carry the current generation. sampler_next_generation() makes all earlier ones count as absent. */
+/* Verdicts carry the current generation. sampler_next_generation() makes all earlier ones count as
+ * absent. */
 int sampler_set_verdict(
 	struct sampler *s, const struct sample_image *image, uint32_t types, uint16_t divisor);
 void sampler_forget(struct sampler *s, const struct sample_image *image);
 void sampler_next_generation(struct sampler *s);
 
-/* Hands out everything up to now, in order; returns only then. Called by tests, before a swap and at a stop. */
+/* Hands out everything up to now, in order; returns only then. Called by tests, before a swap and
+ * at a stop. */
 void sampler_drain(struct sampler *s);
 void sampler_counters(struct sampler *s, struct sampler_counters *ret);
 

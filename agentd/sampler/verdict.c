@@ -2,9 +2,10 @@
 
 /* What user space decided, told to the kernel.
  *
- * The map evicts the least recently used: an image whose verdict was evicted is unknown again, its samples
- * come again, and it is decided again. So nothing is lost by a full map but time. A change of configuration
- * raises the generation: all verdicts count as absent at once, without a walk over the map. Runs in agentd. */
+ * The map evicts the least recently used: an image whose verdict was evicted is unknown again, its
+ * samples come again, and it is decided again. So nothing is lost by a full map but time. A change
+ * of configuration raises the generation: all verdicts count as absent at once, without a walk over
+ * the map. Runs in agentd. */
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>

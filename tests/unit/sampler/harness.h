@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* A sampler with a loop around it that remembers what it was handed, and children of known behaviour.
- * Every record is checked for its shape and for the order of time as it comes. */
+/* A sampler with a loop around it that remembers what it was handed, and children of known
+ * behaviour. Every record is checked for its shape and for the order of time as it comes. */
 
 #include <fcntl.h>
 #include <sched.h>
@@ -64,7 +64,8 @@ static void check_sample(const struct record_sample *r)
 			assert_true(f->offset >> 63);
 		} else if (f->kind == FRAME_NATIVE) {
 			user = true;
-			/* Also 47-bit: what lies above in the chain may be garbage, the leaf not. */
+			/* Also 47-bit: what lies above in the chain may be garbage, the leaf not.
+			 */
 			if (f->kind != last)
 				assert_false(f->offset >> 63);
 		} else {
@@ -249,7 +250,7 @@ static const struct seen *need_seen(
 	return seen;
 }
 
-/* ---- children ---------------------------------------------------------------------------------------- */
+/* ---- children -------------------------------------------------------------------------------- */
 
 /* Runs fn in a child, which ends by its status. */
 static pid_t spawn(void (*fn)(void *), void *userdata)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Processes and mappings, followed on the kernel that runs here: fork, exec in place (by a thread too),
- * mappings, moves between cgroups, exit, CPUs that come and go. Needs root. */
+/* Processes and mappings, followed on the kernel that runs here: fork, exec in place (by a thread
+ * too), mappings, moves between cgroups, exit, CPUs that come and go. Needs root. */
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -237,7 +237,7 @@ static void test_exit(void **state)
 	watch_close(&w);
 }
 
-/* ---- cgroups ------------------------------------------------------------------------------------------- */
+/* ---- cgroups --------------------------------------------------------------------------------- */
 
 /* Where the v2 hierarchy is mounted, or false. */
 static bool find_cgroup2(char *out, size_t size)
@@ -313,9 +313,10 @@ static void test_cgroups(void **state)
 	watch_close(&w);
 }
 
-/* ---- order and CPUs -------------------------------------------------------------------------------------- */
+/* ---- order and CPUs -------------------------------------------------------------------------- */
 
-/* Many short processes at once: each has its events, in order, and its samples fall between them. */
+/* Many short processes at once: each has its events, in order, and its samples fall between them.
+ */
 static void test_many(void **state)
 {
 	enum { CHILDREN = 60 };
@@ -357,8 +358,8 @@ static void test_many(void **state)
 	watch_close(&w);
 }
 
-/* Events that are missing of a CPU that is online are opened by the look of each second; those of a CPU
- * that went keep what was due. */
+/* Events that are missing of a CPU that is online are opened by the look of each second; those of a
+ * CPU that went keep what was due. */
 static void test_events_come_back(void **state)
 {
 	struct sampler_counters before, after, c;
@@ -429,7 +430,8 @@ static void test_hotplug(void **state)
 	assert_int_equal(noticed[1], before.sampled_cpus);
 	assert_true(without.due > before.due && again.due > without.due);
 	assert_int_equal(without.online_cpus, before.online_cpus - 1);
-	/* The event that went took nothing of what was due with it: were it so, taken would pass due. */
+	/* The event that went took nothing of what was due with it: were it so, taken would pass
+	 * due. */
 	assert_true(events_due(w.s) + 2 * before.online_cpus >= c.taken);
 	assert_int_equal(c.lost_events, 0);
 	watch_close(&w);

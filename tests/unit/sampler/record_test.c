@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Records are believed only as far as their lengths go; CPU lists likewise; the merge keeps the order of
- * time and its bounds. Nothing here needs a privilege. */
+/* Records are believed only as far as their lengths go; CPU lists likewise; the merge keeps the
+ * order of time and its bounds. Nothing here needs a privilege. */
 
 #include <linux/perf_event.h>
 #include <setjmp.h>
@@ -53,7 +53,8 @@ static void test_perf_records(void **state)
 	assert_int_equal(event.mmap.pgoff, 0x3000);
 	assert_string_equal(event.mmap.path, "/usr/bin/true");
 
-	/* Every shorter length is refused or, where it leaves a terminated path, still in bounds. */
+	/* Every shorter length is refused or, where it leaves a terminated path, still in bounds.
+	 */
 	for (size_t cut = 0; cut < size; cut++) {
 		set_size(r, cut);
 		if (perf_record_check(r, cut, &time))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Sampling on the kernel that runs here: counts that add up, stacks of known shape, verdicts, rates, a full
- * ring, and nothing left behind. Needs root. */
+/* Sampling on the kernel that runs here: counts that add up, stacks of known shape, verdicts,
+ * rates, a full ring, and nothing left behind. Needs root. */
 
 #include <dirent.h>
 #include <linux/capability.h>
@@ -79,8 +79,8 @@ static void assert_near(uint64_t got, uint64_t expected, uint64_t late)
 			(unsigned long long)expected);
 }
 
-/* Children that are counted run on one CPU, so that ticks which did not come to others (an idle virtual CPU
- * may sleep through them) do not blur what is expected of them. */
+/* Children that are counted run on one CPU, so that ticks which did not come to others (an idle
+ * virtual CPU may sleep through them) do not blur what is expected of them. */
 static int home_cpu(void)
 {
 	cpu_set_t set;
@@ -102,7 +102,7 @@ static uint64_t late_on(const struct watch *w, int cpu)
 	return due > taken ? due - taken : 0;
 }
 
-/* ---- what a sample says -------------------------------------------------------------------------------- */
+/* ---- what a sample says ---------------------------------------------------------------------- */
 
 static void test_busy_child(void **state)
 {
@@ -128,7 +128,8 @@ static void test_busy_child(void **state)
 		assert_int_equal(e->value, NSEC_PER_SEC / RATE);
 		assert_int_equal(e->tid, pid);
 		assert_string_equal(e->comm, "sampler_test");
-		/* burn_leaf < burn_inner < burn_outer: their addresses are ours, the child is a fork. */
+		/* burn_leaf < burn_inner < burn_outer: their addresses are ours, the child is a
+		 * fork. */
 		if (e->n_frames < 4 || e->frames[0].kind != FRAME_NATIVE)
 			continue;
 		in_chain += e->frames[0].offset - (uintptr_t)burn_leaf < 256 &&
@@ -241,7 +242,7 @@ static void test_kernel_frames(void **state)
 	watch_close(&w);
 }
 
-/* ---- verdicts ------------------------------------------------------------------------------------------ */
+/* ---- verdicts -------------------------------------------------------------------------------- */
 
 static void stoppable_child(void *userdata)
 {
@@ -337,7 +338,7 @@ static void test_divisor(void **state)
 	watch_close(&w);
 }
 
-/* ---- counts -------------------------------------------------------------------------------------------- */
+/* ---- counts ---------------------------------------------------------------------------------- */
 
 struct span {
 	uint64_t before_on, after_on, before_off, after_off;
@@ -505,7 +506,7 @@ static void test_full_ring(void **state)
 	watch_close(&w);
 }
 
-/* ---- beginning and end ----------------------------------------------------------------------------------- */
+/* ---- beginning and end ----------------------------------------------------------------------- */
 
 static size_t count_fds(void)
 {
