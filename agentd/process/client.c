@@ -24,7 +24,7 @@
 
 #define IN_FLIGHT_MAX 32
 #define BACKOFF_MIN   (50 * NSEC_PER_MSEC)
-#define BACKOFF_MAX   (5 * NSEC_PER_SEC)
+#define BACKOFF_MAX   (1 * NSEC_PER_SEC)
 #define GOOD_RUN      (10 * NSEC_PER_SEC) /* after so long a reader's death is no series */
 
 struct ask {

@@ -23,6 +23,7 @@
 #include "agentd/base/clock.h"
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
+#include "agentd/base/sandbox.h"
 #include "agentd/container/container.h"
 #include "agentd/process/procfs.h"
 #include "agentd/process/table.h"

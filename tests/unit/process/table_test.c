@@ -4,6 +4,8 @@
 
 #include "tests/unit/process/harness.h"
 
+#include <limits.h>
+
 static struct fixture f;
 
 static int setup(void **state)
@@ -567,6 +569,7 @@ static void test_short_lived(void **state)
 	struct file_key known = key_of_map(&text), there,
 			nowhere = {.inode = 99999999, .major = 250, .minor = 9};
 	struct stat st;
+	char true_path[PATH_MAX];
 	uint64_t t0 = clock_monotonic_ns();
 
 	child.exec = 2;
@@ -582,7 +585,7 @@ static void test_short_lived(void **state)
 	send_mmap(&f, (pid_t)key.tgid, t0 + 3, text.start, text.end - text.start, text.pgoff,
 		&known, self_path());
 	send_mmap(&f, (pid_t)key.tgid, t0 + 4, 0x7f0000000000, 0x10000, 0, &there,
-		realpath("/bin/true", NULL));
+		realpath("/bin/true", true_path));
 	send_mmap(&f, (pid_t)key.tgid, t0 + 4, 0x7f0000100000, 0x10000, 0x2000, &nowhere,
 		"/opt/no such/lib\033x.so");
 	send_process(&f, SAMPLER_EXEC, child, NOBODY_IMAGE, t0 + 5, "quick",

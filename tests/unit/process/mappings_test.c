@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Mappings against a model that cannot be wrong: one cell a page. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "agentd/process/mappings.h"
+
+#define PAGES 64
+
+struct cell {
+	uint64_t inode, pgoff; /* inode 0, pgoff 0: nothing; ANON: memory */
+};
+#define ANON 999
+
+static struct path_pool *pool;
+static struct path *file_path, *anon_path;
+
+static struct mapping make(uint64_t start, uint64_t end, uint64_t inode, uint64_t pgoff)
+{
+	struct mapping m = {.start = start, .end = end, .pgoff = inode == ANON ? 0 : pgoff,
+		.key = {.inode = inode == ANON ? 0 : inode},
+		.path = path_ref(inode == ANON ? anon_path : file_path)};
+
+	return m;
+}
+
+static void check(struct mappings *m, const struct cell *model)
+{
+	for (size_t i = 0; i < m->n; i++) {
+		assert_true(m->v[i].start < m->v[i].end);
+		assert_true(i == 0 || m->v[i - 1].end <= m->v[i].start);
+	}
+	for (uint64_t p = 0; p < PAGES; p++) {
+		struct mapping *found = mappings_find(m, p * 16 + (p % 16));
+
+		if (!model[p].inode) {
+			assert_null(found);
+			continue;
+		}
+		assert_non_null(found);
+		assert_ptr_equal(found->path, model[p].inode == ANON ? anon_path : file_path);
+		if (model[p].inode == ANON)
+			continue;
+		assert_int_equal(found->key.inode, model[p].inode);
+		assert_int_equal(p * 16 - found->start + found->pgoff, model[p].pgoff);
+	}
+	assert_null(mappings_find(m, PAGES * 16));
+	assert_null(mappings_find(m, UINT64_MAX));
+}
+
+static void change(struct mappings **m, struct cell *model, unsigned *seed)
+{
+	uint64_t start = (uint64_t)rand_r(seed) % PAGES, len = 1 + (uint64_t)rand_r(seed) % 12;
+	uint64_t inode = rand_r(seed) % 3 ? 1 + (uint64_t)rand_r(seed) % 3 : ANON, pgoff = 4096 * (uint64_t)(rand_r(seed) % 8);
+	uint64_t end = MIN(start + len, (uint64_t)PAGES);
+	struct mapping new = make(start * 16, end * 16, inode, pgoff);
+
+	assert_int_equal(mappings_replace(m, &new, 1000), 0);
+	for (uint64_t p = start; p < end; p++)
+		model[p] = (struct cell){inode, pgoff + (p - start) * 16};
+}
+
+static void test_random(void **state)
+{
+	unsigned seed = 7;
+
+	for (int round = 0; round < 200; round++) {
+		struct mappings *m = mappings_new(), *shared = NULL;
+		struct cell model[PAGES] = {}, shared_model[PAGES] = {};
+
+		for (int step = 0; step < 60; step++) {
+			if (step == 30) {
+				shared = mappings_ref(m);
+				memcpy(shared_model, model, sizeof(model));
+			}
+			change(&m, model, &seed);
+			check(m, model);
+		}
+		/* What was shared did not change with its sharer. */
+		check(shared, shared_model);
+		assert_ptr_not_equal(shared, m);
+		/* A range as it was. */
+		{
+			uint64_t start = (uint64_t)rand_r(&seed) % PAGES, end = start + 1 + (uint64_t)rand_r(&seed) % 20;
+
+			end = MIN(end, (uint64_t)PAGES);
+			assert_int_equal(mappings_restore(&m, shared, start * 16, end * 16, 1000), 0);
+			memcpy(model + start, shared_model + start, (end - start) * sizeof(*model));
+			check(m, model);
+			assert_int_equal(mappings_restore(&m, NULL, start * 16, end * 16, 1000), 0);
+			memset(model + start, 0, (end - start) * sizeof(*model));
+			check(m, model);
+		}
+		mappings_unref(shared);
+		mappings_unref(m);
+	}
+}
+
+static void test_joins_memory_only(void **state)
+{
+	struct mappings *m = mappings_new();
+	struct mapping a = make(0, 16, ANON, 0), b = make(32, 48, ANON, 0), c = make(16, 32, ANON, 0);
+	struct mapping d = make(48, 64, 5, 0), e = make(64, 80, 5, 16);
+
+	assert_int_equal(mappings_replace(&m, &a, 100), 0);
+	assert_int_equal(mappings_replace(&m, &b, 100), 0);
+	assert_int_equal(m->n, 2);
+	assert_int_equal(mappings_replace(&m, &c, 100), 0);
+	assert_int_equal(m->n, 1);
+	assert_int_equal(mappings_replace(&m, &d, 100), 0);
+	assert_int_equal(mappings_replace(&m, &e, 100), 0);
+	assert_int_equal(m->n, 3);
+	mappings_unref(m);
+}
+
+static void test_refuses(void **state)
+{
+	struct mappings *m = mappings_new(), *before;
+	struct mapping empty = make(16, 16, 1, 0), wraps = make(32, 16, 1, 0), ok = make(0, 16, 1, 0),
+		       more = make(16, 32, 1, 0);
+
+	assert_int_equal(mappings_replace(&m, &empty, 100), -EINVAL);
+	assert_int_equal(mappings_replace(&m, &wraps, 100), -EINVAL);
+	assert_int_equal(mappings_replace(&m, &ok, 2), 0);
+	before = m;
+	assert_int_equal(mappings_replace(&m, &more, 2), -E2BIG);
+	assert_ptr_equal(m, before);
+	assert_int_equal(m->n, 1);
+	mappings_unref(m);
+	assert_int_equal(file_path->refs, 1);
+}
+
+static void test_carries_files(void **state)
+{
+	struct mappings *old = mappings_new(), *new = mappings_new();
+	struct mapping a = make(0, 64, 1, 4096), b = make(100, 200, 2, 0), c = make(16, 64, 1, 4112),
+		       d = make(100, 200, 3, 0);
+
+	a.file = 77;
+	b.file = 88;
+	assert_int_equal(mappings_replace(&old, &a, 100), 0);
+	assert_int_equal(mappings_replace(&old, &b, 100), 0);
+	assert_int_equal(mappings_replace(&new, &c, 100), 0); /* the rest of a, after a split */
+	assert_int_equal(mappings_replace(&new, &d, 100), 0); /* another file at b's place */
+	mappings_carry_files(new, old);
+	assert_int_equal(mappings_find(new, 16)->file, 77);
+	assert_int_equal(mappings_find(new, 100)->file, 0);
+	assert_false(mappings_equal(old, new));
+	assert_true(mappings_equal(old, old));
+	mappings_unref(old);
+	mappings_unref(new);
+}
+
+static int setup(void **state)
+{
+	assert_int_equal(path_pool_new(&pool), 0);
+	file_path = path_get(pool, "/lib/x.so");
+	anon_path = path_get(pool, "[anon]");
+	assert_ptr_equal(path_get(pool, "/lib/x.so"), file_path);
+	path_unref(file_path);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	assert_int_equal(file_path->refs, 1);
+	assert_int_equal(anon_path->refs, 1);
+	path_unref(file_path);
+	path_unref(anon_path);
+	path_pool_free(pool);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+		T(test_random),
+		T(test_joins_memory_only),
+		T(test_refuses),
+		T(test_carries_files),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
