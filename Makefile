@@ -5,7 +5,9 @@
 # the rooms it may see and no more.
 
 B       ?= build
-CC      ?= gcc
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
 CLANG   ?= clang
 BPFTOOL ?= $(firstword $(shell command -v bpftool 2>/dev/null) $(wildcard /usr/sbin/bpftool) \
              $(lastword $(sort $(wildcard /usr/lib/linux-tools*/bpftool /usr/lib/linux-tools/*/bpftool))) bpftool)

@@ -32,6 +32,7 @@ static int start_sampler(
 	struct sampler_config sc = {
 		.rate_hz = c->profiling.rate_hz,
 		.kernel_frames = c->profiling.kernel_frames,
+		.accept_unknown_kernel = d->accept_unknown_kernel,
 	};
 	int r = sampler_new(&s, d->loop, &sc, &daemon_sampler_ops, d, err);
 
@@ -335,6 +336,8 @@ static void usage(FILE *f)
 	      "  --socket PATH      control socket (default " API_DEFAULT_SOCKET ")\n"
 	      "  --state-dir DIR    database and local profiles (default " STATE_DIR_DEFAULT ")\n"
 	      "  --config FILE      YAML file that wins over built-in values; read again on SIGHUP\n"
+	      "  --accept-unknown-kernel\n"
+	      "                     sample on a vendor's kernel whose fixes cannot be told by its name\n"
 	      "  --log-level L      error, warning, info or debug (default info)\n"
 	      "  --version, --help\n",
 		f);
@@ -347,6 +350,7 @@ static int parse_args(struct daemon *d, int argc, char **argv)
 		{"state-dir", required_argument, NULL, 'd'},
 		{"config", required_argument, NULL, 'c'},
 		{"log-level", required_argument, NULL, 'l'},
+		{"accept-unknown-kernel", no_argument, NULL, 'u'},
 		{"version", no_argument, NULL, 'V'},
 		{"help", no_argument, NULL, 'h'},
 		{},
@@ -374,6 +378,9 @@ static int parse_args(struct daemon *d, int argc, char **argv)
 				return 2;
 			}
 			log_set_level(level);
+			break;
+		case 'u':
+			d->accept_unknown_kernel = true;
 			break;
 		case 'V':
 			puts("agentd " ODI_VERSION);

@@ -61,6 +61,7 @@ struct ledger {
 struct daemon {
 	sd_event *loop;
 	const char *socket_path, *state_dir, *config_file;
+	bool accept_unknown_kernel;
 	uint64_t started_unix_ns;
 
 	struct store *store;

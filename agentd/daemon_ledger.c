@@ -29,9 +29,16 @@ static void add(struct sampler_counters *sum, const struct sampler_counters *c)
 	sum->lost_ring += c->lost_ring;
 	sum->lost_scratch += c->lost_scratch;
 	sum->lost_events += c->lost_events;
+	sum->lost_memory += c->lost_memory;
 	sum->received += c->received;
 	sum->bpf_run_ns += c->bpf_run_ns;
 	sum->bpf_runs += c->bpf_runs;
+}
+
+/* In the ring, or taken from it and held back for the order of time. */
+static uint64_t waiting(const struct sampler_counters *c)
+{
+	return c->sent - MIN(c->sent, c->received + c->lost_memory);
 }
 
 void daemon_ledger_retire(struct daemon *d, struct sampler *s)
@@ -40,8 +47,8 @@ void daemon_ledger_retire(struct daemon *d, struct sampler *s)
 
 	sampler_counters(s, &c);
 	/* What is still in the ring goes with it. */
-	d->ledger.lost_ring_end += c.sent - MIN(c.sent, c.received);
-	c.received = c.sent;
+	d->ledger.lost_ring_end += waiting(&c);
+	c.received = c.sent - c.lost_memory;
 	add(&d->ledger.past, &c);
 }
 
@@ -120,11 +127,10 @@ void daemon_ledger_fill(struct daemon *d, struct control_reply *r, Control__Ledg
 	add_cause(r, l, "no scratch memory", c.lost_scratch);
 	add_cause(r, l, "waiting queue full", g->lost_queue);
 	add_cause(r, l, "process table full", g->lost_table);
-	add_cause(r, l, "out of memory", g->lost_memory);
+	add_cause(r, l, "out of memory", g->lost_memory + c.lost_memory);
 	add_cause(r, l, "left in the ring at a stop", g->lost_ring_end);
 	l->profiled = g->profiled;
-	l->open = now.sent - MIN(now.sent, now.received) + pc.queued +
-		aggregate_samples(d->open->aggregate);
+	l->open = waiting(&now) + pc.queued + aggregate_samples(d->open->aggregate);
 	for (const struct interval *i = d->pending; i; i = i->next)
 		l->open += aggregate_samples(i->aggregate);
 
