@@ -235,6 +235,7 @@ static bool nicer(const struct kallsyms *k, const struct ksym *a, const struct k
 int kallsyms_finish(struct kallsyms *k)
 {
 	struct ksym *smaller;
+	char *fewer;
 	size_t kept = 0;
 
 	if (!k->any_address)
@@ -259,6 +260,11 @@ int kallsyms_finish(struct kallsyms *k)
 	if (smaller) {
 		k->symbols = smaller;
 		k->size = kept;
+	}
+	fewer = realloc(k->names, k->names_len);
+	if (fewer) {
+		k->names = fewer;
+		k->names_size = k->names_len;
 	}
 	return 0;
 }
