@@ -424,8 +424,7 @@ static void test_timestamps(void **state)
 		.duration_ns = 100,
 		.period = 1};
 	CLEANUP(batch_freep)
-	struct batch *b = random_batch(3, &shape),
-		     *back = NULL, *merged = NULL;
+	struct batch *b = random_batch(3, &shape), *back = NULL, *merged = NULL;
 	_cleanup_free_ char *before = NULL, *after = NULL;
 	struct profile_part *part = batch_part_at(b, 0);
 	uint32_t taken = part->samples[0].stack, other = 3 - taken;

@@ -1064,6 +1064,7 @@ static void test_queue(void **state)
 	/* the end answers those that are under way, once */
 	use_reader(p, "hang");
 	wait_for(p, &o[19].called, 1);
+	query_result_free(o[19].result);
 	o[0] = (struct outcome){0};
 	assert_true(local_query(p->l, &everything, NULL, 0, 60000, on_done, &o[0]) > 0);
 	p->l = local_free(p->l);
