@@ -18,19 +18,26 @@
 #include "agentd/base/err.h"
 #include "sources/source.h"
 
-enum config_layer { LAYER_BUILT_IN, LAYER_PACKAGED, LAYER_FILES, LAYER_LOCAL, LAYER_REMOTE, LAYERS };
+enum config_layer {
+	LAYER_BUILT_IN,
+	LAYER_PACKAGED,
+	LAYER_FILES,
+	LAYER_LOCAL,
+	LAYER_REMOTE,
+	LAYERS
+};
 const char *config_layer_name(enum config_layer layer);
 int config_layer_parse(const char *name, enum config_layer *ret);
 
 /* ---- documents ---------------------------------------------------------------------------------------- */
 
-#define CONFIG_PATH_MAX	 512
-#define CONFIG_VALUE_MAX 4096
+#define CONFIG_PATH_MAX    512
+#define CONFIG_VALUE_MAX   4096
 #define CONFIG_MAX_ENTRIES 20000
 
 struct config_entry {
 	const char *path, *value;
-	uint32_t line;	/* in the file it came from; 0 none */
+	uint32_t line; /* in the file it came from; 0 none */
 };
 
 struct config_doc;
@@ -42,15 +49,16 @@ int config_doc_set(struct config_doc *d, const char *path, const char *value, ui
 /* Removes path and everything below it; returns how many entries went. */
 size_t config_doc_remove(struct config_doc *d, const char *path);
 const struct config_entry *config_doc_get(const struct config_doc *d, const char *path);
-bool config_doc_has(const struct config_doc *d, const char *path);	/* at or below */
+bool config_doc_has(const struct config_doc *d, const char *path); /* at or below */
 size_t config_doc_size(const struct config_doc *d);
-const struct config_entry *config_doc_at(const struct config_doc *d, size_t i);	/* sorted by path */
+const struct config_entry *config_doc_at(const struct config_doc *d, size_t i); /* sorted by path */
 /* Canonical text, a line an entry (path, '=', value; \n, \\ escaped), as the store keeps it. */
 int config_doc_encode(const struct config_doc *d, struct buf *out);
 int config_doc_decode(const char *text, size_t len, struct config_doc **ret, struct err_text *err);
 /* YAML: profiling:, local:, host: {labels:}, sources: and destinations: as lists of {name, ...} or as maps by name;
  * Odigos' spellings serviceName, kind, config accepted. Errors say path:line:column and what was expected. */
-int config_doc_from_yaml(const char *file_name, const char *text, size_t len, struct config_doc **ret, struct err_text *err);
+int config_doc_from_yaml(const char *file_name, const char *text, size_t len,
+	struct config_doc **ret, struct err_text *err);
 
 /* ---- the effective configuration, typed ---------------------------------------------------------------- */
 
@@ -58,7 +66,7 @@ struct config_destination {
 	char *name, *type;
 	bool enabled;
 	uint64_t order;
-	struct option_value *options;	/* as set; defaults are the catalogue's */
+	struct option_value *options; /* as set; defaults are the catalogue's */
 	size_t n_options;
 };
 
@@ -67,8 +75,8 @@ struct config {
 	struct {
 		bool enabled;
 		unsigned rate_hz;
-		uint32_t types;		/* 1 << enum sample_type */
-		uint64_t interval_ns;	/* 1 s to 10 min */
+		uint32_t types;       /* 1 << enum sample_type */
+		uint64_t interval_ns; /* 1 s to 10 min */
 		bool kernel_frames;
 	} profiling;
 	struct {
@@ -82,15 +90,16 @@ struct config {
 	size_t n_destinations;
 };
 
-struct config_value {	/* one effective value with where it comes from */
+struct config_value { /* one effective value with where it comes from */
 	const char *path, *value;
+	const char *shown; /* what may be seen of it: secrets are "(secret)" */
 	enum config_layer layer;
-	char origin[300];	/* "default", "/etc/odi/agentd.yaml:12", "odictl (uid 0)" */
+	char origin[300]; /* "default", "/etc/odi/agentd.yaml:12", "odictl (uid 0)" */
 };
 
-struct config_setting {	/* the schema of scalar settings, for validation, help and documentation */
+struct config_setting { /* the schema of scalar settings, for validation, help and documentation */
 	const char *path;
-	struct option_desc option;	/* name: last segment */
+	struct option_desc option; /* name: last segment */
 };
 const struct config_setting *config_schema(size_t *n);
 
@@ -98,7 +107,7 @@ const struct config_setting *config_schema(size_t *n);
 
 struct config_change {
 	const char *path;
-	const char *set;	/* NULL: remove path and below */
+	const char *set; /* NULL: remove path and below */
 	bool must_not_exist, must_exist;
 };
 
@@ -106,10 +115,10 @@ struct config_request {
 	enum config_layer layer;
 	const struct config_change *changes;
 	size_t n_changes;
-	uint64_t expected_revision;	/* 0: whatever */
+	uint64_t expected_revision; /* 0: whatever */
 	bool dry_run;
 	uint32_t uid;
-	const char *origin;		/* "odictl", "file", "remote" */
+	const char *origin; /* "odictl", "file", "remote" */
 	const char *reason;
 };
 
@@ -120,7 +129,8 @@ enum { CONFIG_UNCHANGED = 1 };
 
 struct config_hooks {
 	/* Everything that can fail: load programs, check. next is whole and valid. May be followed by abandon. */
-	int (*prepare)(void *userdata, const struct config *current, const struct config *next, struct err_text *err);
+	int (*prepare)(void *userdata, const struct config *current, const struct config *next,
+		struct err_text *err);
 	void (*abandon)(void *userdata);
 	/* Cannot fail. Takes effect; `next` stays valid until the following swap. */
 	void (*swap)(void *userdata, const struct config *next);
@@ -128,6 +138,9 @@ struct config_hooks {
 
 struct store;
 struct config_manager;
+
+/* The hooks' order: prepare (its failure ends it), then the commit (its failure calls abandon), then swap, during which
+ * config_current() is still the old one. */
 
 /* Loads all layers from the store, reads `file` (may be NULL), builds the effective configuration. Does not call
  * hooks: the daemon starts from config_current(). A broken file at start is an error with path:line:column. */
@@ -138,11 +151,14 @@ DEFINE_FREEP(config_manager_freep, struct config_manager *, config_manager_free)
 const struct config *config_current(const struct config_manager *m);
 /* plan, prepare, commit in the store, swap: wholly or not at all. diff, if asked for, gets lines "+path = v", "-path",
  * "~path: a -> b" (secrets masked). */
-int config_apply(struct config_manager *m, const struct config_request *request, uint64_t *revision, struct buf *diff,
-	struct err_text *err);
-/* Reads the file again; a broken one leaves everything as it is. Same return as config_apply(). */
+int config_apply(struct config_manager *m, const struct config_request *request, uint64_t *revision,
+	struct buf *diff, struct err_text *err);
+/* Only `local` and `remote` are changed so. What is also set by the file is refused (-EACCES), but for giving up a value
+ * that was set before the file had it. `order` of new named objects is filled in. revision and diff may be NULL. */
+/* Reads the file again; a broken one leaves everything as it is. Same return as config_apply(). revision may be NULL. */
 int config_reload_file(struct config_manager *m, uint64_t *revision, struct err_text *err);
 void config_each_value(const struct config_manager *m, const char *prefix,
 	void (*visit)(void *userdata, const struct config_value *value), void *userdata);
 /* Layer and origin of a named object, e.g. "sources/web". */
-int config_origin(const struct config_manager *m, const char *path, enum config_layer *layer, char *origin, size_t size);
+int config_origin(const struct config_manager *m, const char *path, enum config_layer *layer,
+	char *origin, size_t size);

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* What may stand in a document: every path and what it means.
+ *
+ * Scalar settings are one table, from which validation, help and documentation come; named objects
+ * (sources, destinations) have a fixed set of fields, and options which their own rooms describe.
+ * The paths that nobody knows are refused when they are set, with the nearest that is known: a
+ * setting that is silently ignored is the kind of mistake that is found months later.
+ * Runs in agentd. */
+
+#include <strings.h>
+
+#include "agentd/base/text.h"
+#include "agentd/config/config_private.h"
+#include "destinations/destination.h"
+
+#define SECOND NSEC_PER_SEC
+#define DAY    (24 * 3600 * NSEC_PER_SEC)
+#define MIB    (1ULL << 20)
+
+static const char *const type_names[SAMPLE_TYPE_COUNT] = {[SAMPLE_TYPE_CPU] = "cpu"};
+
+static const struct config_setting settings[] = {
+	{"profiling/enabled",
+		{.name = "enabled",
+			.type = OPTION_BOOL,
+			.fallback = "false",
+			.help = "whether samples are taken; false: no BPF program is loaded"}},
+	{"profiling/rate",
+		{.name = "rate",
+			.type = OPTION_UINT,
+			.fallback = "99",
+			.min = 1,
+			.max = 1000,
+			.help = "samples a second on each CPU"}},
+	{"profiling/types",
+		{.name = "types",
+			.type = OPTION_STRING,
+			.fallback = "cpu",
+			.help = "what is profiled, comma-separated: cpu"}},
+	{"profiling/interval",
+		{.name = "interval",
+			.type = OPTION_DURATION,
+			.fallback = "10s",
+			.min = SECOND,
+			.max = 600 * SECOND,
+			.help = "time that one profile covers"}},
+	{"profiling/kernel-frames",
+		{.name = "kernel-frames",
+			.type = OPTION_BOOL,
+			.fallback = "true",
+			.help = "whether stacks have their kernel part"}},
+	{"local/max-size",
+		{.name = "max-size",
+			.type = OPTION_SIZE,
+			.fallback = "256MB",
+			.min = MIB,
+			.max = MIB << 20,
+			.help = "disk room of the profiles kept on this host"}},
+	{"local/max-age",
+		{.name = "max-age",
+			.type = OPTION_DURATION,
+			.fallback = "7d",
+			.min = 60 * SECOND,
+			.max = 3650 * DAY,
+			.help = "how long profiles are kept on this host"}},
+	{"containers/docker-root",
+		{.name = "docker-root",
+			.type = OPTION_STRING,
+			.fallback = "/var/lib/docker",
+			.help = "where Docker keeps its state, for the names of containers"}},
+};
+
+static const char *const source_fields[] = {"kind", "match", "enabled", "service-name", "types",
+	"per-process", "per-thread", "per-cpu", "order", "options", "labels"};
+static const char *const destination_fields[] = {"type", "enabled", "order", "options"};
+static const char *const groups[] = {
+	"profiling", "local", "host", "host/labels", "containers", "sources", "destinations"};
+
+const struct config_setting *config_schema(size_t *n)
+{
+	*n = ARRAY_SIZE(settings);
+	return settings;
+}
+
+int config_parse_types(const char *value, uint32_t *ret, struct err_text *err)
+{
+	uint32_t types = 0;
+
+	for (const char *p = value; *p;) {
+		size_t n = strcspn(p, ","), i;
+
+		for (i = 0; i < ARRAY_SIZE(type_names); i++)
+			if (strlen(type_names[i]) == n && strncmp(type_names[i], p, n) == 0)
+				break;
+		if (i == ARRAY_SIZE(type_names))
+			return err_set(err, -EINVAL,
+				"types: there is no profile type \"%.*s\"; there is: cpu",
+				(int)MIN(n, 64), p);
+		types |= 1U << i;
+		p += n;
+		p += *p == ',';
+	}
+	if (!types)
+		return err_set(err, -EINVAL, "types must name at least one: cpu");
+	*ret = types;
+	return 0;
+}
+
+size_t config_object_len(const char *path)
+{
+	size_t start = text_starts(path, "sources/") ? 8
+		: text_starts(path, "destinations/") ? 13
+						     : 0;
+
+	return start && path[start] ? start + strcspn(path + start, "/") : 0;
+}
+
+bool config_path_is_leaf(enum path_kind kind)
+{
+	return kind == PATH_SETTING || kind == PATH_HOST_LABEL || kind == PATH_SOURCE_FIELD ||
+		kind == PATH_SOURCE_OPTION || kind == PATH_SOURCE_LABEL ||
+		kind == PATH_DESTINATION_FIELD || kind == PATH_DESTINATION_OPTION;
+}
+
+static int unknown(const char *path, const char *near, struct err_text *err)
+{
+	if (near)
+		return err_set(err, -EINVAL, "there is no setting \"%.128s\": did you mean \"%s\"?",
+			path, near);
+	return err_set(err, -EINVAL, "there is no setting \"%.128s\"", path);
+}
+
+/* A plain setting, a group of them, or a label of the host. */
+static int parse_plain(const char *path, struct config_path *ret, struct err_text *err)
+{
+	const char *names[ARRAY_SIZE(settings) + ARRAY_SIZE(groups)];
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+		names[n++] = settings[i].path;
+		if (streq(path, settings[i].path)) {
+			ret->kind = PATH_SETTING;
+			ret->setting = &settings[i];
+			ret->key = settings[i].option.name;
+			return 0;
+		}
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(groups); i++) {
+		names[n++] = groups[i];
+		if (streq(path, groups[i])) {
+			ret->kind = PATH_GROUP;
+			return 0;
+		}
+	}
+	if (text_starts(path, "host/labels/")) {
+		ret->kind = PATH_HOST_LABEL;
+		ret->key = path + strlen("host/labels/");
+		return source_label_key_ok(ret->key)
+			? 0
+			: err_set(err, -EINVAL,
+				  "\"%.64s\" cannot be a label's key: it starts with a letter or "
+				  "_, then has letters, digits, _ . - or /",
+				  ret->key);
+	}
+	return unknown(path, text_nearest(path, names, n), err);
+}
+
+/* rest: behind sources/NAME/ or destinations/NAME/. */
+static int parse_field(const char *path, const char *rest, bool source, struct config_path *ret,
+	struct err_text *err)
+{
+	const char *const *fields = source ? source_fields : destination_fields;
+	size_t n = source ? ARRAY_SIZE(source_fields) : ARRAY_SIZE(destination_fields);
+	size_t len = strcspn(rest, "/");
+	const char *near;
+
+	for (size_t i = 0; i < n; i++) {
+		bool group = streq(fields[i], "options") || streq(fields[i], "labels");
+
+		if (strlen(fields[i]) != len || strncmp(fields[i], rest, len) != 0)
+			continue;
+		if (!rest[len]) {
+			ret->kind = !group ? (source ? PATH_SOURCE_FIELD : PATH_DESTINATION_FIELD)
+				: source   ? PATH_SOURCE_GROUP
+					   : PATH_DESTINATION_GROUP;
+			ret->key = rest;
+			return 0;
+		}
+		if (!group || !rest[len + 1])
+			return unknown(path, NULL, err);
+		ret->key = rest + len + 1;
+		ret->kind = streq(fields[i], "labels") ? PATH_SOURCE_LABEL
+			: source                       ? PATH_SOURCE_OPTION
+						       : PATH_DESTINATION_OPTION;
+		return 0;
+	}
+	near = text_nearest(rest, fields, n);
+	if (near)
+		return err_set(err, -EINVAL, "a %s has no setting \"%.64s\": did you mean \"%s\"?",
+			source ? "source" : "destination", rest, near);
+	return err_set(err, -EINVAL, "a %s has no setting \"%.64s\"",
+		source ? "source" : "destination", rest);
+}
+
+int config_path_parse(const char *path, struct config_path *ret, struct err_text *err)
+{
+	bool source = text_starts(path, "sources/");
+	size_t len = config_object_len(path), start;
+
+	*ret = (struct config_path){.key = ""};
+	if (!len)
+		return parse_plain(path, ret, err);
+	start = source ? 8 : 13;
+	if (len - start < sizeof(ret->name)) {
+		memcpy(ret->name, path + start, len - start);
+		ret->name[len - start] = '\0';
+	}
+	if (!text_is_name(ret->name))
+		return err_set(err, -EINVAL,
+			"\"%.*s\" cannot be the name of a %s: 1 to 64 letters, digits and . _ - @ "
+			":, first a letter, digit, _ @ or :",
+			(int)MIN(len - start, 64), path + start, source ? "source" : "destination");
+	if (!path[len]) {
+		ret->kind = source ? PATH_SOURCE : PATH_DESTINATION;
+		return 0;
+	}
+	return parse_field(path, path + len + 1, source, ret, err);
+}
+
+/* A map's entry (HTTP headers, mostly) is not described one by one: its name has to tell. */
+static bool sounds_secret(const char *key)
+{
+	static const char *const words[] = {
+		"auth", "token", "key", "secret", "passw", "cookie", "credential", "signature"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (strcasestr(key, words[i]))
+			return true;
+	return false;
+}
+
+const char *config_shown(const struct config_doc *d, const char *path, const char *value)
+{
+	static const char hidden[] = "(secret)";
+	const struct destination_type *type;
+	const struct config_entry *entry;
+	char name[CONFIG_PATH_MAX];
+	const struct option_desc *option;
+	struct config_path p;
+	size_t len;
+
+	if (config_path_parse(path, &p, NULL) < 0)
+		return hidden;
+	if (p.kind != PATH_DESTINATION_OPTION)
+		return value;
+	snprintf(name, sizeof(name), "destinations/%s/type", p.name);
+	entry = d ? config_doc_get(d, name) : NULL;
+	type = entry ? destination_type_find(entry->value) : NULL;
+	if (!type)
+		return hidden;
+	len = strcspn(p.key, "/");
+	snprintf(name, sizeof(name), "%.*s", (int)len, p.key);
+	option = option_find(type->options, name);
+	if (!option || option->type == OPTION_SECRET || (p.key[len] && sounds_secret(p.key + len)))
+		return hidden;
+	return value;
+}
