@@ -161,7 +161,7 @@ if wanted tools; then
 	for t in tests/receivers/*_test.py tests/check/*_test.sh; do
 		[ -x "$t" ] || continue
 		case $t in
-		*.py) run_cases "${t#tests/}" 120 "$python" "$t" ;;
+		*.py) run_cases "${t#tests/}" 120 env ODI_BUILD="$build" "$python" "$t" ;;
 		*) run_cases "${t#tests/}" 120 "$t" ;;
 		esac
 	done

@@ -292,6 +292,10 @@ def queries():
         answer = a.ctl("top", "--by", "function", "--since", "1m")
         found = {check_otlp.base_name(field(x, "function", "name", default="")): x for x in rows(answer)}
         check("leaf_sixty" in found, f"{list(found)[:10]}")
+        web = rows(a.ctl("top", "--by", "function", "--service", "web"))
+        shares = {check_otlp.base_name(field(x, "name")): field(x, "self_share") for x in web}
+        for name, share in TRUTH["shares_c"]["shares"].items():
+            check(abs(shares.get(name, 0) - share) < tolerance(share, 1000), f"top: {name} has {shares.get(name)}")
         out = os.path.join(temp_folder(), "x")
         for form, words in (("html", "<html"), ("svg", "<svg"), ("folded", "leaf_sixty"), ("json", "leaf_sixty")):
             expect(a, DONE, "flamegraph", "--format", form, "-o", out)

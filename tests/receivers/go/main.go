@@ -177,8 +177,10 @@ func (s *sink) ConsumeProfiles(_ context.Context, profiles pprofile.Profiles) er
 	s.summary.Requests++
 	s.checkDictionary(d)
 	for _, resource := range profiles.ResourceProfiles().All() {
-		service, found := resource.Resource().Attributes().Get("service.name")
-		if !found {
+		service := ""
+		if name, found := resource.Resource().Attributes().Get("service.name"); found {
+			service = name.AsString()
+		} else {
 			s.problem("a resource without service.name")
 		}
 		for _, scope := range resource.ScopeProfiles().All() {
@@ -186,7 +188,7 @@ func (s *sink) ConsumeProfiles(_ context.Context, profiles pprofile.Profiles) er
 				s.problem("a scope without a name")
 			}
 			for _, p := range scope.Profiles().All() {
-				s.addProfile(d, service.AsString(), p)
+				s.addProfile(d, service, p)
 			}
 		}
 	}
