@@ -17,14 +17,14 @@ struct aggregate_resource_attribute {
 };
 
 struct aggregate_sample {
-	uint32_t resource;	/* of aggregate_resource() */
+	uint32_t resource; /* of aggregate_resource() */
 	uint16_t type;
 	uint64_t period, count, time_unix_ns;
-	uint64_t epoch;		/* for frames outside files */
-	const struct sample_frame *frames;	/* resolved: kernel first, leaf first */
+	uint64_t epoch;                    /* for frames outside files */
+	const struct sample_frame *frames; /* resolved: kernel first, leaf first */
 	size_t n_frames;
-	const char *thread_name;		/* NULL: not asked for */
-	int64_t thread_id, cpu;			/* -1: not asked for */
+	const char *thread_name; /* NULL: not asked for */
+	int64_t thread_id, cpu;  /* -1: not asked for */
 };
 
 int aggregate_new(struct aggregate **ret, size_t max_stacks /* 0: 65,536 */);
@@ -32,7 +32,8 @@ struct aggregate *aggregate_free(struct aggregate *a);
 DEFINE_FREEP(aggregate_freep, struct aggregate *, aggregate_free)
 
 /* Interns a resource (sorted attributes), valid for this aggregate only. Negative errno on failure. */
-int64_t aggregate_resource(struct aggregate *a, const struct aggregate_resource_attribute *list, size_t n);
+int64_t aggregate_resource(
+	struct aggregate *a, const struct aggregate_resource_attribute *list, size_t n);
 /* 0; 1: taken, and the interval should be closed now; negative errno: not taken. */
 int aggregate_add(struct aggregate *a, const struct aggregate_sample *sample);
 uint64_t aggregate_samples(const struct aggregate *a);
@@ -48,17 +49,17 @@ struct aggregate_name {
 	uint32_t line, start_line;
 };
 struct aggregate_location {
-	const struct aggregate_name *chain;	/* innermost first, n >= 1, names never empty */
+	const struct aggregate_name *chain; /* innermost first, n >= 1, names never empty */
 	size_t n;
-	uint64_t address;			/* in the ELF's own address space, call site (1 taken off) */
+	uint64_t address; /* in the ELF's own address space, call site (1 taken off) */
 	uint64_t map_start, map_limit, map_offset;
-	const char *map_file;			/* "vmlinux", path of the file, "[anon]" */
+	const char *map_file;                         /* "vmlinux", path of the file, "[anon]" */
 	const char *build_id, *go_build_id, *htlhash; /* "" none */
 	enum profile_frame_type type;
 };
 
-
 /* Builds the batch; the aggregate stays as it is (an open interval can be shown). */
 int aggregate_build(const struct aggregate *a, uint64_t from_unix_ns, uint64_t to_unix_ns,
-	void (*locate)(void *userdata, const struct sample_frame *frame, struct aggregate_location *ret),
+	void (*locate)(
+		void *userdata, const struct sample_frame *frame, struct aggregate_location *ret),
 	void *userdata, struct batch **ret);

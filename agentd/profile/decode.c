@@ -11,66 +11,13 @@
  * about a hundred in memory. So it allocates from an arena with a budget that grows with the input: what honest
  * batches need, and a bomb hits the end before it hurts. The arena also makes unpacking a few times faster. */
 
+#include "agentd/profile/arena.h"
 #include "agentd/profile/batch_private.h"
 #include "agentd/wire/otlp.pb-c.h"
 
-/* ---- the arena ------------------------------------------------------------------------------------------------------- */
-
-#define ARENA_CHUNK     (256U << 10)
 #define BUDGET_BASE     (2U << 20)
 #define BUDGET_PER_BYTE 48 /* a sample of 12 bytes unpacks to 130 and is scanned with 60 more */
 #define BUDGET_MAX      (1ULL << 30)
-
-struct arena_chunk {
-	struct arena_chunk *next;
-	size_t used, size;
-	_Alignas(16) uint8_t data[];
-};
-
-struct arena {
-	struct arena_chunk *chunks;
-	uint64_t budget;
-	bool exhausted;
-};
-
-static void *arena_alloc(void *allocator_data, size_t size)
-{
-	struct arena *a = allocator_data;
-	struct arena_chunk *c = a->chunks;
-	void *p;
-
-	size = (size + 15) & ~(size_t)15;
-	if (!c || c->size - c->used < size) {
-		size_t room = MAX(size, (size_t)ARENA_CHUNK);
-
-		if (room > a->budget) {
-			a->exhausted = true;
-			return NULL;
-		}
-		c = malloc(sizeof(*c) + room);
-		if (!c)
-			return NULL;
-		a->budget -= room;
-		*c = (struct arena_chunk){.next = a->chunks, .size = room};
-		a->chunks = c;
-	}
-	p = c->data + c->used;
-	c->used += size;
-	return p;
-}
-
-/* All goes at once, at the end. */
-static void arena_no_free(void *allocator_data, void *pointer)
-{
-}
-
-static void arena_deinit(struct arena *a)
-{
-	for (struct arena_chunk *c = a->chunks, *next; c; c = next) {
-		next = c->next;
-		free(c);
-	}
-}
 
 /* ---- the dictionary ------------------------------------------------------------------------------------------------------ */
 
@@ -572,7 +519,7 @@ int profile_decode(const void *data, size_t len, struct batch **ret, struct err_
 	CLEANUP(arena_deinit)
 	struct arena arena = {
 		.budget = MIN(BUDGET_BASE + (uint64_t)len * BUDGET_PER_BYTE, BUDGET_MAX)};
-	ProtobufCAllocator allocator = {arena_alloc, arena_no_free, &arena};
+	ProtobufCAllocator allocator = {arena_alloc, arena_free, &arena};
 	CLEANUP(batch_freep) struct batch *b = NULL;
 	_cleanup_free_ struct wire_attribute *attributes = NULL;
 	struct decoder d = {.err = err};

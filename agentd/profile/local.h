@@ -11,22 +11,25 @@
 #include "agentd/profile/profile.h"
 
 struct local_config {
-	uint64_t max_bytes;	/* 256 MB */
-	uint64_t max_age_ns;	/* 7 days */
-	uint64_t fine_ns, middle_ns;	/* 1 h, 1 day: how long 10 s batches and 1 min ones are kept */
+	uint64_t max_bytes;          /* 256 MB */
+	uint64_t max_age_ns;         /* 7 days */
+	uint64_t fine_ns, middle_ns; /* 1 h, 1 day: how long 10 s batches and 1 min ones are kept */
 };
 
 struct local_state {
 	uint64_t bytes, blocks;
-	uint64_t from_unix_ns, to_unix_ns;	/* the span really held; 0 nothing */
-	uint64_t damaged, evicted, write_errors; /* blocks or torn stretches; blocks; batches that were not kept */
+	uint64_t from_unix_ns, to_unix_ns; /* the span really held; 0 nothing */
+	uint64_t damaged;                  /* blocks, or stretches of bytes that were none */
+	uint64_t evicted;                  /* blocks */
+	uint64_t write_errors;             /* batches that were not kept, and syncs that failed */
 	char last_problem[256];
 };
 
 struct local;
 
 /* dir: a folder below the state folder, made if need be. */
-int local_new(struct local **ret, sd_event *loop, const char *dir, const struct local_config *config, struct err_text *err);
+int local_new(struct local **ret, sd_event *loop, const char *dir,
+	const struct local_config *config, struct err_text *err);
 struct local *local_free(struct local *l);
 DEFINE_FREEP(local_freep, struct local *, local_free)
 void local_configure(struct local *l, const struct local_config *config);
@@ -40,10 +43,11 @@ enum query_group { QUERY_SERVICE = 1, QUERY_PROCESS, QUERY_THREAD, QUERY_MODULE,
 
 struct query {
 	uint64_t from_unix_ns, to_unix_ns;
-	char service[256];	/* "" all; exact service.name */
-	char source[80];	/* "" all; name of a source: exact resource attribute odi.source */
+	char service[256]; /* "" all; exact service.name */
+	char source[80];   /* "" all; name of a source: exact resource attribute odi.source */
 	unsigned type;
-	uint32_t max_nodes;	/* of the call tree; 0: 50,000; smallest cut first: what a parent lost so is in one child of
+	uint32_t
+		max_nodes; /* of the call tree; 0: 50,000; smallest cut first: what a parent lost so is in one child of
 				   it, the function (below the root: the service) "[other]". So the sum of self_ns over all
 				   nodes is total_ns, always */
 };
@@ -53,21 +57,22 @@ struct query {
 /* The answer: one call tree below each service, flat. Nodes come parents first; node 0 is the root.
  * Strings are indices into strings. Values are in units of the profile type: for cpu, nanoseconds (count x period)
  * and samples. */
-struct query_function {			/* functions[0] and strings[0] are empty */
-	uint32_t name, module, file;	/* strings; module: the last part of the mapping's path */
-	uint8_t frame_type;		/* enum profile_frame_type */
+struct query_function {              /* functions[0] and strings[0] are empty */
+	uint32_t name, module, file; /* strings; module: the last part of the mapping's path */
+	uint8_t frame_type;          /* enum profile_frame_type */
 	bool inlined;
 };
 struct query_node {
 	uint32_t parent;
-	uint32_t function;	/* into functions; 0 for node 0 and the services. Inlined functions are nodes of their own */
-	uint32_t service;	/* strings: only on the children of node 0 (one a service), else 0 */
+	uint32_t
+		function; /* into functions; 0 for node 0 and the services. Inlined functions are nodes of their own */
+	uint32_t service; /* strings: only on the children of node 0 (one a service), else 0 */
 	uint64_t self_ns, total_ns, self_samples;
 };
 /* By service, process and thread; process ("nginx (123)") and thread ("worker [124]") are "" where resources or samples do
  * not carry them. The rows add up to the total; at most 10,000, the rest in a service's row "[other]", "[other]". */
 struct query_group_row {
-	uint32_t service, process, thread;	/* strings */
+	uint32_t service, process, thread; /* strings */
 	uint64_t ns, samples;
 };
 struct query_result {
@@ -79,9 +84,9 @@ struct query_result {
 	size_t n_nodes;
 	struct query_group_row *rows;
 	size_t n_rows;
-	uint64_t from_unix_ns, to_unix_ns;	/* what was really covered */
+	uint64_t from_unix_ns, to_unix_ns; /* what was really covered */
 	uint64_t total_ns, total_samples, cut_nodes, damaged;
-	uint64_t period_ns;	/* of the newest part */
+	uint64_t period_ns; /* of the newest part */
 };
 void query_result_free(struct query_result *r);
 
@@ -91,8 +96,10 @@ void query_result_free(struct query_result *r);
  * NULL). done is called back exactly once; result NULL with err on failure or after deadline_ms. At most 4 at a
  * time, others wait (bounded 16, then -EBUSY). Returns an id (> 0) for local_cancel(), or -errno: then done is not called.
  * q and open_data are copied. */
-int64_t local_query(struct local *l, const struct query *q, const void *open_data, size_t open_len, unsigned deadline_ms,
-	void (*done)(void *userdata, struct query_result *result, const struct err_text *err), void *userdata);
+int64_t local_query(struct local *l, const struct query *q, const void *open_data, size_t open_len,
+	unsigned deadline_ms,
+	void (*done)(void *userdata, struct query_result *result, const struct err_text *err),
+	void *userdata);
 void local_cancel(struct local *l, int64_t id);
 
 /* The role (`--role reader`). */

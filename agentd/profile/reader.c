@@ -23,7 +23,7 @@
 #include "agentd/profile/tree.h"
 
 /* A new block is begun past this: bounds the memory of whoever reads it. */
-#define ROLL_MEMORY (24U << 20)
+#define ROLL_MEMORY (8U << 20)
 
 struct reader {
 	struct tree *tree;
