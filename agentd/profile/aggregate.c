@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The open interval. Runs in agentd, which calls aggregate_add() for every sample: that path is one hash of the frames, one
- * comparison with the stack that has it, one look-up of the count.
+/* The open interval. Runs in agentd, which calls aggregate_add() for every sample: that path is
+ * one hash of the frames, one comparison with the stack that has it, one look-up of the count.
  *
- * A frame is kept once and stacks are lists of 32-bit positions: a stack of 40 frames costs 160 bytes, so that the
- * 65,536 stacks at which an interval asks to be closed stay near 10 MB. Frames outside files mean something only
- * together with the mappings of that moment, so a stack that has one is distinct by the image's mapping epoch as
- * well; the frames themselves are not, since they are named by what the caller knows of them.
+ * A frame is kept once and stacks are lists of 32-bit positions: a stack of 40 frames costs 160
+ * bytes, so that the 65,536 stacks at which an interval asks to be closed stay near 10 MB.
+ * Frames outside files mean something only together with the mappings of that moment, so a stack
+ * that has one is distinct by the image's mapping epoch as well; the frames themselves are not,
+ * since they are named by what the caller knows of them.
  *
- * Nothing is ever dropped to stay bounded: at the bound the caller is asked to close the interval, and only one that
- * goes on for another bound's worth of stacks is refused (-ENOBUFS, for it to count).
+ * Nothing is ever dropped to stay bounded: at the bound the caller is asked to close the
+ * interval, and only one that goes on for another bound's worth of stacks is refused (-ENOBUFS,
+ * for it to count).
  *
  * Hashes are keyed (agentd/base/hash.h): a profiled program chooses its stacks. */
 
@@ -98,7 +100,7 @@ struct aggregate *aggregate_free(struct aggregate *a)
 	return NULL;
 }
 
-/* ---- interning ------------------------------------------------------------------------------- */
+/* ---- interning ---- */
 
 static bool equal_text(const void *ctx, uint32_t at)
 {
@@ -334,7 +336,7 @@ void aggregate_each_frame(const struct aggregate *a,
 		visit(userdata, &a->frames.at[i]);
 }
 
-/* ---- the batch -------------------------------------------------------------------------------- */
+/* ---- the batch ---- */
 
 struct build {
 	const struct aggregate *a;

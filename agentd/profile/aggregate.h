@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The open interval: counts of resolved samples by (resource, type, period, stack, context, thread). Stacks are
- * identified by a keyed hash of their typed frames by (file, offset); frames outside files carry the image's
- * mapping epoch. Bounded: when max_stacks is reached the interval asks to be closed early (never drops).
- * Runs in agentd. */
+/* The open interval: counts of resolved samples by (resource, type, period, stack, context,
+ * thread). Stacks are identified by a keyed hash of their typed frames by (file, offset); frames
+ * outside files carry the image's mapping epoch. Bounded: when max_stacks is reached the
+ * interval asks to be closed early (never drops). Runs in agentd. */
 
 #include "agentd/profile/profile.h"
 #include "bpf/sample.h"
@@ -31,7 +31,8 @@ int aggregate_new(struct aggregate **ret, size_t max_stacks /* 0: 65,536 */);
 struct aggregate *aggregate_free(struct aggregate *a);
 DEFINE_FREEP(aggregate_freep, struct aggregate *, aggregate_free)
 
-/* Interns a resource (sorted attributes), valid for this aggregate only. Negative errno on failure. */
+/* Interns a resource (sorted attributes), valid for this aggregate only. Negative errno on
+ * failure. */
 int64_t aggregate_resource(
 	struct aggregate *a, const struct aggregate_resource_attribute *list, size_t n);
 /* 0; 1: taken, and the interval should be closed now; negative errno: not taken. */

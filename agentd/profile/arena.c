@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* protobuf-c makes a tree of small pieces, all of which end at once: they are cut from chunks. Its scanner takes large
- * slabs besides, and gives them back early; those have chunks of their own, or a message of 100,000 samples would keep
- * twice what it needs. A process that reads from strangers sets the budget. Exporter and reader. */
+/* protobuf-c makes a tree of small pieces, all of which end at once: they are cut from chunks.
+ * Its scanner takes large slabs besides, and gives them back early; those have chunks of their
+ * own, or a message of 100,000 samples would keep twice what it needs. A process that reads from
+ * strangers sets the budget. Exporter and reader. */
 
 #include "agentd/profile/arena.h"
 
@@ -47,7 +48,8 @@ void *arena_alloc(void *allocator_data, size_t size)
 	return p;
 }
 
-/* Small ones go all at once, at the end. Of the large ones there are few, and what is freed is among the newest. */
+/* Small ones go all at once, at the end. Of the large ones there are few, and what is freed is
+ * among the newest. */
 void arena_free(void *allocator_data, void *pointer)
 {
 	struct arena *a = allocator_data;

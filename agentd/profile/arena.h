@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Memory with a budget, for protobuf-c's unpacking: alloc and free have the shape of its allocator. Private to
- * agentd/profile. */
+/* Memory with a budget, for protobuf-c's unpacking: alloc and free have the shape of its
+ * allocator. Private to agentd/profile. */
 
 #include "agentd/base/macros.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* A protobuf writer that goes from the end to the start, so that a message's length is known when its prefix is due.
- * Fields are put in reverse order; a message is opened by noting back_used() and closed by field_message(). Private to
- * agentd/profile. */
+/* A protobuf writer that goes from the end to the start, so that a message's length is known
+ * when its prefix is due. Fields are put in reverse order; a message is opened by noting
+ * back_used() and closed by field_message(). Private to agentd/profile. */
 
 #include "agentd/profile/profile.h"
 

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The batch in memory: tables of what is distinct, and parts whose samples point into them. Runs in agentd (which
- * builds one an interval), in the exporter and the reader (which decode them).
+/* The batch in memory: tables of what is distinct, and parts whose samples point into them. Runs
+ * in agentd (which builds one an interval), in the exporter and the reader (which decode them).
  *
- * Invariants: position 0 of each table is its zero entry; everything referred to was added before what refers to it,
- * so an index is always in range; text is valid UTF-8 without control characters, since protobuf refuses whole
- * messages for one bad byte of a symbol name. The look-up indices are built when something is first interned: a batch
- * that is only decoded, walked and freed never pays for them.
+ * Invariants: position 0 of each table is its zero entry; everything referred to was added
+ * before what refers to it, so an index is always in range; text is valid UTF-8 without control
+ * characters, since protobuf refuses whole messages for one bad byte of a symbol name. The
+ * look-up indices are built when something is first interned: a batch that is only decoded,
+ * walked and freed never pays for them.
  *
- * The identity of a sample is {stack, set of attributes}, as OTLP has it (links are not in use yet). */
+ * The identity of a sample is {stack, set of attributes}, as OTLP has it (links are not in use
+ * yet). */
 
 #include "agentd/base/text.h"
 #include "agentd/profile/batch_private.h"
@@ -36,7 +38,7 @@ const struct profile_type *profile_type_find(const char *name, unsigned *index)
 	return NULL;
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 int batch_new_raw(struct batch **ret)
 {
@@ -127,7 +129,7 @@ uint64_t batch_memory(const struct batch *b)
 	return sum;
 }
 
-/* ---- text ------------------------------------------------------------------------------------------------------ */
+/* ---- text ---- */
 
 const char *batch_text(struct batch *b, const char *s, size_t len)
 {
@@ -158,7 +160,7 @@ const char *batch_text(struct batch *b, const char *s, size_t len)
 	return copy;
 }
 
-/* ---- content: equality and hash, one pair a table ------------------------------------------------------------- */
+/* ---- content: equality and hash, one pair a table ---- */
 
 /* attributes have padding: hash and compare by field */
 struct attribute_key {
@@ -279,7 +281,7 @@ static bool equal_resource(const void *ctx, uint32_t at)
 	return true;
 }
 
-/* ---- interning --------------------------------------------------------------------------------------------------- */
+/* ---- interning ---- */
 
 static int string_sync(struct batch *b)
 {
@@ -474,7 +476,7 @@ int64_t batch_resource(
 	return at_new;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 const char *batch_string_at(const struct batch *b, uint32_t i)
 {

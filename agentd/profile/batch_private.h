@@ -61,7 +61,8 @@ int profile_id(const struct batch_header *header, uint32_t part, uint8_t id[16])
 
 /* A batch without zero entries, for the decoder, which appends tables as they come. */
 int batch_new_raw(struct batch **ret);
-/* Copies text into the batch, made valid UTF-8 without control characters, at most PROFILE_MAX_STRING bytes. */
+/* Copies text into the batch, made valid UTF-8 without control characters, at most
+ * PROFILE_MAX_STRING bytes. */
 #define PROFILE_MAX_STRING 16384
 const char *batch_text(struct batch *b, const char *s, size_t len);
 /* The index of a string that is there, or -1. */
@@ -84,10 +85,11 @@ struct merge {
 };
 int merge_init(struct merge *m, struct batch *dst, const struct batch *src);
 void merge_deinit(struct merge *m);
-/* duration 0: the part's own time and duration are kept (and its id, if it becomes a part of its own). Else timestamps become counts. */
+/* duration 0: the part's own time and duration are kept (and its id, if it becomes a part of its
+ * own). Else timestamps become counts. */
 int merge_part(struct merge *m, size_t part, uint64_t time_unix_ns, uint64_t duration_ns);
 
-/* ---- looking entries up ------------------------------------------------------------------------------- */
+/* ---- looking entries up ---- */
 
 struct candidate {
 	const struct batch *b;
@@ -110,8 +112,8 @@ static inline uint32_t hash32(const void *data, size_t len)
 		sync_;                                                                             \
 	})
 
-/* Finds or appends *entry. The table is in sync; what the entry points to is already stored or stored by the caller
- * when this returns a position equal to the old n. */
+/* Finds or appends *entry. The table is in sync; what the entry points to is already stored or
+ * stored by the caller when this returns a position equal to the old n. */
 #define TABLE_INTERN(b, table, entry, hash, equal, c)                                              \
 	({                                                                                         \
 		int64_t at_ = intern_find(&(b)->table.index, hash, equal, c);                      \

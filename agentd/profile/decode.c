@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The strict half of the codec: bytes from another process or from a file, back to a batch. Runs in the exporter and
- * in the reader; never in agentd.
+/* The strict half of the codec: bytes from another process or from a file, back to a batch. Runs
+ * in the exporter and in the reader; never in agentd.
  *
- * The bytes may come from a process that was taken over or from a damaged disk, so nothing in them is believed: every
- * index is checked against its table, numbers against what a batch can hold, and things that a batch cannot hold
- * (links, other value kinds, unknown profile types) are refused, not dropped.
+ * The bytes may come from a process that was taken over or from a damaged disk, so nothing in
+ * them is believed: every index is checked against its table, numbers against what a batch can
+ * hold, and things that a batch cannot hold (links, other value kinds, unknown profile types)
+ * are refused, not dropped.
  *
- * protobuf-c unpacks into a tree of pointers; two bytes on the wire (an empty message in a repeated field) become
- * about a hundred in memory. So it allocates from an arena with a budget that grows with the input: what honest
- * batches need, and a bomb hits the end before it hurts. The arena also makes unpacking a few times faster. */
+ * protobuf-c unpacks into a tree of pointers; two bytes on the wire (an empty message in a
+ * repeated field) become about a hundred in memory. So it allocates from an arena with a budget
+ * that grows with the input: what honest batches need, and a bomb hits the end before it hurts.
+ * The arena also makes unpacking a few times faster. */
 
 #include "agentd/profile/arena.h"
 #include "agentd/profile/batch_private.h"
@@ -19,7 +21,7 @@
 #define BUDGET_PER_BYTE 48 /* a sample of 12 bytes unpacks to 130 and is scanned with 60 more */
 #define BUDGET_MAX      (1ULL << 30)
 
-/* ---- the dictionary ------------------------------------------------------------------------------------------------------ */
+/* ---- the dictionary ---- */
 
 /* One entry of attribute_table, understood. */
 struct wire_attribute {
@@ -31,8 +33,8 @@ struct wire_attribute {
 		WIRE_GO_BUILD_ID,
 		WIRE_HTLHASH
 	} use;
-	uint32_t
-		value; /* frame type; string of the batch for build ids; attribute of the batch for WIRE_SAMPLE */
+	/* Frame type; string of the batch for build ids. */
+	uint32_t value;
 	uint32_t attribute;
 };
 
@@ -331,7 +333,7 @@ static int decode_dictionary(struct decoder *d)
 	return r;
 }
 
-/* ---- the profiles ---------------------------------------------------------------------------------------------------------- */
+/* ---- the profiles ---- */
 
 static int64_t decode_resource(struct decoder *d, const Otlp__Resource *r)
 {

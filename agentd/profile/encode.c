@@ -1,25 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The hot half of the codec: a batch as the bytes of an OTLP ExportProfilesServiceRequest. Runs in agentd once an interval
- * and in the exporter once a destination's shape.
+/* The hot half of the codec: a batch as the bytes of an OTLP ExportProfilesServiceRequest. Runs
+ * in agentd once an interval and in the exporter once a destination's shape.
  *
- * Written directly and not through protobuf-c: its tree of pointers costs about ten times the bytes it makes, in the
- * process that has 40 MB for everything. The message is written from its end to its start, so that each length is known
- * when its prefix is due, without a pass that computes sizes.
+ * Written directly and not through protobuf-c: its tree of pointers costs about ten times the
+ * bytes it makes, in the process that has 40 MB for everything. The message is written from its
+ * end to its start, so that each length is known when its prefix is due, without a pass that
+ * computes sizes.
  *
- * Two passes. The first walks from the samples of the chosen parts to what they use and gives each entry its new
- * index, in order of first use: the dictionary has no orphans, whatever the selection. The second writes. The zero
- * entries are empty messages (link_table[0] as well: Parca refuses 16 zero bytes); strings are inline in resources
- * (KeyValue.key_strindex is not known to all receivers); sample_type, period_type, period and scope are always there.
+ * Two passes. The first walks from the samples of the chosen parts to what they use and gives
+ * each entry its new index, in order of first use: the dictionary has no orphans, whatever the
+ * selection. The second writes. The zero entries are empty messages (link_table[0] as well:
+ * Parca refuses 16 zero bytes); strings are inline in resources (KeyValue.key_strindex is not
+ * known to all receivers); sample_type, period_type, period and scope are always there.
  *
- * Source: opentelemetry-proto v1.10, profiles.proto; the numbers are those of agentd/wire/otlp.proto. */
+ * Source: opentelemetry-proto v1.10, profiles.proto; the numbers are those of
+ * agentd/wire/otlp.proto. */
 
 #include <sys/random.h>
 
 #include "agentd/profile/back.h"
 #include "agentd/profile/encode_plan.h"
 
-/* ---- the second pass: the dictionary, last table and last entry first --------------------------------------------- */
+/* ---- the second pass: the dictionary, last table and last entry first ---- */
 
 static void put_any_value(
 	struct back *w, unsigned field, enum attribute_kind kind, uint64_t number, const char *text)
@@ -133,7 +136,7 @@ static void put_dictionary(struct encoder *e, struct back *w)
 	field_message(w, 2, whole);
 }
 
-/* ---- the profiles ------------------------------------------------------------------------------------------------------ */
+/* ---- the profiles ---- */
 
 static void put_sample(struct encoder *e, struct back *w, const struct profile_sample *s)
 {
@@ -171,8 +174,8 @@ static void put_value_type(struct back *w, unsigned field, uint32_t type, uint32
 	field_message(w, field, mark);
 }
 
-/* Two SipHash keys, for the two halves of an id. Part of the format: a repeat is recognised by any process, and
- * by any version, because they never change. */
+/* Two SipHash keys, for the two halves of an id. Part of the format: a repeat is recognised by
+ * any process, and by any version, because they never change. */
 static const struct hash_key id_keys[2] = {
 	{{0x6f64692070726f66ULL, 0x696c652069642031ULL}},
 	{{0x6f64692070726f66ULL, 0x696c652069642032ULL}},

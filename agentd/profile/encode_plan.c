@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The encoder's first pass: walks from the samples of the chosen parts to what they use and gives each entry its index in
- * the message, in order of first use. What nobody uses gets none, so the dictionary has no orphans, whatever the
- * selection; what is there twice (a text of the codec that a function is called by as well) gets one, so it has no
- * duplicates. Attributes of samples, mappings and locations share one table. agentd and exporter. */
+/* The encoder's first pass: walks from the samples of the chosen parts to what they use and
+ * gives each entry its index in the message, in order of first use. What nobody uses gets none,
+ * so the dictionary has no orphans, whatever the selection; what is there twice (a text of the
+ * codec that a function is called by as well) gets one, so it has no duplicates. Attributes of
+ * samples, mappings and locations share one table. agentd and exporter. */
 
 #include "agentd/profile/encode_plan.h"
 
@@ -75,7 +76,8 @@ static uint32_t take_string(struct encoder *e, uint32_t i)
 
 #define FROM_EXTRA 0x80000000U
 
-/* The message's index of a text of our own, which the batch may hold as well (a function may be called "cpu"). */
+/* The message's index of a text of our own, which the batch may hold as well (a function may be
+ * called "cpu"). */
 static int64_t take_text(struct encoder *e, const char *text)
 {
 	int64_t in_batch = *text ? batch_find_string(e->b, text) : 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* What an encoding will hold, and under which index: the first of the encoder's two passes. Private to agentd/profile. */
+/* What an encoding will hold, and under which index: the first of the encoder's two passes.
+ * Private to agentd/profile. */
 
 #include "agentd/profile/batch_private.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Why not agentd/base/map.h: a batch interns up to a million locations, stacks and samples an hour of roll-up, and a
- * map that copies keys would hold everything twice. Here an entry costs 4 bytes of hash and about 6 of slots.
- * Invariants: slots is a power of two and at most 3/4 full; an entry is never removed. */
+/* Why not agentd/base/map.h: a batch interns up to a million locations, stacks and samples an
+ * hour of roll-up, and a map that copies keys would hold everything twice. Here an entry costs 4
+ * bytes of hash and about 6 of slots. Invariants: slots is a power of two and at most 3/4 full;
+ * an entry is never removed. */
 
 #include "agentd/profile/intern.h"
 

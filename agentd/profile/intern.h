@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* An index from content to position, for tables that live elsewhere as arrays: open addressing over a 32-bit
- * keyed hash (callers hash with agentd/base/hash.h, since the content is chosen by those who are profiled).
- * Holds no keys: the caller compares. Private to agentd/profile. */
+/* An index from content to position, for tables that live elsewhere as arrays: open addressing
+ * over a 32-bit keyed hash (callers hash with agentd/base/hash.h, since the content is chosen by
+ * those who are profiled). Holds no keys: the caller compares. Private to agentd/profile. */
 
 #include "agentd/base/macros.h"
 

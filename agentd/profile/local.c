@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The local profiles' files. Runs in agentd, which only appends, and reads headers; what decodes is the reader role.
+/* The local profiles' files. Runs in agentd, which only appends, and reads headers; what decodes
+ * is the reader role.
  *
- * A segment is an hour's worth of batches at most, or a sixteenth of the room, so that evicting the oldest file never
- * takes much. Batches are appended with O_APPEND; the disk is told to keep them at most every 5 s, so a crash of the
- * machine costs the last seconds of local history (a crash of agentd costs nothing: the page cache has it). At start only
- * headers are read; a torn tail is cut off, counted and said.
+ * A segment is an hour's worth of batches at most, or a sixteenth of the room, so that evicting
+ * the oldest file never takes much. Batches are appended with O_APPEND; the disk is told to keep
+ * them at most every 5 s, so a crash of the machine costs the last seconds of local history (a
+ * crash of agentd costs nothing: the page cache has it). At start only headers are read; a torn
+ * tail is cut off, counted and said.
  *
- * Bounds: bytes first (the oldest file goes), then age. A roll-up's output is counted only once it has taken its
- * source's place, so the folder may for a moment hold one segment more than max_bytes says.
+ * Bounds: bytes first (the oldest file goes), then age. A roll-up's output is counted only once
+ * it has taken its source's place, so the folder may for a moment hold one segment more than
+ * max_bytes says.
  *
  * Failures to write are counted and shown, and never reach the sampler. */
 
@@ -41,7 +44,7 @@ void local_problem(struct local *l, const char *format, ...)
 	log_warning("local profiles: %s", l->state.last_problem);
 }
 
-/* ---- segments --------------------------------------------------------------------------------------------------- */
+/* ---- segments ---- */
 
 void local_segment_name(char out[32], uint64_t number, unsigned level)
 {
@@ -136,7 +139,8 @@ int local_segment_scan(struct local *l, int fd, struct segment *ret, bool repair
 	}
 	l->state.damaged += repair ? scan.damaged : 0;
 	ret->bytes = scan.end;
-	/* Power that failed may leave the last block's place without its bytes; the others were synced with it. */
+	/* Power that failed may leave the last block's place without its bytes; the others were
+	 * synced with it. */
 	if (r == 0 && repair && ret->blocks && segment_check(fd, &last) == -EBADMSG) {
 		l->state.damaged++;
 		local_problem(l, "the last block of a file was damaged and is left out");
@@ -157,7 +161,7 @@ int local_segment_scan(struct local *l, int fd, struct segment *ret, bool repair
 	return r;
 }
 
-/* ---- start -------------------------------------------------------------------------------------------------------- */
+/* ---- start ---- */
 
 static bool parse_name(const char *name, uint64_t *number, unsigned *level)
 {
@@ -177,9 +181,8 @@ static int load_file(struct local *l, const char *name)
 	if (!parse_name(name, &s.number, &s.level)) {
 		const char *dot = strrchr(name, '.');
 
-		if (dot &&
-			streq(dot,
-				".tmp")) /* a roll-up that was interrupted: its source is still there */
+		/* Of a roll-up that was interrupted: its source is still there. */
+		if (dot && streq(dot, ".tmp"))
 			(void)unlinkat(l->dir, name, 0);
 		return 0;
 	}
@@ -220,7 +223,7 @@ static int load(struct local *l)
 	return r;
 }
 
-/* ---- bounds -------------------------------------------------------------------------------------------------------- */
+/* ---- bounds ---- */
 
 static uint64_t held_bytes(const struct local *l)
 {
@@ -305,7 +308,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
-/* ---- appending ------------------------------------------------------------------------------------------------------ */
+/* ---- appending ---- */
 
 static uint64_t segment_limit(const struct local *l)
 {
@@ -328,7 +331,8 @@ static int open_active(struct local *l, uint64_t from)
 	if (fits(l, s, from) && l->active_fd >= 0)
 		return 0;
 	close_active(l);
-	/* After a restart the last one goes on, or a process that restarts often would leave a file each time. */
+	/* After a restart the last one goes on, or a process that restarts often would leave a
+	 * file each time. */
 	s = l->n_segments ? &l->segments[l->n_segments - 1] : NULL;
 	if (fits(l, s, from) && !s->stuck) {
 		local_segment_name(name, s->number, 0);
@@ -407,7 +411,7 @@ int local_append(struct local *l, const struct batch_header *header, const void 
 	return 0;
 }
 
-/* ---- life --------------------------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 void local_configure(struct local *l, const struct local_config *config)
 {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The local profiles: batches kept on this host so that `odictl top` and `flamegraph` answer without any
- * backend. agentd writes them (append, checksummed, zstd), rolls old ones up (10 s batches for an hour, 1 min
- * for a day, 10 min beyond, over one shared dictionary a block) and keeps them within a size and an age. What
- * is read is read by the reader role, from descriptors. A torn tail or a damaged block costs itself, is counted
- * and shown. Roll-ups are made by the reader role too: they decode. */
+/* The local profiles: batches kept on this host so that `odictl top` and `flamegraph` answer
+ * without any backend. agentd writes them (append, checksummed, zstd), rolls old ones up (10 s
+ * batches for an hour, 1 min for a day, 10 min beyond, over one shared dictionary a block) and
+ * keeps them within a size and an age. What is read is read by the reader role, from
+ * descriptors. A torn tail or a damaged block costs itself, is counted and shown. Roll-ups are
+ * made by the reader role too: they decode. */
 
 #include <systemd/sd-event.h>
 #include "agentd/profile/profile.h"
@@ -33,11 +34,12 @@ int local_new(struct local **ret, sd_event *loop, const char *dir,
 struct local *local_free(struct local *l);
 DEFINE_FREEP(local_freep, struct local *, local_free)
 void local_configure(struct local *l, const struct local_config *config);
-/* Keeps one batch (its encoded bytes). A failure (disk full) is counted, logged, and never stops profiling. */
+/* Keeps one batch (its encoded bytes). A failure (disk full) is counted, logged, and never stops
+ * profiling. */
 int local_append(struct local *l, const struct batch_header *header, const void *data, size_t len);
 void local_state(struct local *l, struct local_state *ret);
 
-/* ---- queries ----------------------------------------------------------------------------------------------- */
+/* ---- queries ---- */
 
 enum query_group { QUERY_SERVICE = 1, QUERY_PROCESS, QUERY_THREAD, QUERY_MODULE, QUERY_FUNCTION };
 
@@ -46,17 +48,18 @@ struct query {
 	char service[256]; /* "" all; exact service.name */
 	char source[80];   /* "" all; name of a source: exact resource attribute odi.source */
 	unsigned type;
-	uint32_t
-		max_nodes; /* of the call tree; 0: 50,000; smallest cut first: what a parent lost so is in one child of
-				   it, the function (below the root: the service) "[other]". So the sum of self_ns over all
-				   nodes is total_ns, always */
+	/* Of the call tree; 0: 50,000. Smallest cut first: what a parent lost so is in one child
+	 * of it, the function (below the root: the service) "[other]". So the sum of self_ns
+	 * over all nodes is total_ns, always. */
+	uint32_t max_nodes;
 };
-/* A part counts when the middle of its time lies in [from, to): rolled-up parts are minutes long, and each belongs to
- * exactly one of two adjoining queries. from and to of the answer say what was really covered. */
+/* A part counts when the middle of its time lies in [from, to): rolled-up parts are minutes
+ * long, and each belongs to exactly one of two adjoining queries. from and to of the answer say
+ * what was really covered. */
 
-/* The answer: one call tree below each service, flat. Nodes come parents first; node 0 is the root.
- * Strings are indices into strings. Values are in units of the profile type: for cpu, nanoseconds (count x period)
- * and samples. */
+/* The answer: one call tree below each service, flat. Nodes come parents first; node 0 is the
+ * root. Strings are indices into strings. Values are in units of the profile type: for cpu,
+ * nanoseconds (count x period) and samples. */
 struct query_function {              /* functions[0] and strings[0] are empty */
 	uint32_t name, module, file; /* strings; module: the last part of the mapping's path */
 	uint8_t frame_type;          /* enum profile_frame_type */
@@ -64,13 +67,13 @@ struct query_function {              /* functions[0] and strings[0] are empty */
 };
 struct query_node {
 	uint32_t parent;
-	uint32_t
-		function; /* into functions; 0 for node 0 and the services. Inlined functions are nodes of their own */
-	uint32_t service; /* strings: only on the children of node 0 (one a service), else 0 */
+	uint32_t function; /* 0 for node 0 and services; an inlined one is a node of its own */
+	uint32_t service;  /* strings: only on the children of node 0 (one a service), else 0 */
 	uint64_t self_ns, total_ns, self_samples;
 };
-/* By service, process and thread; process ("nginx (123)") and thread ("worker [124]") are "" where resources or samples do
- * not carry them. The rows add up to the total; at most 10,000, the rest in a service's row "[other]", "[other]". */
+/* By service, process and thread; process ("nginx (123)") and thread ("worker [124]") are ""
+ * where resources or samples do not carry them. The rows add up to the total; at most 10,000,
+ * the rest in a service's row "[other]", "[other]". */
 struct query_group_row {
 	uint32_t service, process, thread; /* strings */
 	uint64_t ns, samples;
@@ -90,12 +93,12 @@ struct query_result {
 };
 void query_result_free(struct query_result *r);
 
-/* What done gets is its own: query_result_free(). It is never called from within local_query() and not after
- * local_cancel(); local_free() calls it with an error.
- * Asks: starts a reader child over the blocks in range plus the open interval (open_data: encoded batch, may be
- * NULL). done is called back exactly once; result NULL with err on failure or after deadline_ms. At most 4 at a
- * time, others wait (bounded 16, then -EBUSY). Returns an id (> 0) for local_cancel(), or -errno: then done is not called.
- * q and open_data are copied. */
+/* What done gets is its own: query_result_free(). It is never called from within local_query()
+ * and not after local_cancel(); local_free() calls it with an error. Asks: starts a reader child
+ * over the blocks in range plus the open interval (open_data: encoded batch, may be NULL). done
+ * is called back exactly once; result NULL with err on failure or after deadline_ms. At most 4
+ * at a time, others wait (bounded 16, then -EBUSY). Returns an id (> 0) for local_cancel(), or
+ * -errno: then done is not called. q and open_data are copied. */
 int64_t local_query(struct local *l, const struct query *q, const void *open_data, size_t open_len,
 	unsigned deadline_ms,
 	void (*done)(void *userdata, struct query_result *result, const struct err_text *err),

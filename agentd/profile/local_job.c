@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* One reader child, from agentd's side: sends what it is to read, takes what it answers, and sees to its end, whichever comes
- * first: the answer, its death, a broken contract, the deadline. Never blocks: the child may be stopped, slow or lying. */
+/* One reader child, from agentd's side: sends what it is to read, takes what it answers, and
+ * sees to its end, whichever comes first: the answer, its death, a broken contract, the
+ * deadline. Never blocks: the child may be stopped, slow or lying. */
 
 #include "agentd/profile/local_private.h"
 

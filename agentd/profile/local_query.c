@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Queries from agentd's side. What a query covers is fixed when it is asked: which segments, and how much of the one that
- * is appended to, so that a batch is never counted both there and as the open interval. A segment that is rolled up
- * before its turn keeps its number and is found at its new level.
+/* Queries from agentd's side. What a query covers is fixed when it is asked: which segments, and
+ * how much of the one that is appended to, so that a batch is never counted both there and as
+ * the open interval. A segment that is rolled up before its turn keeps its number and is found
+ * at its new level.
  *
- * The answer comes from a process that may have been taken over: sizes are bounded before anything is allocated, every
- * index and length is checked, and whatever does not fit ends the query. Runs in agentd. */
+ * The answer comes from a process that may have been taken over: sizes are bounded before
+ * anything is allocated, every index and length is checked, and whatever does not fit ends the
+ * query. Runs in agentd. */
 
 #include <fcntl.h>
 
@@ -64,7 +66,7 @@ static void run_free(struct local_query_run *q)
 	free(q);
 }
 
-/* ---- asking ------------------------------------------------------------------------------------------------------ */
+/* ---- asking ---- */
 
 static ssize_t put_query(struct local_query_run *q, uint8_t *payload, int *fds, size_t *n_fds)
 {
@@ -137,7 +139,7 @@ static ssize_t next_message(void *userdata, uint8_t *message, int *fds, size_t *
 	return (ssize_t)sizeof(head) + n;
 }
 
-/* ---- the answer, believed step by step ------------------------------------------------------------------------------ */
+/* ---- the answer, believed step by step ---- */
 
 static int take_begin(struct local_query_run *q, const uint8_t *payload, size_t len)
 {
@@ -283,7 +285,7 @@ static int on_message(
 	}
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------------------- */
+/* ---- running ---- */
 
 static void start_waiting(struct local *l);
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Roll-ups: a segment whose batches are older than an hour becomes one by the minute, later one by ten minutes. The reader
- * role does it (it decodes): it gets the segment and a temporary file. What it wrote is believed only after its headers
- * were read and their sums are those of the source; then it is synced, renamed to the source's number at the next
- * level, and the source is removed. A crash in between leaves the old one, or both, of which the higher level counts.
+/* Roll-ups: a segment whose batches are older than an hour becomes one by the minute, later one
+ * by ten minutes. The reader role does it (it decodes): it gets the segment and a temporary
+ * file. What it wrote is believed only after its headers were read and their sums are those of
+ * the source; then it is synced, renamed to the source's number at the next level, and the
+ * source is removed. A crash in between leaves the old one, or both, of which the higher level
+ * counts.
  *
  * One at a time, at most one a second, so that a day's backlog is no burst. Runs in agentd. */
 

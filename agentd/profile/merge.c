@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Copying parts from one batch into another: how intervals become longer ones, in the exporter (upload-interval) and in
- * the reader (roll-ups). Each table entry of the source is interned into the destination once and remembered, so
- * the cost is that of the dictionary plus one look-up a sample. Values are conserved exactly; a part whose time is
- * replaced gives up its timestamps and keeps their number as its count. */
+/* Copying parts from one batch into another: how intervals become longer ones, in the exporter
+ * (upload-interval) and in the reader (roll-ups). Each table entry of the source is interned
+ * into the destination once and remembered, so the cost is that of the dictionary plus one
+ * look-up a sample. Values are conserved exactly; a part whose time is replaced gives up its
+ * timestamps and keeps their number as its count. */
 
 #include "agentd/profile/batch_private.h"
 

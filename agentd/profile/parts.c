@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Parts of a batch and their samples. A part is one OTLP Profile: samples of one resource and type over one time, with
- * one period (a change of rate makes another part). The identity of a sample is {stack, set of attributes}, as OTLP has
- * it (links are not in use yet); values add up, and a sample carries a count or timestamps, never both.
+/* Parts of a batch and their samples. A part is one OTLP Profile: samples of one resource and
+ * type over one time, with one period (a change of rate makes another part). The identity of a
+ * sample is {stack, set of attributes}, as OTLP has it (links are not in use yet); values add
+ * up, and a sample carries a count or timestamps, never both.
  *
- * Invariant: total is the sum of the samples' values and numbers of timestamps, and stays below 2^63, so that no
- * sum over a part can overflow what OTLP can carry. */
+ * Invariant: total is the sum of the samples' values and numbers of timestamps, and stays below
+ * 2^63, so that no sum over a part can overflow what OTLP can carry. */
 
 #include "agentd/profile/batch_private.h"
 
@@ -190,7 +191,8 @@ int batch_add_timestamps(struct batch *b, struct profile_part *part, uint32_t st
 		return r;
 	if (s->value)
 		return -EINVAL;
-	/* A list that is not the last one moves to the end: callers that add all of a sample at once never pay for it. */
+	/* A list that is not the last one moves to the end: callers that add all of a sample at
+	 * once never pay for it. */
 	r = ARRAY_GROW(b->timestamps, b->timestamps_room, b->n_timestamps, n + s->n_timestamps);
 	if (r < 0)
 		return r;

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The batch: one dictionary, many profiles, each for a (resource, type). What agentd builds at an interval's
- * end, what the exporter decodes and shapes, what the local profiles keep. On the wire between roles it is an
- * OTLP ExportRequest (agentd/wire/otlp.proto) that obeys every rule of receivers; profile_encode() and
- * profile_decode() are the only codec. Indices are into the tables; index 0 is each table's zero entry. */
+/* The batch: one dictionary, many profiles, each for a (resource, type). What agentd builds at
+ * an interval's end, what the exporter decodes and shapes, what the local profiles keep. On the
+ * wire between roles it is an OTLP ExportRequest (agentd/wire/otlp.proto) that obeys every rule
+ * of receivers; profile_encode() and profile_decode() are the only codec. Indices are into the
+ * tables; index 0 is each table's zero entry. */
 
 #include "agentd/base/buf.h"
 #include "agentd/base/err.h"
 
-/* ---- types ------------------------------------------------------------------------------------------- */
+/* ---- types ---- */
 
 enum profile_temporality { PROFILE_DELTA, PROFILE_SNAPSHOT };
 
@@ -24,7 +25,7 @@ extern const struct profile_type profile_types[];
 #define PROFILE_TYPES 1
 const struct profile_type *profile_type_find(const char *name, unsigned *index);
 
-/* ---- the dictionary ------------------------------------------------------------------------------------ */
+/* ---- the dictionary ---- */
 
 struct profile_mapping {
 	uint64_t start, limit, file_offset;      /* the ELF's own virtual addresses */
@@ -96,9 +97,10 @@ int batch_new(struct batch **ret);
 struct batch *batch_free(struct batch *b);
 DEFINE_FREEP(batch_freep, struct batch *, batch_free)
 
-/* Interning: return the index (> 0; 0 for empty) or a negative errno (-EINVAL: an index out of range). Text is copied, cut
- * at 16 KiB and made valid UTF-8 without control characters (protobuf refuses a message for one bad byte); it stays
- * where it is until batch_free(). What the other accessors return is borrowed until the next addition to that table. */
+/* Interning: return the index (> 0; 0 for empty) or a negative errno (-EINVAL: an index out of
+ * range). Text is copied, cut at 16 KiB and made valid UTF-8 without control characters
+ * (protobuf refuses a message for one bad byte); it stays where it is until batch_free(). What
+ * the other accessors return is borrowed until the next addition to that table. */
 int64_t batch_string(struct batch *b, const char *s);
 int64_t batch_mapping(struct batch *b, const struct profile_mapping *m);
 int64_t batch_function(struct batch *b, const struct profile_function *f);
@@ -112,11 +114,12 @@ int64_t batch_resource(
 /* The part for this key, made if need be; borrowed until the next batch_part(). */
 int batch_part(struct batch *b, uint32_t resource, unsigned type, uint64_t period,
 	uint64_t time_unix_ns, uint64_t duration_ns, struct profile_part **ret);
-/* Adds to the sample with this identity {stack, set of attributes}. -ERANGE: the part's total would pass 2^63. */
+/* Adds to the sample with this identity {stack, set of attributes}. -ERANGE: the part's total
+ * would pass 2^63. */
 int batch_add(struct batch *b, struct profile_part *part, uint32_t stack,
 	const uint32_t attributes[4], uint64_t value);
-/* Adds n points in time (unix ns), each within the part's time: -ERANGE otherwise, since a receiver refuses the
- * whole request for one outside. -EINVAL on a sample that carries a count. */
+/* Adds n points in time (unix ns), each within the part's time: -ERANGE otherwise, since a
+ * receiver refuses the whole request for one outside. -EINVAL on a sample that carries a count. */
 int batch_add_timestamps(struct batch *b, struct profile_part *part, uint32_t stack,
 	const uint32_t attributes[4], const uint64_t *timestamps, size_t n);
 
@@ -140,7 +143,7 @@ struct profile_part *batch_part_at(const struct batch *b, size_t i);
 /* Sum of part totals by type. */
 void batch_totals(const struct batch *b, uint64_t totals[PROFILE_TYPES]);
 
-/* ---- the codec ----------------------------------------------------------------------------------------- */
+/* ---- the codec ---- */
 
 struct batch_header { /* beside a batch's bytes wherever it goes */
 	uint8_t boot_id[16];
@@ -150,20 +153,22 @@ struct batch_header { /* beside a batch's bytes wherever it goes */
 	uint64_t samples[8]; /* by type */
 };
 
-/* Encodes the parts whose indices are given (all with parts NULL) with a dictionary that holds just what they
- * use: no orphans. Appended to out. A part keeps the id it came with (a decoded one); else profile_id is the hash of
- * (boot id, serial, index of the part), the same in every process and version; header NULL: random ids.
- * -E2BIG past PROFILE_MAX_ENCODED: encode fewer parts at a time. */
+/* Encodes the parts whose indices are given (all with parts NULL) with a dictionary that holds
+ * just what they use: no orphans. Appended to out. A part keeps the id it came with (a decoded
+ * one); else profile_id is the hash of (boot id, serial, index of the part), the same in every
+ * process and version; header NULL: random ids. -E2BIG past PROFILE_MAX_ENCODED: encode fewer
+ * parts at a time. */
 #define PROFILE_MAX_ENCODED (64U << 20)
 int profile_encode(const struct batch *b, const struct batch_header *header, const uint32_t *parts,
 	size_t n_parts, struct buf *out);
-/* Strict: every index in range, every table within bounds; -EBADMSG otherwise with a sentence. -EFBIG past
- * PROFILE_MAX_ENCODED or when it would take much more memory than its size lets expect. */
+/* Strict: every index in range, every table within bounds; -EBADMSG otherwise with a sentence.
+ * -EFBIG past PROFILE_MAX_ENCODED or when it would take much more memory than its size lets
+ * expect. */
 int profile_decode(const void *data, size_t len, struct batch **ret, struct err_text *err);
 /* A valid profile without samples: destination test. */
 int profile_encode_empty(const char *service, uint64_t now_unix_ns, struct buf *out);
-/* Copies the parts of src into dst (interning); values are kept exactly. duration_ns 0: each part keeps its time and
- * duration (and timestamps); else all get those given, equal ones become one, and timestamps become counts.
- * After a failure dst may hold a part of src: free it. */
+/* Copies the parts of src into dst (interning); values are kept exactly. duration_ns 0: each
+ * part keeps its time and duration (and timestamps); else all get those given, equal ones become
+ * one, and timestamps become counts. After a failure dst may hold a part of src: free it. */
 int batch_merge(
 	struct batch *dst, const struct batch *src, uint64_t time_unix_ns, uint64_t duration_ns);

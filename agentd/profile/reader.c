@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The reader role: one query, or one roll-up, then it ends. It decodes what came from the names in profiled programs,
- * so it runs with nothing: no capability, no path, no network, a list of system calls, bounded memory and CPU time;
- * what it may read and write are the descriptors that it was handed.
+/* The reader role: one query, or one roll-up, then it ends. It decodes what came from the names
+ * in profiled programs, so it runs with nothing: no capability, no path, no network, a list of
+ * system calls, bounded memory and CPU time; what it may read and write are the descriptors that
+ * it was handed.
  *
- * A block is read, decompressed, decoded, used and forgotten before the next one: memory does not grow with the
- * time that is asked for, only with the tree. A block that is damaged costs itself and is counted.
+ * A block is read, decompressed, decoded, used and forgotten before the next one: memory does
+ * not grow with the time that is asked for, only with the tree. A block that is damaged costs
+ * itself and is counted.
  *
- * A roll-up joins the blocks of one segment over shared dictionaries: parts of one slot of time (a minute, ten
- * minutes) and one key become one. A part belongs to the slot that the middle of its time lies in, and takes the
- * slot's time. Values are conserved exactly; agentd compares the sums of the headers. */
+ * A roll-up joins the blocks of one segment over shared dictionaries: parts of one slot of time
+ * (a minute, ten minutes) and one key become one. A part belongs to the slot that the middle of
+ * its time lies in, and takes the slot's time. Values are conserved exactly; agentd compares the
+ * sums of the headers. */
 
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -54,7 +57,7 @@ static int fail(struct reader *rd, int code, const char *what)
 	return code;
 }
 
-/* ---- queries ------------------------------------------------------------------------------------------------------ */
+/* ---- queries ---- */
 
 /* Whether an error is of this block alone. */
 static bool is_damage(int r)
@@ -213,7 +216,7 @@ static int take_files(struct reader *rd, uint32_t count, size_t len, const int *
 	return r;
 }
 
-/* ---- roll-ups ---------------------------------------------------------------------------------------------------- */
+/* ---- roll-ups ---- */
 
 struct roll {
 	struct reader_roll order;
@@ -325,7 +328,7 @@ static int take_roll(struct reader *rd, size_t len, const int *fds, size_t n_fds
 	return send_message(rd, READER_ROLLED, 1, sizeof(x.done));
 }
 
-/* ---- the role ------------------------------------------------------------------------------------------------------- */
+/* ---- the role ---- */
 
 /* 1: done. */
 static int take_message(struct reader *rd, size_t len, const int *fds, size_t n_fds)

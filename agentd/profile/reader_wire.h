@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* What agentd and the reader role say to each other: one message a packet, a head and what follows it. Both ends are
- * the same binary, so plain structs; agentd believes nothing of what comes back. Private to agentd/profile. */
+/* What agentd and the reader role say to each other: one message a packet, a head and what
+ * follows it. Both ends are the same binary, so plain structs; agentd believes nothing of what
+ * comes back. Private to agentd/profile. */
 
 #include "agentd/base/fdpass.h"
 #include "agentd/profile/local.h"
@@ -11,9 +12,9 @@
 enum reader_kind {
 	/* to the reader */
 	READER_QUERY = 1, /* struct reader_query; a memfd with the open interval if open_len */
-	READER_FILES, /* count times uint64_t: how many bytes of each file to read; as many descriptors */
-	READER_GO,   /* that were all: answer */
-	READER_ROLL, /* struct reader_roll; the segment and the file to write to */
+	READER_FILES, /* count times uint64_t: bytes of each file to read; as many descriptors */
+	READER_GO,    /* that were all: answer */
+	READER_ROLL,  /* struct reader_roll; the segment and the file to write to */
 	/* from the reader */
 	READER_BEGIN = 16, /* struct reader_answer: how much comes */
 	READER_STRINGS,    /* count times: uint32_t length, bytes */

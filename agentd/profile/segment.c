@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Segments are append-only: a block is written once, whole, and a crash can only leave a torn one at the end. Each
- * header carries a checksum of itself and one of the bytes behind it, so that a file's blocks are found by reading 144
- * bytes each, and damage anywhere costs the block that it is in: behind a bad header the next good one is looked
- * for, by its magic and its checksum.
+/* Segments are append-only: a block is written once, whole, and a crash can only leave a torn
+ * one at the end. Each header carries a checksum of itself and one of the bytes behind it, so
+ * that a file's blocks are found by reading 144 bytes each, and damage anywhere costs the block
+ * that it is in: behind a bad header the next good one is looked for, by its magic and its
+ * checksum.
  *
- * The checksum is SipHash-1-3 with a fixed key (part of the format): not a defence, but the house has it, and 64 bits
- * of it miss an error once in 2^64. Numbers are little-endian.
+ * The checksum is SipHash-1-3 with a fixed key (part of the format): not a defence, but the
+ * house has it, and 64 bits of it miss an error once in 2^64. Numbers are little-endian.
  *
- * Written by agentd and by the reader role (roll-ups); read by the reader role. agentd itself reads headers only. */
+ * Written by agentd and by the reader role (roll-ups); read by the reader role. agentd itself
+ * reads headers only. */
 
 #include <endian.h>
 #include <sys/types.h>

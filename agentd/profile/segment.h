@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The files of the local profiles: blocks behind each other, each a header and the zstd-compressed bytes of one batch.
- * Private to agentd/profile. */
+/* The files of the local profiles: blocks behind each other, each a header and the
+ * zstd-compressed bytes of one batch. Private to agentd/profile. */
 
 #include "agentd/profile/profile.h"
 
@@ -27,10 +27,11 @@ struct segment_scan {
 	uint64_t offset; /* where the next block is looked for; 0 first */
 	uint64_t end;    /* only bytes before it are looked at */
 	uint64_t tail;   /* behind the last whole block */
-	uint64_t
-		damaged; /* stretches of bytes that are no block, in front of a good one or at the end */
+	/* Stretches of bytes that are no block, in front of a good one or at the end. */
+	uint64_t damaged;
 };
-/* The next block with a whole header that lies wholly before end: 1 and *ret; 0 at the end; -errno (reading failed). */
+/* The next block with a whole header that lies wholly before end: 1 and *ret; 0 at the end;
+ * -errno (reading failed). */
 int segment_next(int fd, struct segment_scan *scan, struct segment_block *ret);
 /* Reads, checks and decompresses it: raw is replaced. -EBADMSG when it is damaged. */
 int segment_read(int fd, const struct segment_block *block, struct buf *raw);

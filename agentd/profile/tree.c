@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The call tree of a query. A node is (parent, function); below the root there is one node a service. Runs in the
- * reader role, over hundreds of batches with thousands of stacks that are mostly the same, so:
+/* The call tree of a query. A node is (parent, function); below the root there is one node a
+ * service. Runs in the reader role, over hundreds of batches with thousands of stacks that are
+ * mostly the same, so:
  *
- * - Batches have dictionaries of their own; a location becomes its chain of functions of this tree once a batch.
- * - A stack is looked up whole, by the hash of its functions, and found again at its leaf; only a new one is walked
- *   node by node. What the hash finds is checked along the parents, so a collision costs time and nothing else.
+ * - Batches have dictionaries of their own; a location becomes its chain of functions of this
+ *   tree once a batch.
+ * - A stack is looked up whole, by the hash of its functions, and found again at its leaf; only
+ *   a new one is walked node by node. What the hash finds is checked along the parents, so a
+ *   collision costs time and nothing else.
  *
- * Inlined functions are nodes of their own (innermost last). Values are conserved, also where a tree is cut down (see
- * tree_nodes.c).
+ * Inlined functions are nodes of their own (innermost last). Values are conserved, also where a
+ * tree is cut down (see tree_nodes.c).
  *
- * A part counts when the middle of its time lies within the query's: rolled-up parts are long, and each belongs to
- * exactly one of two adjoining queries. */
+ * A part counts when the middle of its time lies within the query's: rolled-up parts are long,
+ * and each belongs to exactly one of two adjoining queries. */
 
 #include "agentd/profile/tree_private.h"
 
@@ -28,7 +31,7 @@ struct view {
 	uint32_t n_chains, chains_room;
 };
 
-/* ---- batches -------------------------------------------------------------------------------------------------------- */
+/* ---- batches ---- */
 
 static void view_deinit(struct view *v)
 {
@@ -262,7 +265,7 @@ int tree_add(struct tree *t, const struct batch *b)
 	return r;
 }
 
-/* ---- the tree ---------------------------------------------------------------------------------------------------------- */
+/* ---- the tree ---- */
 
 int tree_new(struct tree **ret, const struct query *q)
 {

@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The call tree's nodes: found by (parent, function), found whole by a stack's hash, and cut down when they are too many.
- * Runs in the reader role.
+/* The call tree's nodes: found by (parent, function), found whole by a stack's hash, and cut
+ * down when they are too many. Runs in the reader role.
  *
- * Invariants: a node comes after its parent; the total of a node is its self and its children's totals. So a node is
- * never larger than its parent, and what stays after the smallest were cut is a tree. What a parent lost is in one
- * child named "[other]": the sum stays right, and no function is credited with what another one used. Cutting may
- * happen several times while a large answer is gathered; what is cut and met again is counted as cut again. */
+ * Invariants: a node comes after its parent; the total of a node is its self and its children's
+ * totals. So a node is never larger than its parent, and what stays after the smallest were cut
+ * is a tree. What a parent lost is in one child named "[other]": the sum stays right, and no
+ * function is credited with what another one used. Cutting may happen several times while a
+ * large answer is gathered; what is cut and met again is counted as cut again. */
 
 #include "agentd/profile/tree_private.h"
 
 #define NO_NODE UINT32_MAX
 
-/* ---- interning ------------------------------------------------------------------------------------------------ */
+/* ---- interning ---- */
 
 static bool equal_string(const void *ctx, uint32_t at)
 {
@@ -91,7 +92,7 @@ int64_t tree_node(struct tree *t, uint32_t parent, uint32_t function, uint32_t s
 	return TABLE_INTERN(t, nodes, &entry, hash_node(parent, function, service), equal_node, &w);
 }
 
-/* ---- leaves: whole stacks --------------------------------------------------------------------------------------- */
+/* ---- leaves: whole stacks ---- */
 
 static int leaves_grow(struct tree *t)
 {
@@ -158,7 +159,7 @@ int64_t tree_leaf(struct tree *t, uint32_t service, const uint32_t *path, uint32
 	return node;
 }
 
-/* ---- pruning ------------------------------------------------------------------------------------------------------ */
+/* ---- pruning ---- */
 
 /* Nodes come after their parents, always: they are made so, and pruning keeps their order. */
 static void sum_totals(struct tree *t)
@@ -183,8 +184,8 @@ static int by_total(const void *a, const void *b)
 	return x->node < y->node ? -1 : x->node > y->node; /* a parent before its children */
 }
 
-/* How many nodes there are if the `keep` first of the ranking stay: themselves and an "[other]" where one is missing.
- * parents: scratch by node. */
+/* How many nodes there are if the `keep` first of the ranking stay: themselves and an "[other]"
+ * where one is missing. parents: scratch by node. */
 static uint32_t nodes_if(
 	const struct tree *t, const struct rank *ranking, uint32_t keep, uint8_t *losers)
 {
@@ -272,7 +273,8 @@ static void other_deinit(struct other *o)
 	free(o->nodes);
 }
 
-/* The kept nodes in their old order, then the "[other]" ones. samples: by node, with those below it. */
+/* The kept nodes in their old order, then the "[other]" ones. samples: by node, with those below
+ * it. */
 static int cut_nodes(struct tree *t, const struct rank *ranking, uint32_t keep, uint32_t n_after,
 	const uint64_t *samples)
 {
@@ -339,7 +341,8 @@ int tree_prune(struct tree *t, uint32_t max)
 		ranking[i] = (struct rank){t->nodes.at[i].total_ns, i};
 	ranking[0].total = UINT64_MAX; /* the root stays, also where all are 0 */
 	qsort(ranking, n, sizeof(*ranking), by_total);
-	/* The largest number to keep for which all, with their "[other]", fit: one more kept adds 0 to 2. */
+	/* The largest number to keep for which all, with their "[other]", fit: one more kept
+	 * adds 0 to 2. */
 	while (low < high) {
 		uint32_t middle = low + (high - low + 1) / 2;
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The call tree's inside: its tables and their bounds (tree_nodes.c), and what batches and results make of them (tree.c). */
+/* The call tree's inside: its tables and their bounds (tree_nodes.c), and what batches and
+ * results make of them (tree.c). */
 
 #include "agentd/profile/batch_private.h"
 #include "agentd/profile/tree.h"

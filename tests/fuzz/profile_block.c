@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* A segment of any bytes: the walk over its blocks ends, stays within the file, and what it reads is whole. Corpus:
- * tests/fuzz/corpus/profile_block. */
+/* A segment of any bytes: the walk over its blocks ends, stays within the file, and what it
+ * reads is whole. Corpus: tests/fuzz/corpus/profile_block. */
 
 #include <sys/mman.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* profile_decode() on any bytes; what it takes can be walked, encoded, decoded again to the same totals, merged and made
- * into a call tree. Corpus: tests/fuzz/corpus/profile_decode. */
+/* profile_decode() on any bytes; what it takes can be walked, encoded, decoded again to the same
+ * totals, merged and made into a call tree. Corpus: tests/fuzz/corpus/profile_decode. */
 
 #include "agentd/profile/batch_private.h"
 #include "agentd/profile/tree.h"

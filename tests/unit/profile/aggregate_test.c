@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The open interval: equal samples add up, different ones do not, nothing is lost at its bounds, and the batch says
- * what was put in. */
+/* The open interval: equal samples add up, different ones do not, nothing is lost at its bounds,
+ * and the batch says what was put in. */
 
 #include "tests/unit/profile/fixture.h"
 #include "agentd/profile/aggregate.h"

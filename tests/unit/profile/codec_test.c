@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The batch and its codec: what comes back is what went in, the bytes obey the rules of receivers for any selection of
- * parts, and bytes that were tampered with are refused or harmless. */
+/* The batch and its codec: what comes back is what went in, the bytes obey the rules of
+ * receivers for any selection of parts, and bytes that were tampered with are refused or
+ * harmless. */
 
 #include "tests/unit/profile/fixture.h"
 #include "agentd/wire/otlp.pb-c.h"
 
-/* ---- what a batch says, as text: independent of the order of its tables ------------------------------------- */
+/* ---- what a batch says, as text: independent of the order of its tables ---- */
 
 static void say_sample(const struct batch *b, const struct profile_part *p,
 	const struct profile_sample *s, struct buf *out)
@@ -110,7 +111,7 @@ static struct batch *decode(const struct buf *bytes)
 	return b;
 }
 
-/* ---- the rules of receivers, on the bytes ------------------------------------------------------------------ */
+/* ---- the rules of receivers, on the bytes ---- */
 
 struct uses {
 	unsigned *strings, *attributes, *mappings, *functions, *locations, *stacks;
@@ -259,7 +260,7 @@ static void check_rules(const struct buf *bytes)
 	otlp__export_request__free_unpacked(r, NULL);
 }
 
-/* ---- tests ---------------------------------------------------------------------------------------------------- */
+/* ---- tests ---- */
 
 static void test_interning(void **state)
 {

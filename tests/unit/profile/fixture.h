@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Random batches of known content, for the tests of agentd/profile. The same seed gives the same batch. */
+/* Random batches of known content, for the tests of agentd/profile. The same seed gives the same
+ * batch. */
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The local profiles on a real file system with real reader children (this program is the role, too): answers are those
- * of a plain count, crashes cost what they must and no more, roll-ups conserve, and a reader that dies, hangs or
- * lies costs its query. */
+/* The local profiles on a real file system with real reader children (this program is the role,
+ * too): answers are those of a plain count, crashes cost what they must and no more, roll-ups
+ * conserve, and a reader that dies, hangs or lies costs its query. */
 
 #include <fcntl.h>
 #include <ftw.h>
@@ -18,7 +18,7 @@
 
 #define T0 (1700000000ULL / 3600 * 3600 * NSEC_PER_SEC) /* on the hour */
 
-/* ---- a place for each test ------------------------------------------------------------------------------------ */
+/* ---- a place for each test ---- */
 
 struct place {
 	sd_event *loop;
@@ -112,7 +112,7 @@ static void append_nr(struct place *p, unsigned i)
 	assert_int_equal(local_append(p->l, &header, bytes.data, bytes.len), 0);
 }
 
-/* ---- answers as text ----------------------------------------------------------------------------------------------- */
+/* ---- answers as text ---- */
 
 struct outcome {
 	int called;
@@ -357,7 +357,7 @@ static void path_in(const struct place *p, char out[128], uint64_t number, unsig
 	snprintf(out, 128, "%s/%s", p->dir, name);
 }
 
-/* ---- queries ------------------------------------------------------------------------------------------------------------ */
+/* ---- queries ---- */
 
 static void test_queries_agree_with_a_plain_count(void **state)
 {
@@ -449,7 +449,7 @@ static void test_pruning_conserves(void **state)
 	query_result_free(whole);
 }
 
-/* ---- crashes ---------------------------------------------------------------------------------------------------------- */
+/* ---- crashes ---- */
 
 static void test_torn_tail(void **state)
 {
@@ -599,7 +599,7 @@ static void test_write_failure(void **state)
 	assert_int_equal(s.damaged, 0);
 }
 
-/* ---- bounds ------------------------------------------------------------------------------------------------------------- */
+/* ---- bounds ---- */
 
 static uint64_t folder_bytes(const struct place *p)
 {
@@ -661,7 +661,7 @@ static void test_eviction(void **state)
 	assert_int_equal(s.blocks, 1);
 }
 
-/* ---- roll-ups -------------------------------------------------------------------------------------------------------------- */
+/* ---- roll-ups ---- */
 
 static void roll_all(struct place *p, uint64_t now)
 {
@@ -857,7 +857,7 @@ static void test_batch_of_an_hour_in_blocks(void **state)
 	query_result_free(r);
 }
 
-/* ---- readers that fail ------------------------------------------------------------------------------------------------------- */
+/* ---- readers that fail ---- */
 
 /* Makes the children run this program under a name that tells them what to do: see bad_reader(). */
 static void use_reader(struct place *p, const char *mode)
