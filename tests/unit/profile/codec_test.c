@@ -532,10 +532,10 @@ static void test_empty_profile(void **state)
 static void use_batch(struct batch *b)
 {
 	CLEANUP(batch_freep) struct batch *copy = NULL;
-	_cleanup_free_ char *said = say(b, NULL, 0);
 	_cleanup_buf_ struct buf bytes;
 
 	buf_init(&bytes, 0);
+	free(say(b, NULL, 0));
 	assert_int_equal(profile_encode(b, NULL, NULL, 0, &bytes), 0);
 	assert_int_equal(batch_new(&copy), 0);
 	assert_int_equal(batch_merge(copy, b, 0, 0), 0);
