@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The insides of agentd's side, shared by client.c (queues, waiters) and child.c (the process). */
+/* The insides of agentd's side, shared by client.c (callers), files.c (queues, answers) and
+ * child.c (the process). */
 
 #include "agentd/base/map.h"
 #include "agentd/base/sandbox.h"
@@ -89,6 +90,30 @@ struct symbolizer {
 
 /* ---- client.c ------------------------------------------------------------------------------------------------ */
 
+/* Waits for this file are over as far as it has answered. Callbacks come by symbol_run_waiters(). */
+void symbol_on_progress(struct symbolizer *s, uint32_t file, uint64_t answered);
+/* Calls back the waiters that have all. The last thing that an event does. */
+void symbol_run_waiters(struct symbolizer *s);
+
+/* ---- files.c ------------------------------------------------------------------------------------------------- */
+
+/* Made if it was not there. NULL: no memory. */
+struct symbol_file *symbol_file_get(struct symbolizer *s, uint32_t id);
+void symbol_file_free(void *value);
+/* Adds one address. -ENOBUFS: too many wait, -ENOMEM. */
+int symbol_file_add(struct symbolizer *s, struct symbol_file *f, uint64_t address);
+/* Into the queue of files, behind the others, if it has anything to ask; and out of it. */
+void symbol_file_enqueue(struct symbolizer *s, struct symbol_file *f);
+void symbol_file_unqueue(struct symbolizer *s, struct symbol_file *f);
+/* The first n addresses of its queue are answered, with that state where rows did not say better. */
+void symbol_file_settle(
+	struct symbolizer *s, struct symbol_file *f, size_t n, enum symbol_state state);
+/* Never NULL or "". */
+const char *symbol_module_name(struct symbolizer *s, uint32_t file);
+/* The next file with something to ask, out of the queue; *fd: its descriptor (borrowed) or -1, kernel: *own is to
+ * be closed. NULL: none. */
+struct symbol_file *symbol_next_file(struct symbolizer *s, int *fd, int *own);
+
 /* The current request: addresses that rows name; the end of it; or that it came to nothing. */
 int symbol_on_names(struct symbolizer *s, const struct symbol_names_view *view);
 void symbol_on_done(struct symbolizer *s, const struct symbol_done_message *done);
@@ -101,11 +126,6 @@ enum symbol_blame {
 void symbol_on_failed(struct symbolizer *s, enum symbol_blame blame, const char *why);
 /* Gives up all that waits, since no child can be had now. */
 void symbol_give_up_all(struct symbolizer *s, const char *why);
-/* The next file with something to ask, out of the queue; *fd: its descriptor (borrowed) or -1, kernel: *own is to
- * be closed. NULL: none. */
-struct symbol_file *symbol_next_file(struct symbolizer *s, int *fd, int *own);
-/* Calls back the waiters that have all. The last thing that an event does. */
-void symbol_run_waiters(struct symbolizer *s);
 
 /* ---- child.c ------------------------------------------------------------------------------------------------- */
 

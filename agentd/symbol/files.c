@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Files as agentd knows them: what waits to be asked of each, and what came of it.
+ *
+ * Files wait in turn; one request is under way (see child.c). When a file fails, what it had in its queue gets
+ * fallback names for now, and the file is left alone for a time that doubles. A child that died is no proof
+ * against the file it was at (somebody may have killed it): the file is asked once more, behind the others. One
+ * that took too long or lied gets no second try.
+ *
+ * Invariants. An entry is PENDING exactly while its address waits in a queue or is under way; queues are first in,
+ * first out, so the serial of the last one answered says which are. Runs in agentd. */
+
+#include <fcntl.h>
+
+#include "agentd/base/clock.h"
+#include "agentd/base/log.h"
+#include "agentd/base/text.h"
+#include "agentd/symbol/client.h"
+
+#define BACK_OFF_MIN_NS     (30 * NSEC_PER_SEC)
+#define BACK_OFF_MAX_NS     (3600 * NSEC_PER_SEC)
+#define UNREADABLE_RETRY_NS (30 * NSEC_PER_SEC)
+
+void symbol_file_free(void *value)
+{
+	struct symbol_file *f = value;
+
+	free(f->pending);
+	free(f);
+}
+
+struct symbol_file *symbol_file_get(struct symbolizer *s, uint32_t id)
+{
+	struct symbol_file *f = map_get(s->files, &id, sizeof(id));
+
+	if (f)
+		return f;
+	f = calloc(1, sizeof(*f));
+	if (!f)
+		return NULL;
+	f->id = id;
+	f->facts.named_by = "none";
+	f->facts.last_problem = f->problem;
+	if (map_put(s->files, &id, sizeof(id), f, NULL) < 0) {
+		free(f);
+		return NULL;
+	}
+	return f;
+}
+
+void symbol_file_enqueue(struct symbolizer *s, struct symbol_file *f)
+{
+	if (f->in_queue || !f->n)
+		return;
+	f->in_queue = true;
+	f->next = NULL;
+	*s->queue_tail = f;
+	s->queue_tail = &f->next;
+}
+
+void symbol_file_unqueue(struct symbolizer *s, struct symbol_file *f)
+{
+	for (struct symbol_file **p = &s->queue; *p; p = &(*p)->next) {
+		if (*p != f)
+			continue;
+		*p = f->next;
+		if (s->queue_tail == &f->next)
+			s->queue_tail = p;
+		f->in_queue = false;
+		return;
+	}
+}
+
+int symbol_file_add(struct symbolizer *s, struct symbol_file *f, uint64_t address)
+{
+	if (s->n_pending >= PENDING_MAX)
+		return -ENOBUFS;
+	if (f->head + f->n == f->size) {
+		if (f->head >= f->n && f->head) {
+			memcpy(f->pending, f->pending + f->head, f->n * sizeof(*f->pending));
+			f->head = 0;
+		} else {
+			size_t size = f->size ? f->size * 2 : 32;
+			uint64_t *grown = reallocarray(f->pending, size, sizeof(*grown));
+
+			if (!grown)
+				return -ENOMEM;
+			f->pending = grown;
+			f->size = size;
+		}
+	}
+	f->pending[f->head + f->n++] = address;
+	f->queued++;
+	s->n_pending++;
+	return 0;
+}
+
+/* The first n addresses of its queue are answered, with that state where rows did not say better. */
+void symbol_file_settle(
+	struct symbolizer *s, struct symbol_file *f, size_t n, enum symbol_state state)
+{
+	n = MIN(n, f->n);
+	for (size_t i = 0; i < n; i++) {
+		struct symbol_entry *e =
+			symbol_cache_find(s->cache, f->id, f->pending[f->head + i]);
+
+		if (e && e->state == SYMBOL_PENDING) {
+			e->state = state;
+			s->counters.fallback++;
+		}
+	}
+	f->head += n;
+	f->n -= n;
+	f->answered += n;
+	s->n_pending -= n;
+	if (!f->n) {
+		free(f->pending);
+		f->pending = NULL;
+		f->head = f->size = 0;
+	}
+}
+
+const char *symbol_module_name(struct symbolizer *s, uint32_t file)
+{
+	const char *name;
+
+	if (file == SYMBOL_FILE_KERNEL)
+		return "vmlinux";
+	if (file == SYMBOL_FILE_VDSO)
+		return "[vdso]";
+	name = s->ops->module_name(s->userdata, file);
+	return name && *name ? name : "[unknown]";
+}
+
+/* What waits of this file is given up; nothing is asked of it before retry_ns from now. */
+static void give_up(struct symbolizer *s, struct symbol_file *f, uint64_t retry_ns)
+{
+	f->retry_at_ns = clock_monotonic_ns() + retry_ns;
+	symbol_file_unqueue(s, f);
+	symbol_file_settle(s, f, f->n, SYMBOL_PROVISIONAL);
+	symbol_on_progress(s, f->id, f->answered);
+}
+
+static void set_problem(
+	struct symbolizer *s, struct symbol_file *f, const char *format, const char *detail)
+{
+	snprintf(f->problem, sizeof(f->problem), format, detail);
+	text_clean(f->problem);
+	if (s->ops->on_facts)
+		s->ops->on_facts(s->userdata, f->id, &f->facts);
+}
+
+struct symbol_file *symbol_next_file(struct symbolizer *s, int *fd, int *own)
+{
+	while (s->queue) {
+		struct symbol_file *f = s->queue;
+
+		symbol_file_unqueue(s, f);
+		*fd = -1;
+		if (f->loaded_by == s->child_serial)
+			return f; /* the child has it, most likely */
+		if (f->id == SYMBOL_FILE_KERNEL)
+			*fd = *own = open("/proc/kallsyms", O_RDONLY | O_CLOEXEC);
+		else
+			*fd = s->ops->open_file(s->userdata, f->id);
+		if (f->id == SYMBOL_FILE_KERNEL && *fd < 0)
+			*fd = -errno;
+		if (*fd >= 0)
+			return f;
+		set_problem(s, f, "cannot be opened: %s", strerrordesc_np(-*fd));
+		give_up(s, f, UNREADABLE_RETRY_NS);
+	}
+	return NULL;
+}
+
+/* ---- answers ------------------------------------------------------------------------------------------------------ */
+
+static int take_row(struct symbolizer *s, const struct symbol_names_view *view,
+	const struct symbol_row *row, const struct symbol_wire_function *wire)
+{
+	struct symbol_function functions[SYMBOL_CHAIN_MAX];
+	const char *module = symbol_view_text(view, &row->module);
+	struct symbol_chain like = {.n = row->n,
+		.module = *module ? module : symbol_module_name(s, s->current->id),
+		.functions = functions};
+	struct symbol_entry *e;
+	const struct symbol_chain *chain;
+
+	for (uint16_t i = 0; i < row->n; i++)
+		functions[i] =
+			(struct symbol_function){.name = symbol_view_text(view, &wire[i].name),
+				.system_name = symbol_view_text(view, &wire[i].system_name),
+				.file = symbol_view_text(view, &wire[i].file),
+				.line = wire[i].line,
+				.start_line = wire[i].start_line,
+				.inlined = wire[i].flags & SYMBOL_FUNCTION_INLINED};
+	chain = symbol_cache_chain(s->cache, &like);
+	e = symbol_cache_add(s->cache, s->current->id, s->current_addresses[row->address]);
+	if (!chain || !e)
+		return -ENOMEM;
+	e->chain = chain;
+	e->state = SYMBOL_NAMED;
+	s->current->facts.named++;
+	s->counters.named++;
+	return 0;
+}
+
+int symbol_on_names(struct symbolizer *s, const struct symbol_names_view *view)
+{
+	const struct symbol_wire_function *wire = view->functions;
+
+	for (uint32_t i = 0; i < view->n_rows && s->current; i++) {
+		/* Without memory it stays without a name. */
+		(void)take_row(s, view, &view->rows[i], wire);
+		wire += view->rows[i].n;
+	}
+	return 0;
+}
+
+static void take_facts(
+	struct symbolizer *s, struct symbol_file *f, const struct symbol_facts_message *m)
+{
+	struct symbol_file_facts *facts = &f->facts;
+
+	memcpy(facts->build_id, m->build_id, sizeof(facts->build_id));
+	memcpy(facts->go_build_id, m->go_build_id, sizeof(facts->go_build_id));
+	memcpy(facts->htlhash, m->htlhash, sizeof(facts->htlhash));
+	snprintf(f->named_by, sizeof(f->named_by), "%s", m->named_by);
+	facts->named_by = f->named_by;
+	facts->n_segments = (uint8_t)m->n_segments;
+	for (size_t i = 0; i < m->n_segments; i++)
+		facts->segments[i] = (struct symbol_segment){.offset = m->segments[i].offset,
+			.file_size = m->segments[i].file_size,
+			.vaddr = m->segments[i].vaddr,
+			.mem_size = m->segments[i].mem_size,
+			.executable = m->segments[i].executable != 0};
+	if (*m->problem && strcmp(f->problem, m->problem) != 0 && f->id == SYMBOL_FILE_KERNEL)
+		log_warning("kernel frames have no names: %s", m->problem);
+	else if (*m->problem && strcmp(f->problem, m->problem) != 0)
+		log_debug("%s: %s", symbol_module_name(s, f->id), m->problem);
+	snprintf(f->problem, sizeof(f->problem), "%s", m->problem);
+	facts->seen = true;
+	if (s->ops->on_facts)
+		s->ops->on_facts(s->userdata, f->id, facts);
+}
+
+void symbol_on_done(struct symbolizer *s, const struct symbol_done_message *done)
+{
+	struct symbol_file *f = s->current;
+
+	s->current = NULL;
+	if (!f)
+		return;
+	f->failures = 0;
+	f->facts.cpu_us += done->cpu_us;
+	if (done->flags & SYMBOL_DONE_UNKNOWN_FILE) {
+		f->loaded_by = 0; /* it needed the room: asked again with a descriptor */
+	} else {
+		f->loaded_by = s->child_serial;
+		symbol_file_settle(s, f, done->n_done, SYMBOL_FALLBACK);
+		symbol_on_progress(s, f->id, f->answered);
+		if (s->current_facts.header.size)
+			take_facts(s, f, &s->current_facts);
+	}
+	symbol_file_enqueue(s, f);
+}
+
+void symbol_on_failed(struct symbolizer *s, enum symbol_blame blame, const char *why)
+{
+	struct symbol_file *f = s->current;
+	bool again;
+
+	s->current = NULL;
+	if (blame == BLAME_TIMEOUT)
+		s->counters.timeouts++;
+	else if (blame == BLAME_CRASH)
+		s->counters.crashes++;
+	if (!f)
+		return;
+	f->failures++;
+	f->loaded_by = 0;
+	f->facts.timeouts += blame == BLAME_TIMEOUT;
+	f->facts.crashes += blame != BLAME_TIMEOUT;
+	again = blame == BLAME_CRASH && f->failures == 1;
+	log_warning("the symbolizer %s at %s: %s", why, symbol_module_name(s, f->id),
+		again ? "asked again" : "its frames have no names for now");
+	set_problem(s, f, "the symbolizer %s", why);
+	if (again) {
+		symbol_file_enqueue(s, f);
+		return;
+	}
+	give_up(s, f, MIN(BACK_OFF_MIN_NS << MIN(f->failures - 1, 16U), BACK_OFF_MAX_NS));
+}
+
+void symbol_give_up_all(struct symbolizer *s, const char *why)
+{
+	while (s->queue) {
+		struct symbol_file *f = s->queue;
+
+		set_problem(s, f, "%s", why);
+		give_up(s, f, 0);
+	}
+}
