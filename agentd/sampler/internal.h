@@ -36,7 +36,7 @@ struct cpu_events {
 };
 
 /* A record that waits for its turn; its bytes are at offset in merge.store. */
-struct merge_entry {
+struct stream_merge_entry {
 	uint64_t time;
 	uint32_t offset, size;
 	bool perf; /* else of the BPF ring */
@@ -44,7 +44,7 @@ struct merge_entry {
 
 struct merge {
 	struct buf store;
-	struct merge_entry *entries;
+	struct stream_merge_entry *entries;
 	size_t n, size;
 	size_t bpf_taken;       /* bytes of the BPF ring in this round */
 	uint64_t last_bpf_time; /* newest record gathered from the BPF ring */
@@ -118,14 +118,14 @@ bool perf_record_check(const void *record, size_t size, uint64_t *time);
 void perf_record_event(const void *record, size_t size, struct sampler_event *event);
 
 /* merge.c */
-int merge_add(struct sampler *s, uint64_t time, const void *record, size_t size, bool perf);
+int stream_merge_add(struct sampler *s, uint64_t time, const void *record, size_t size, bool perf);
 bool sample_record_check(const void *record, size_t size);
 /* all: everything that is there; else what is older than SLACK_NS. True when more waits in a ring.
  */
-bool merge_drain(struct sampler *s, bool all);
-void merge_init(struct merge *m, size_t n_cpus);
-void merge_deinit(struct merge *m);
-int merge_on_record(void *userdata, void *data, size_t size);
+bool stream_merge_drain(struct sampler *s, bool all);
+void stream_merge_init(struct merge *m, size_t n_cpus);
+void stream_merge_deinit(struct merge *m);
+int stream_merge_on_record(void *userdata, void *data, size_t size);
 
 /* sampler.c */
 /* Something waits in a ring: drain now, and once more when what is young now is old enough. */

@@ -26,11 +26,11 @@
 #define ENTRIES_FIRST 256
 #define PADDED(size)  (((size) + 7) & ~(size_t)7) /* records are aligned as in the rings */
 
-int merge_add(struct sampler *s, uint64_t time, const void *record, size_t size, bool perf)
+int stream_merge_add(struct sampler *s, uint64_t time, const void *record, size_t size, bool perf)
 {
 	struct merge *m = &s->merge;
 	size_t offset = m->store.len, padded = PADDED(size);
-	struct merge_entry *entries;
+	struct stream_merge_entry *entries;
 	void *to;
 
 	if (m->n == m->size) {
@@ -51,7 +51,7 @@ int merge_add(struct sampler *s, uint64_t time, const void *record, size_t size,
 	buf_commit(&m->store, padded);
 	if (time <= m->handed_out)
 		m->out_of_order++;
-	m->entries[m->n] = (struct merge_entry){
+	m->entries[m->n] = (struct stream_merge_entry){
 		.time = time,
 		.offset = (uint32_t)offset,
 		.size = (uint32_t)size,
@@ -84,7 +84,7 @@ bool sample_record_check(const void *record, size_t size)
 }
 
 /* Called back by libbpf for each record of the BPF ring; a negative answer stops after this one. */
-int merge_on_record(void *userdata, void *data, size_t size)
+int stream_merge_on_record(void *userdata, void *data, size_t size)
 {
 	struct sampler *s = userdata;
 	const struct record_header *header = data;
@@ -96,7 +96,7 @@ int merge_on_record(void *userdata, void *data, size_t size)
 		return 0;
 	}
 	s->merge.last_bpf_time = header->time;
-	if (merge_add(s, header->time, data, size, false) < 0) {
+	if (stream_merge_add(s, header->time, data, size, false) < 0) {
 		if (header->kind == RECORD_SAMPLE)
 			s->lost_memory++;
 		else
@@ -108,14 +108,14 @@ int merge_on_record(void *userdata, void *data, size_t size)
 
 static int by_time(const void *a, const void *b)
 {
-	const struct merge_entry *x = a, *y = b;
+	const struct stream_merge_entry *x = a, *y = b;
 
 	if (x->time != y->time)
 		return x->time < y->time ? -1 : 1;
 	return x->offset < y->offset ? -1 : x->offset > y->offset; /* as they arrived */
 }
 
-static void hand_out(struct sampler *s, const struct merge_entry *e)
+static void hand_out(struct sampler *s, const struct stream_merge_entry *e)
 {
 	const void *record = s->merge.store.data + e->offset;
 	const struct record_header *header = record;
@@ -172,7 +172,7 @@ static void tell_lost(struct sampler *s)
 
 static int by_offset(const void *a, const void *b)
 {
-	const struct merge_entry *x = a, *y = b;
+	const struct stream_merge_entry *x = a, *y = b;
 
 	return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
@@ -190,7 +190,7 @@ static void keep_rest(struct merge *m, size_t first)
 	if (m->n)
 		qsort(m->entries, m->n, sizeof(*m->entries), by_offset);
 	for (size_t i = 0; i < m->n; i++) {
-		struct merge_entry *e = &m->entries[i];
+		struct stream_merge_entry *e = &m->entries[i];
 
 		memmove(m->store.data + len, m->store.data + e->offset, e->size);
 		e->offset = (uint32_t)len;
@@ -231,7 +231,7 @@ static size_t hand_out_until(struct sampler *s, uint64_t horizon)
 	return i;
 }
 
-bool merge_drain(struct sampler *s, bool all)
+bool stream_merge_drain(struct sampler *s, bool all)
 {
 	struct merge *m = &s->merge;
 	bool more = true;
@@ -256,13 +256,13 @@ bool merge_drain(struct sampler *s, bool all)
 	return more;
 }
 
-void merge_init(struct merge *m, size_t n_cpus)
+void stream_merge_init(struct merge *m, size_t n_cpus)
 {
 	*m = (struct merge){0};
 	buf_init(&m->store, 2 * BPF_TAKE_MAX + 2 * n_cpus * PERF_RING_BYTES);
 }
 
-void merge_deinit(struct merge *m)
+void stream_merge_deinit(struct merge *m)
 {
 	buf_deinit(&m->store);
 	free(m->entries);

@@ -151,7 +151,7 @@ static bool gather_one(
 		perf_record_event(record, header.size, &event);
 		s->lost_perf += event.lost;
 	}
-	if (merge_add(s, time, record, header.size, true) < 0)
+	if (stream_merge_add(s, time, record, header.size, true) < 0)
 		s->lost_perf++;
 	return true;
 }

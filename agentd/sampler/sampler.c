@@ -42,7 +42,7 @@ static uint64_t drain_gap(const struct sampler *s)
 
 void sampler_wake(struct sampler *s)
 {
-	bool more = merge_drain(s, false);
+	bool more = stream_merge_drain(s, false);
 
 	set_timer(s, more ? 0 : MIN(SETTLE_NS, drain_gap(s)));
 }
@@ -56,7 +56,7 @@ static int on_ring(sd_event_source *source, int fd, uint32_t revents, void *user
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct sampler *s = userdata;
-	bool more = merge_drain(s, false);
+	bool more = stream_merge_drain(s, false);
 
 	if (clock_monotonic_ns() - s->last_cpu_check >= CPU_CHECK_NS)
 		hotplug_check(s);
@@ -142,7 +142,7 @@ static int join_loop(struct sampler *s, struct err_text *err)
 {
 	int fd = bpf_map__fd(s->skel->maps.ring), r;
 
-	s->ring = ring_buffer__new(fd, merge_on_record, s, NULL);
+	s->ring = ring_buffer__new(fd, stream_merge_on_record, s, NULL);
 	if (!s->ring)
 		return err_set(err, -errno, "cannot map the samples' ring: %m");
 	r = sd_event_add_io(s->loop, &s->ring_source, fd, EPOLLIN, on_ring, s);
@@ -178,7 +178,7 @@ int sampler_new(struct sampler **ret, sd_event *loop, const struct sampler_confi
 		return err_set(err, r,
 			"cannot read which CPUs there are in /sys/devices/system/cpu/possible: %s",
 			strerror(-r));
-	merge_init(&s->merge, s->n_cpus);
+	stream_merge_init(&s->merge, s->n_cpus);
 	r = cpu_table_new(s);
 	if (r < 0)
 		return err_set(err, r, "out of memory");
@@ -216,7 +216,7 @@ struct sampler *sampler_free(struct sampler *s)
 	if (s->counts)
 		munmap(s->counts, s->counts_size);
 	sampler_bpf__destroy(s->skel);
-	merge_deinit(&s->merge);
+	stream_merge_deinit(&s->merge);
 	free(s->cpus);
 	sd_event_unref(s->loop);
 	free(s);
@@ -320,7 +320,7 @@ void sampler_set_kernel_frames(struct sampler *s, bool on)
 
 void sampler_drain(struct sampler *s)
 {
-	merge_drain(s, true);
+	stream_merge_drain(s, true);
 }
 
 /* ---- counting -------------------------------------------------------------------------------- */
