@@ -102,6 +102,7 @@ static void apply_settings(struct daemon *d, const struct config *next)
 		.middle_ns = 24 * 3600 * NSEC_PER_SEC,
 	};
 
+	d->interval_ns = next->profiling.interval_ns;
 	local_configure(d->local, &lc);
 	d->host.labels = next->host_labels;
 	d->host.n_labels = next->n_host_labels;
@@ -110,36 +111,51 @@ static void apply_settings(struct daemon *d, const struct config *next)
 		log_error("destinations: %s", err.text);
 }
 
+/* Closes the books under the old configuration: everything sampled so far counts as it said. */
+static void settle_old(struct daemon *d, const struct config *old, const struct config *next)
+{
+	if (!d->sampler)
+		return;
+	daemon_settle(d);
+	process_flush(d->processes);
+	if (!next->profiling.enabled)
+		disable(d);
+	else if (old->profiling.rate_hz != next->profiling.rate_hz ||
+		old->profiling.interval_ns != next->profiling.interval_ns)
+		daemon_interval_close(d);
+}
+
+static void swap_sampler(struct daemon *d, const struct config *old, const struct config *next)
+{
+	struct err_text err = {};
+
+	if (d->prepared) {
+		enable(d, TAKE_PTR(d->prepared));
+		log_info("profiling is on: %u Hz", next->profiling.rate_hz);
+		return;
+	}
+	if (!d->sampler)
+		return;
+	sampler_set_kernel_frames(d->sampler, next->profiling.kernel_frames);
+	if (old->profiling.rate_hz != next->profiling.rate_hz &&
+		sampler_set_rate(d->sampler, next->profiling.rate_hz, &err) < 0)
+		log_error("rate: %s", err.text);
+	sampler_next_generation(d->sampler);
+	if (old->profiling.interval_ns != next->profiling.interval_ns)
+		daemon_interval_arm(d);
+}
+
 static void on_swap(void *userdata, const struct config *next)
 {
 	struct daemon *d = userdata;
 	const struct config *old = config_current(d->config);
-	bool rate_changed = old->profiling.rate_hz != next->profiling.rate_hz;
-	struct err_text err = {};
 
-	daemon_settle(d);
-	if (d->sampler)
-		process_flush(d->processes);
-	if (d->sampler && !next->profiling.enabled)
-		disable(d);
-	else if (d->sampler &&
-		(rate_changed || old->profiling.interval_ns != next->profiling.interval_ns))
-		daemon_interval_close(d);
-
+	settle_old(d, old, next);
 	source_set_inherit(next->sources, old->sources);
 	daemon_forget_assignments(d);
 	d->generation++;
 	apply_settings(d, next);
-	if (d->sampler) {
-		sampler_set_kernel_frames(d->sampler, next->profiling.kernel_frames);
-		if (rate_changed && sampler_set_rate(d->sampler, next->profiling.rate_hz, &err) < 0)
-			log_error("rate: %s", err.text);
-		sampler_next_generation(d->sampler);
-	}
-	if (d->prepared) {
-		enable(d, TAKE_PTR(d->prepared));
-		log_info("profiling is on: %u Hz", next->profiling.rate_hz);
-	}
+	swap_sampler(d, old, next);
 	d->open->revision = next->revision;
 	sd_notifyf(0, "STATUS=%s, %zu sources, %zu destinations",
 		d->sampler ? "profiling" : "profiling is off", source_set_size(next->sources),

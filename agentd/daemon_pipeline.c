@@ -384,7 +384,7 @@ void daemon_interval_close(struct daemon *d)
 	d->n_pending++;
 	aggregate_each_frame(i->aggregate, daemon_frames_add, &l);
 	hold_files(i, &l);
-	wait = MIN(config_current(d->config)->profiling.interval_ns, NAMES_DEADLINE_MAX);
+	wait = MIN(d->interval_ns, NAMES_DEADLINE_MAX);
 	if (d->n_pending > DAEMON_MAX_PENDING || d->stopping)
 		wait = MIN(wait, NSEC_PER_SEC);
 	symbol_resolve(d->symbols, l.queries, l.failed ? 0 : l.n, clock_monotonic_ns() + wait,
@@ -403,7 +403,7 @@ static int on_interval(sd_event_source *s, uint64_t usec, void *userdata)
 
 int daemon_interval_arm(struct daemon *d)
 {
-	uint64_t interval_us = config_current(d->config)->profiling.interval_ns / 1000, now;
+	uint64_t interval_us = d->interval_ns / 1000, now;
 	int r = sd_event_now(d->loop, CLOCK_MONOTONIC, &now);
 
 	if (r < 0)

@@ -17,6 +17,7 @@ static int push(struct entry *e, struct queued *q, size_t bytes)
 	e->last = &q->next;
 	e->n_queued++;
 	t->n_queued++;
+	t->queued_samples += q->is_map ? 0 : q->sample.count;
 	t->queued_bytes += bytes;
 	return 0;
 }
@@ -74,6 +75,7 @@ void queue_pop(struct entry *e)
 		e->last = &e->first;
 	e->n_queued--;
 	t->n_queued--;
+	t->queued_samples -= q->is_map ? 0 : q->sample.count;
 	t->queued_bytes -= q->bytes;
 	if (q->is_map)
 		path_unref(q->map.path);

@@ -361,7 +361,7 @@ void process_counters(struct process_table *t, struct process_counters *ret)
 	*ret = t->counters;
 	files_counters(t->files, ret);
 	ret->images = map_size(t->by_key);
-	ret->queued = t->n_queued;
+	ret->queued = t->queued_samples;
 	ret->reads_timed_out = c.timed_out;
 	ret->reader_restarts = c.restarts;
 }

@@ -103,6 +103,7 @@ struct process_table {
 	struct name_ask *asks;
 	bool namer_failed, freeing, flushing, forcing, wake_waiting, wake_all, asking_name;
 	size_t n_reading, n_queued, queued_bytes, n_waiting;
+	uint64_t queued_samples; /* by their counts: for the ledger */
 	uint64_t stream_ns, lost_ns, event_wall_ns;
 	uint64_t exec_tokens_ns, exec_tokens;
 	uint64_t last_reap, timer_at;
