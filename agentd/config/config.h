@@ -125,7 +125,8 @@ struct config_request {
 enum { CONFIG_UNCHANGED = 1 };
 
 /* Positive codes for the caller to map: 0 applied, CONFIG_UNCHANGED; errors: -EINVAL, -ENOENT (must_exist), -EEXIST,
- * -ESTALE (revision), -EACCES (managed by a file), or what prepare() or the store returned. */
+ * -ESTALE (revision), -EACCES (managed by a file), or what prepare() or the store returned
+ * (but -EACCES and -EPERM from there are -EOPNOTSUPP: the kernel said so, not a file). */
 
 struct config_hooks {
 	/* Everything that can fail: load programs, check. next is whole and valid. May be followed by abandon. */

@@ -146,6 +146,12 @@ static void put_in_place(
 	}
 }
 
+/* What the kernel does not permit agentd is not what a file does not permit the caller. */
+static int unavailable(int error)
+{
+	return error == -EACCES || error == -EPERM ? -EOPNOTSUPP : error;
+}
+
 /* The plan stands: prepare, commit, swap. */
 static int carry_out(struct config_manager *m, struct plan *plan, const struct config_request *q,
 	uint64_t *revision, struct err_text *err)
@@ -156,13 +162,13 @@ static int carry_out(struct config_manager *m, struct plan *plan, const struct c
 	if (m->hooks.prepare) {
 		r = m->hooks.prepare(m->userdata, m->current, plan->next, err);
 		if (r < 0)
-			return r;
+			return unavailable(r);
 	}
 	r = commit(m, plan, q, &committed, err);
 	if (r < 0) {
 		if (m->hooks.abandon)
 			m->hooks.abandon(m->userdata);
-		return r;
+		return unavailable(r);
 	}
 	put_in_place(m, plan, q);
 	*revision = committed;
