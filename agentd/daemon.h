@@ -82,6 +82,7 @@ struct daemon {
 	char kernel_build_id[41];
 	uint8_t boot_id[16];
 
+	uint64_t interval_ns; /* of the configuration in force, also while it is being swapped in */
 	uint64_t generation; /* of the configuration in force */
 	struct interval *open;
 	struct interval *pending; /* oldest first */
