@@ -28,7 +28,6 @@ struct daemon;
 /* Whose an image is, under one generation of the configuration. Owned by image->assignment. */
 struct assignment {
 	struct source *source; /* NULL: nobody's; borrowed from the configuration in force */
-	uint64_t interval_ns; /* of the configuration in force, also while it is being swapped in */
 	uint64_t generation;
 	uint64_t interval; /* serial of the interval in which `resource` is valid */
 	uint32_t resource;
