@@ -789,6 +789,16 @@ static void test_interrupted_roll_up(void **state)
 	assert_int_equal(access(source, F_OK), -1);
 	again = ask_text(p, &everything);
 	assert_string_equal(again, want);
+	/* in whatever order the folder lists them */
+	copy_file(rolled, temporary);
+	assert_int_equal(unlink(rolled), 0);
+	copy_file(saved, source);
+	copy_file(temporary, rolled);
+	place_reopen(p);
+	assert_int_equal(levels(p, 1), 1);
+	assert_int_equal(access(source, F_OK), -1);
+	again = (free(again), ask_text(p, &everything));
+	assert_string_equal(again, want);
 	/* a number is not used again */
 	append_nr(p, 500);
 	assert_int_equal(p->l->active, 2);
@@ -961,6 +971,33 @@ static int lie(int which)
 	return 0;
 }
 
+/* Rolls a segment up, but for all blocks behind the first, and calls it done. */
+static int roll_short(void)
+{
+	uint8_t message[512];
+	struct reader_rolled done = {.blocks = 1};
+	struct segment_scan scan = {0};
+	struct segment_block block;
+	struct buf raw, out;
+	int fds[2] = {-1, -1};
+	size_t n_fds = 2;
+	struct stat st;
+
+	buf_init(&raw, 0);
+	buf_init(&out, 0);
+	if (fdpass_recv(SANDBOX_FD, message, sizeof(message), fds, &n_fds) <= 0 || n_fds != 2 ||
+		fstat(fds[0], &st) < 0)
+		return 5;
+	scan.end = (uint64_t)st.st_size;
+	if (segment_next(fds[0], &scan, &block) != 1 || segment_read(fds[0], &block, &raw) < 0 ||
+		segment_put(&out, &block.header, 1, raw.data, raw.len) < 0 ||
+		io_write_all(fds[1], out.data, out.len) < 0)
+		return 6;
+	say(READER_ROLLED, 1, &done, sizeof(done));
+	pause();
+	return 0;
+}
+
 /* What a child does that was started by another name; -1: the real role. */
 static int bad_reader(const char *program)
 {
@@ -975,6 +1012,8 @@ static int bad_reader(const char *program)
 		raise(SIGKILL);
 	if (streq(mode, "exit"))
 		return 3;
+	if (streq(mode, "roll-short"))
+		return roll_short();
 	if (streq(mode, "nothing")) {
 		say(READER_DONE, 0, NULL, 0);
 		pause();
@@ -989,6 +1028,7 @@ static int bad_reader(const char *program)
 
 static void test_bad_readers(void **state)
 {
+	struct local_state s;
 	struct place *p = *state;
 	_cleanup_free_ char *want = expect_text(&everything, 0, 3), *got = NULL;
 	static const struct {
@@ -1028,6 +1068,12 @@ static void test_bad_readers(void **state)
 	use_reader(p, "die");
 	roll_all(p, T0 + 10 * 3600 * NSEC_PER_SEC);
 	assert_int_equal(levels(p, 0), 1);
+	place_reopen(p);
+	use_reader(p, "roll-short");
+	roll_all(p, T0 + 10 * 3600 * NSEC_PER_SEC);
+	assert_int_equal(levels(p, 0), 1);
+	local_state(p->l, &s);
+	assert_non_null(strstr(s.last_problem, "its roll-up has "));
 	sandbox_set_program("/proc/self/exe");
 	got = ask_text(p, &everything);
 	assert_string_equal(got, want);
