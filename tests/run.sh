@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs all tests: run.sh BUILD_FOLDER [GROUP...]     (groups: build lint tools unit san e2e; default: all)
+# Runs all tests: run.sh BUILD_FOLDER [GROUP...]     (groups: build lint tools unit san fuzz e2e; default: all)
 #
 # One line a test case, PASS or FAIL; the log of a test that failed follows it, and all logs stay under
 # BUILD_FOLDER/test-logs. A case that this machine cannot run says why, is listed again at the end and counted
@@ -21,7 +21,7 @@ fi
 mkdir -p "$1"
 build=$(cd "$1" && pwd)
 shift
-groups=${*:-build lint tools unit san e2e}
+groups=${*:-build lint tools unit san fuzz e2e}
 unset MAKEFLAGS MFLAGS MAKELEVEL
 export CI=1
 
@@ -199,6 +199,9 @@ if wanted san; then
 	run_step build/san 900 make -j"$jobs" B="$build/san" SAN=1 all
 	unit_tests san "$build/san" SAN=1
 fi
+
+# Long enough to find what is shallow; by hand for longer.
+wanted fuzz && run_step fuzz 600 tests/fuzz/run.sh "$build" 2
 
 if wanted e2e; then
 	for t in tests/e2e/*_test.py tests/e2e/*_test.sh; do

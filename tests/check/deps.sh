@@ -26,7 +26,7 @@ build_packages="libc6-dev libbpf-dev libelf-dev libdw-dev libcurl4-openssl-dev l
 	liblzma-dev libjson-c-dev"
 test_commands="clang-format:clang-format shellcheck:shellcheck g++:g++ jq:jq strace:strace curl:curl
 	git:git sqlite3:sqlite3 go:golang-go rustc:rustc dockerd:docker.io docker:docker.io"
-test_packages="libcmocka-dev python3-venv procps"
+test_packages="libcmocka-dev python3-venv procps ca-certificates"
 
 missing=""
 add() {
@@ -71,6 +71,11 @@ bpftool_works() {
 
 chromium_works() {
 	command -v chromium >/dev/null 2>&1 && command -v chromedriver >/dev/null 2>&1
+}
+
+# The run-time libraries of clang's sanitizers and fuzzer are a package of their own, named after its version.
+fuzzer_works() {
+	[ -e "$(clang -print-file-name="libclang_rt.fuzzer-$(uname -m).a")" ]
 }
 
 apt_updated=
@@ -119,6 +124,10 @@ if [ "$mode" = test ]; then
 	want_commands $test_commands
 	# shellcheck disable=SC2086
 	want_packages $test_packages
+	# where the kernel has AppArmor, Docker loads a profile by this package's parser
+	if [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ]; then
+		want_commands apparmor_parser:apparmor
+	fi
 fi
 if ! bpftool_works; then
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
@@ -139,6 +148,11 @@ if ! bpftool_works; then
 	exit 1
 fi
 [ "$mode" = test ] || exit 0
+
+if ! fuzzer_works; then
+	add "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
+	install_missing
+fi
 
 # The browser is for one test. Where the distribution has no package of it (Ubuntu has a snap), that test
 # says that it cannot run.
