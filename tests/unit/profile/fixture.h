@@ -48,7 +48,7 @@ static inline uint32_t random_location(struct batch *b, uint64_t *seed, const st
 	struct profile_line lines[3];
 	struct profile_location l = {.n_lines = 1 + below(seed, 3) / 2 * below(seed, 3)};
 	unsigned module = below(seed, 5);
-	struct profile_mapping m = {.start = 0x1000 * (module + 1), .limit = 0x9000000};
+	struct profile_mapping m = {.start = 0x1000, .limit = 0x9000000};
 	int64_t at;
 
 	m.filename = text(b, "/usr/lib/lib%u.so", module);
