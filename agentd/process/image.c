@@ -264,7 +264,7 @@ static bool evict(struct process_table *t)
 
 static struct entry *add(struct process_table *t, const struct sample_image *key)
 {
-	int64_t boot_to_unix = (int64_t)(clock_unix_ns() - clock_boottime_ns());
+	uint64_t boot_to_unix = clock_unix_ns() - clock_boottime_ns(); /* wraps, as does the sum */
 	struct entry *e;
 
 	if (map_size(t->by_key) >= t->config.max_images && !evict(t))
@@ -276,7 +276,7 @@ static struct entry *add(struct process_table *t, const struct sample_image *key
 	e->image.key = *key;
 	e->image.state = IMAGE_NEW;
 	facts_init(&e->image);
-	e->image.start_unix_ns = (uint64_t)((int64_t)key->start_boottime + boot_to_unix);
+	e->image.start_unix_ns = key->start_boottime + boot_to_unix;
 	e->last = &e->first;
 	e->facts_after = e->maps_after = 1;
 	if (map_put(t->by_key, key, sizeof(*key), e, NULL) < 0) {

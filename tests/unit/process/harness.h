@@ -16,6 +16,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -29,7 +30,7 @@
 #include "agentd/process/table.h"
 
 #define GIVEN_MAX 20000
-#define PATIENCE  (30 * NSEC_PER_SEC) /* a bound for a test that went wrong, not a measure */
+#define PATIENCE  (20 * NSEC_PER_SEC) /* a bound for a test that went wrong, not a measure */
 
 struct given {
 	struct sample_image key;
@@ -276,6 +277,7 @@ static inline struct child child_start(
 	c.pid = fork();
 	assert_true(c.pid >= 0);
 	if (c.pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves none behind */
 		dup2(ready[1], 100);
 		dup2(go[0], 101);
 		closefrom(102);

@@ -553,8 +553,10 @@ static struct sample_image dead_key(uint32_t exec)
 	struct sample_image key;
 
 	assert_true(pid >= 0);
-	if (pid == 0)
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		pause();
+	}
 	key = key_of(pid, exec);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
@@ -894,8 +896,10 @@ static int child_main(const char *mode)
 		pthread_create(&thread, NULL, thread_main, NULL);
 		pthread_exit(NULL);
 	}
-	if (streq(mode, "fork") && fork() == 0)
+	if (streq(mode, "fork") && fork() == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		pause();
+	}
 	child_ready();
 	child_wait();
 	if (streq(mode, "late-anon"))
