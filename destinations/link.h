@@ -11,10 +11,10 @@
 #include "agentd/config/config.h"
 #include "agentd/profile/profile.h"
 
-struct link_destination {	/* what the exporter said last, checked */
+struct link_destination { /* what the exporter said last, checked */
 	char name[80], type[40];
 	char endpoint[512];
-	char state[24];			/* "ok", "failing", "idle" */
+	char state[24]; /* "ok", "failing", "idle" */
 	char last_error[512];
 	uint64_t last_success_unix_ns, last_failure_unix_ns;
 	uint64_t requests, failures, sent_batches, sent_bytes;
@@ -35,20 +35,23 @@ struct link_test_result {
 };
 
 struct link_config {
-	size_t max_unheld_bytes;	/* batches kept for a restarting exporter; 0: 32 MiB; older ones are evicted, counted */
-	unsigned hang_ms;		/* a ping without answer for so long: killed and restarted; 0: 10,000 */
+	size_t max_unheld_bytes; /* batches kept for a restarting exporter; 0: 32 MiB; older ones are evicted, counted */
+	unsigned hang_ms; /* a ping without answer for so long: killed and restarted; 0: 10,000 */
 };
 
 struct link;
 
-int link_new(struct link **ret, sd_event *loop, const struct link_config *config, struct err_text *err);
+int link_new(
+	struct link **ret, sd_event *loop, const struct link_config *config, struct err_text *err);
 struct link *link_free(struct link *l);
 DEFINE_FREEP(link_freep, struct link *, link_free)
 /* The destinations in force (enabled and disabled), as agentd/config has them. */
-int link_configure(struct link *l, const struct config_destination *list, size_t n, struct err_text *err);
+int link_configure(
+	struct link *l, const struct config_destination *list, size_t n, struct err_text *err);
 /* Hands over one batch: consumes the sealed memfd. Routed to every enabled destination. */
 int link_send(struct link *l, const struct batch_header *header, int memfd);
-size_t link_destinations(struct link *l, const struct link_destination **list);	/* borrowed until the loop runs on */
+size_t link_destinations(
+	struct link *l, const struct link_destination **list); /* borrowed until the loop runs on */
 /* Sends an empty, valid profile through the real path; done exactly once, by deadline. */
 int link_test(struct link *l, const struct config_destination *d, unsigned deadline_ms,
 	void (*done)(void *userdata, const struct link_test_result *result), void *userdata);

@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* What was handed to the exporter, and what it says became of it.
+ *
+ * For each batch and destination agentd keeps a route: how far delivery is and the counts of the last answer. A sample
+ * is in exactly one place: held, or settled with one fate; routed is their sum at any time, so the ledger closes by
+ * construction if only no answer is believed that cannot be. So an answer must be about an open route, its counts may
+ * only grow, may not exceed what the batch holds, and must be all of it when it is final. An answer that breaks this
+ * makes the exporter a liar: its counts are not taken, and it is replaced (link.c).
+ *
+ * Batches stay here until they are through everywhere: a successor gets them again with their routes and goes on
+ * where the last answer left off. One request can be doubled by that: the one that the backend took and whose
+ * answer died with the exporter. They stay as mappings of the sealed memfds: no descriptor each, and no memory beside
+ * the pages that the exporter has mapped, too.
+ *
+ * Only agentd evicts what the living exporter does not have; what it has it evicts itself and says so. Runs in
+ * agentd. */
+
+#include <sys/mman.h>
+
+#include "agentd/base/io.h"
+#include "agentd/base/log.h"
+#include "destinations/link_private.h"
+
+struct link_dest *ledger_dest(struct link *l, uint32_t id)
+{
+	for (size_t i = 0; i < l->n_dests; i++)
+		if (l->dests[i]->id == id)
+			return l->dests[i];
+	return NULL;
+}
+
+void ledger_free_dest(struct link_dest *d)
+{
+	if (d) {
+		buf_deinit(&d->spec);
+		free(d);
+	}
+}
+
+static void free_batch(struct link_batch *b)
+{
+	if (!b)
+		return;
+	if (b->bytes)
+		munmap(b->bytes, b->size);
+	closep(&b->memfd);
+	free(b->routes);
+	free(b->final);
+	free(b);
+}
+
+/* Index of the batch with this id, or -1. */
+static ssize_t find_batch(const struct link *l, uint64_t id)
+{
+	size_t low = 0, high = l->n_batches;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (l->batches[middle]->id < id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < l->n_batches && l->batches[low]->id == id ? (ssize_t)low : -1;
+}
+
+static void remove_batch(struct link *l, size_t i)
+{
+	struct link_batch *b = l->batches[i];
+
+	l->bytes -= b->size;
+	l->n_batches--;
+	memmove(&l->batches[i], &l->batches[i + 1], (l->n_batches - i) * sizeof(*l->batches));
+	free_batch(b);
+}
+
+/* ---- settling ------------------------------------------------------------------------------------ */
+
+static uint64_t settled(const struct message_counts *c, size_t type)
+{
+	uint64_t sum = 0;
+
+	for (size_t f = 0; f < FATES; f++)
+		sum += c->samples[f][type];
+	return sum;
+}
+
+/* Whether counts can follow those of the route. Sums cannot overflow: each is compared before it is added. */
+static const char *check_counts(const struct link_batch *b, const struct message_route *route,
+	const struct message_counts *counts, bool final)
+{
+	for (size_t t = 0; t < PROTOCOL_TYPES; t++) {
+		uint64_t left = b->header.samples[t];
+
+		for (size_t f = 0; f < FATES; f++) {
+			uint64_t n = counts->samples[f][t];
+
+			if (n < route->counts.samples[f][t])
+				return "counts became less";
+			if (n > left)
+				return "more samples than it was given";
+			left -= n;
+		}
+		if (final && left)
+			return "not all samples of a batch that is through";
+	}
+	return NULL;
+}
+
+static void add_counts(
+	struct link_dest *d, const struct message_counts *from, const struct message_counts *to)
+{
+	for (size_t t = 0; t < PROFILE_TYPES; t++) {
+		uint64_t more[FATES];
+
+		for (size_t f = 0; f < FATES; f++) {
+			more[f] = to->samples[f][t] - from->samples[f][t];
+			d->row.ledger[t].held -= more[f];
+		}
+		d->row.ledger[t].delivered += more[FATE_DELIVERED];
+		d->row.ledger[t].rejected += more[FATE_REJECTED];
+		d->row.ledger[t].evicted += more[FATE_EVICTED];
+		d->row.ledger[t].shaped += more[FATE_SHAPED];
+	}
+}
+
+/* The counts are right: takes them. The batch is gone afterwards if this was its last open route. */
+static void take_counts(
+	struct link *l, size_t at, size_t i, const struct message_counts *counts, bool final)
+{
+	struct link_batch *b = l->batches[at];
+	struct message_route *route = &b->routes[i];
+	struct link_dest *d = ledger_dest(l, route->destination);
+	bool delivered = false;
+
+	if (d)
+		add_counts(d, &route->counts, counts);
+	route->counts = *counts;
+	if (!final)
+		return;
+	b->final[i] = true;
+	b->n_open--;
+	for (size_t t = 0; t < PROTOCOL_TYPES; t++)
+		delivered |= counts->samples[FATE_DELIVERED][t] > 0;
+	if (d) {
+		d->open--;
+		d->row.queued_batches--;
+		d->row.queued_bytes -= b->size;
+		d->row.sent_batches += delivered;
+	}
+	if (!b->n_open)
+		remove_batch(l, at);
+}
+
+/* agentd itself gives up what is left of a route. Returns whether the batch is gone. */
+static bool evict_route(struct link *l, size_t at, size_t i)
+{
+	struct link_batch *b = l->batches[at];
+	struct message_counts counts = b->routes[i].counts;
+	bool last = b->n_open == 1;
+
+	for (size_t t = 0; t < PROTOCOL_TYPES; t++)
+		counts.samples[FATE_EVICTED][t] += b->header.samples[t] - settled(&counts, t);
+	take_counts(l, at, i, &counts, true);
+	return last;
+}
+
+static void evict_batch(struct link *l, size_t at)
+{
+	struct link_batch *b = l->batches[at];
+	size_t n = b->n_routes;
+
+	for (size_t i = 0; i < n; i++)
+		if (!b->final[i] && evict_route(l, at, i))
+			return;
+}
+
+/* ---- answers ------------------------------------------------------------------------------------- */
+
+int ledger_answer(struct link *l, const struct message_answer *a, const char **why)
+{
+	ssize_t at = find_batch(l, a->id);
+	struct link_batch *b = at < 0 ? NULL : l->batches[at];
+	size_t i = 0;
+
+	*why = "a batch that it does not have";
+	if (!b || !b->given)
+		return -EBADMSG;
+	while (i < b->n_routes && b->routes[i].destination != a->destination)
+		i++;
+	*why = "a destination that the batch does not go to";
+	if (i == b->n_routes)
+		return -EBADMSG;
+	*why = "a batch that is through";
+	if (b->final[i] || a->final > 1)
+		return -EBADMSG;
+	*why = "it went back";
+	if (a->row < b->routes[i].row)
+		return -EBADMSG;
+	*why = check_counts(b, &b->routes[i], &a->counts, a->final);
+	if (*why)
+		return -EBADMSG;
+	b->routes[i].row = a->row;
+	take_counts(l, (size_t)at, i, &a->counts, a->final);
+	return 0;
+}
+
+int ledger_held(struct link *l, const struct message_held *m, const char **why)
+{
+	ssize_t at = find_batch(l, m->id);
+
+	*why = "a batch that it does not have, or has already";
+	if (at < 0 || !l->batches[at]->given || l->batches[at]->held)
+		return -EBADMSG;
+	l->batches[at]->held = true;
+	return 0;
+}
+
+/* ---- adding -------------------------------------------------------------------------------------- */
+
+static int make_routes(struct link *l, struct link_batch *b)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < l->n_dests; i++)
+		n += l->dests[i]->enabled;
+	b->routes = calloc(n + 1, sizeof(*b->routes));
+	b->final = calloc(n + 1, sizeof(*b->final));
+	if (!b->routes || !b->final)
+		return -ENOMEM;
+	for (size_t i = 0; i < l->n_dests; i++)
+		if (l->dests[i]->enabled)
+			b->routes[b->n_routes++].destination = l->dests[i]->id;
+	b->n_open = b->n_routes;
+	return 0;
+}
+
+static void count_routed(struct link *l, const struct link_batch *b)
+{
+	for (size_t i = 0; i < b->n_routes; i++) {
+		struct link_dest *d = ledger_dest(l, b->routes[i].destination);
+
+		d->open++;
+		d->row.queued_batches++;
+		d->row.queued_bytes += b->size;
+		for (size_t t = 0; t < PROFILE_TYPES; t++) {
+			d->row.ledger[t].routed += b->header.samples[t];
+			d->row.ledger[t].held += b->header.samples[t];
+		}
+	}
+}
+
+static void free_batchp(struct link_batch **b)
+{
+	free_batch(*b);
+}
+
+int ledger_add(struct link *l, const struct batch_header *header, int memfd)
+{
+	_cleanup_close_ int fd = memfd;
+	CLEANUP(free_batchp) struct link_batch *b = calloc(1, sizeof(*b));
+	int r;
+
+	if (!b)
+		return -ENOMEM;
+	b->memfd = -1;
+	for (size_t t = PROFILE_TYPES; t < PROTOCOL_TYPES; t++)
+		if (header->samples[t])
+			return -EINVAL;
+	for (size_t t = 0; t < PROFILE_TYPES; t++)
+		if (header->samples[t] > INT64_MAX)
+			return -EINVAL;
+	r = io_check_sealed(fd, PROFILE_MAX_ENCODED, &b->size);
+	if (r == 0)
+		r = make_routes(l, b);
+	if (r < 0 || !b->n_routes)
+		return r;
+	if (l->n_batches == l->room_batches) {
+		size_t room = MAX(2 * l->room_batches, (size_t)64);
+		struct link_batch **grown = reallocarray(l->batches, room, sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		l->batches = grown;
+		l->room_batches = room;
+	}
+	if (b->size) {
+		/* MAP_PRIVATE: older kernels refuse a shared mapping of what is sealed against writing. */
+		void *bytes = mmap(NULL, b->size, PROT_READ, MAP_PRIVATE, fd, 0);
+
+		if (bytes == MAP_FAILED)
+			return -errno;
+		b->bytes = bytes;
+	}
+	b->id = ++l->next_batch;
+	b->header = *header;
+	b->memfd = TAKE_FD(fd);
+	l->bytes += b->size;
+	count_routed(l, b);
+	l->batches[l->n_batches++] = TAKE_PTR(b);
+	return 0;
+}
+
+/* ---- when there is no exporter, or not of these -------------------------------------------------- */
+
+void ledger_evict_unrouted(struct link *l)
+{
+	for (size_t at = 0; at < l->n_batches;) {
+		struct link_batch *b = l->batches[at];
+		bool gone = false;
+
+		for (size_t i = 0; !b->given && !gone && i < b->n_routes; i++) {
+			const struct link_dest *d = ledger_dest(l, b->routes[i].destination);
+
+			if (!b->final[i] && (!d || !d->enabled))
+				gone = evict_route(l, at, i);
+		}
+		at += !gone;
+	}
+}
+
+void ledger_bound(struct link *l)
+{
+	size_t at = 0, evicted = 0;
+
+	/* One is kept however big it is. */
+	while (l->n_batches > 1 && at < l->n_batches - 1 &&
+		(l->bytes > l->config.max_unheld_bytes || l->n_batches > PROTOCOL_BATCHES)) {
+		if (l->batches[at]->given) {
+			at++;
+			continue;
+		}
+		evict_batch(l, at);
+		evicted++;
+	}
+	if (evicted)
+		log_warning(
+			"exporter: %zu batches were given up, oldest first: more waited than is kept",
+			evicted);
+	/* No more descriptors than the exporter will take in at once. */
+	for (size_t i = PROTOCOL_WINDOW; i < l->n_batches; i++)
+		if (l->batches[i]->bytes)
+			closep(&l->batches[i]->memfd);
+}
+
+void ledger_take_back(struct link *l)
+{
+	for (size_t i = 0; i < l->n_batches; i++)
+		l->batches[i]->given = l->batches[i]->held = false;
+	ledger_evict_unrouted(l);
+	ledger_bound(l);
+}
+
+void ledger_drop_unused_dests(struct link *l)
+{
+	for (size_t i = 0; i < l->n_dests;) {
+		if (l->dests[i]->configured || l->dests[i]->open) {
+			i++;
+			continue;
+		}
+		ledger_free_dest(l->dests[i]);
+		l->n_dests--;
+		memmove(&l->dests[i], &l->dests[i + 1], (l->n_dests - i) * sizeof(*l->dests));
+	}
+}
+
+void ledger_deinit(struct link *l)
+{
+	for (size_t i = 0; i < l->n_batches; i++)
+		free_batch(l->batches[i]);
+	for (size_t i = 0; i < l->n_dests; i++)
+		ledger_free_dest(l->dests[i]);
+	free(l->batches);
+	free(l->dests);
+	free(l->rows);
+}

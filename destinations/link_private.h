@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The inside of agentd's side of the exporter: link.c (the process and its messages), link_ledger.c (what was handed
+ * over and what became of it). */
+
+#include "agentd/base/sandbox.h"
+#include "destinations/link.h"
+#include "destinations/protocol.h"
+
+struct link_dest {
+	uint32_t id; /* never used twice */
+	bool configured, enabled;
+	struct buf spec; /* as it goes into the configuration's memfd */
+	size_t open;     /* batches that are not through there */
+	struct link_destination row;
+	/* of exporters that are gone; row has the sum */
+	uint64_t past_requests, past_failures, past_bytes;
+};
+
+/* A batch, until it is through at every destination. */
+struct link_batch {
+	uint64_t id;
+	struct batch_header header;
+	void *bytes; /* mapped */
+	size_t size;
+	int memfd; /* -1: it was handed over; made again from bytes if it has to go once more */
+	bool given, held; /* to, and by, the exporter that lives */
+	struct message_route *routes;
+	bool *final;
+	size_t n_routes, n_open;
+};
+
+struct link_test_run {
+	uint64_t id, deadline_ns;
+	struct buf spec;
+	bool sent;
+	uint64_t started_ns;
+	void (*done)(void *userdata, const struct link_test_result *result);
+	void *userdata;
+	struct link_test_run *next;
+};
+
+struct link {
+	sd_event *loop;
+	struct link_config config;
+	struct sandbox_child child;
+	sd_event_source *on_socket, *on_end, *timer;
+	uint32_t restarts;
+	unsigned ends_in_a_row;
+	uint64_t started_ns, start_at_ns, idle_since_ns; /* 0 none */
+	uint64_t ping_sent_ns, next_ping_ns, nonce;      /* ping_sent_ns 0: none is out */
+	bool config_dirty, flushing;
+
+	struct link_dest **dests;
+	size_t n_dests, room_dests;
+	uint32_t next_dest;
+	struct link_destination *rows; /* what link_destinations() lent */
+
+	struct link_batch **batches; /* by id, oldest first */
+	size_t n_batches, room_batches, bytes;
+	uint64_t next_batch;
+
+	struct link_test_run *tests;
+	uint64_t next_test;
+};
+
+/* ---- link_ledger.c ---- */
+
+struct link_dest *ledger_dest(struct link *l, uint32_t id);
+void ledger_free_dest(struct link_dest *d);
+/* Takes the memfd in any case. */
+int ledger_add(struct link *l, const struct batch_header *header, int memfd);
+/* 0, or -EBADMSG: what it says cannot be; *why then is a part of a sentence. */
+int ledger_answer(struct link *l, const struct message_answer *a, const char **why);
+int ledger_held(struct link *l, const struct message_held *m, const char **why);
+/* The exporter is gone: all goes to the next one, but for what is over the bound or has nowhere to go. */
+void ledger_take_back(struct link *l);
+/* Evicts what the exporter was not given of destinations that are not enabled. */
+void ledger_evict_unrouted(struct link *l);
+/* Evicts, oldest first, what is over the bound and not with the exporter. */
+void ledger_bound(struct link *l);
+void ledger_drop_unused_dests(struct link *l);
+void ledger_deinit(struct link *l);
