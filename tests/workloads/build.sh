@@ -16,7 +16,7 @@ out=$(cd "$out" && pwd)
 # Exact call chains: no function is inlined, folded, split, cloned or jumped to in tail position, and the frame
 # pointer is set up at the first instruction, in leaves too.
 flags=(-O2 -g -Wall -Wextra -fno-omit-frame-pointer -mno-omit-leaf-frame-pointer
-	-fno-optimize-sibling-calls -fno-shrink-wrap -fno-ipa-icf -fcf-protection=none)
+	-fno-optimize-sibling-calls -fno-shrink-wrap -fno-schedule-insns2 -fno-ipa-icf -fcf-protection=none)
 
 wanted() {
 	[ "$only" = "  " ] || [[ $only == *" $1 "* ]]
