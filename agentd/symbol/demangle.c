@@ -30,6 +30,8 @@ static void append(const char *s, size_t len, void *userdata)
 {
 	struct out *out = userdata;
 
+	if (!len)
+		return; /* s may be NULL then */
 	if (len >= out->size - out->len) {
 		len = out->size - 1 - out->len;
 		memcpy(out->text + out->len, s, len);

@@ -376,6 +376,46 @@ static void test_too_many_functions(void **state)
 	room_deinit(&room);
 }
 
+/* Two million functions, in turn at the ends of ten thousand sections: finding out where each lies takes minutes. The
+ * child's own limit ends it, since the clock on the wall has more patience here. */
+static void test_costs_too_much(void **state)
+{
+	const size_t n = 1900000, sections = 10000;
+	CLEANUP(built_free) struct built b = {0};
+	_cleanup_free_ Elf64_Sym *symbols = malloc(n * sizeof(*symbols));
+	_cleanup_free_ Elf64_Shdr *headers = calloc(sections, sizeof(*headers));
+	struct room room;
+	int fd;
+
+	built_init(&b, two, ARRAY_SIZE(two));
+	b.shdr[BUILT_SYMTAB].sh_offset = 2 << 20;
+	b.shdr[BUILT_SYMTAB].sh_size = n * sizeof(*symbols);
+	memcpy(headers, b.shdr, BUILT_SECTIONS * sizeof(*headers));
+	for (size_t i = BUILT_SECTIONS; i < sections; i++) {
+		headers[i] = b.shdr[BUILT_CODE];
+		headers[i].sh_addr = BUILT_BASE + (i << 20);
+		headers[i].sh_size = 1;
+	}
+	for (size_t i = 0; i < n; i++) {
+		symbols[i] = b.symbols[1];
+		symbols[i].st_value = headers[sections - 1 - i % 2].sh_addr;
+	}
+	b.ehdr->e_shoff = 1 << 20;
+	b.ehdr->e_shnum = sections;
+	fd = memfd_of(b.data, b.len);
+	assert_int_equal(pwrite(fd, headers, sections * sizeof(*headers), 1 << 20),
+		sections * sizeof(*headers));
+	assert_int_equal(pwrite(fd, symbols, n * sizeof(*symbols), 2 << 20), n * sizeof(*symbols));
+	room_init(&room, &(struct symbol_config){.file_deadline_ms = 120000});
+	room_set(&room, 3, fd, "costly");
+	room_set(&room, 4, built_fd(NULL), "good");
+	assert_string_equal(room_name(&room, 3, BUILT_TEXT), "costly+0x1000");
+	assert_int_equal(room_counters(&room).timeouts, 1);
+	assert_non_null(strstr(symbol_facts(room.s, 3)->last_problem, "CPU time"));
+	assert_string_equal(room_name(&room, 4, BUILT_TEXT), "alpha");
+	room_deinit(&room);
+}
+
 /* Cut short after it was read: what can be read no more has no name, and nothing dies of it. */
 static void test_file_shrinks(void **state)
 {
@@ -441,6 +481,60 @@ static void test_killed_in_a_request(void **state)
 	assert_int_equal(room_counters(&room).crashes, 1);
 	assert_int_equal(symbol_facts(room.s, 3)->crashes, 1);
 	assert_int_equal(symbol_facts(room.s, 4)->crashes, 0);
+	room_deinit(&room);
+}
+
+/* 50 times, anywhere. No wait stays open, every answer is right or a fallback, and in the end all can be had again. */
+static void test_killed_at_random(void **state)
+{
+	enum { FILES = 8, ADDRESSES = 40 };
+	struct symbol_query q[FILES * ADDRESSES];
+	uint64_t seed = 7;
+	size_t right = 0;
+	int kills = 0;
+	struct room room;
+
+	room_init(&room, &(struct symbol_config){.max_entries = 100});
+	for (uint32_t f = 0; f < FILES; f++)
+		room_set(&room, f + 3, built_fd(NULL), "lib.so");
+	for (int round = 0; kills < 50; round++) {
+		struct answer a = {0};
+
+		for (size_t i = 0; i < ARRAY_SIZE(q); i++)
+			q[i] = (struct symbol_query){.file = (uint32_t)(i % FILES + 3),
+				.offset = BUILT_TEXT + (i / FILES + (size_t)round) % 16};
+		assert_int_equal(symbol_resolve(room.s, q, ARRAY_SIZE(q),
+					 clock_monotonic_ns() + 60 * NSEC_PER_SEC, on_answer, &a),
+			0);
+		while (!a.done) {
+			seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+			if (symbol_child_pid(room.s) > 0 && seed >> 62 == 0 && kills < 50) {
+				kill(symbol_child_pid(room.s), SIGKILL);
+				kills++;
+			}
+			assert_true(sd_event_run(room.loop, 1000000) >= 0);
+		}
+		assert_int_equal(a.late, 0);
+		for (size_t i = 0; i < ARRAY_SIZE(q); i++) {
+			const struct symbol_chain *chain = symbol_chain(room.s, &q[i]);
+
+			if (!chain->fallback)
+				assert_string_equal(chain->functions[0].name, "alpha");
+			right += !chain->fallback;
+		}
+		/* Everything is forgotten, so that all is asked for again. */
+		for (uint32_t f = 0; f < FILES && kills < 50; f++)
+			symbol_forget_file(room.s, f + 3);
+		for (int i = 0; i < 3; i++)
+			symbol_trim(room.s);
+		if (kills >= 50)
+			break;
+	}
+	assert_true(right > 0);
+	for (uint32_t f = 0; f < FILES; f++) {
+		symbol_forget_file(room.s, f + 3);
+		assert_string_equal(room_name(&room, f + 3, BUILT_TEXT + 40), "beta");
+	}
 	room_deinit(&room);
 }
 
@@ -764,9 +858,11 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_hostile_files),
 		cmocka_unit_test(test_big_sparse_files),
 		cmocka_unit_test(test_too_many_functions),
+		cmocka_unit_test(test_costs_too_much),
 		cmocka_unit_test(test_file_shrinks),
 		cmocka_unit_test(test_killed_between_requests),
 		cmocka_unit_test(test_killed_in_a_request),
+		cmocka_unit_test(test_killed_at_random),
 		cmocka_unit_test(test_hangs),
 		cmocka_unit_test(test_late),
 		cmocka_unit_test(test_no_program),

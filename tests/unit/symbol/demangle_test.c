@@ -125,6 +125,8 @@ static void test_hostile(void **state)
 	strcat(name, "1fEv");
 	assert_true(demangle(name, DEMANGLE_TEMPLATES, out, sizeof(out)));
 	assert_int_equal(strlen(out), 150 * 12 + 1);
+	/* libiberty hands out a piece of no length, at NULL. */
+	demangle("_RNvCs_0Train", DEMANGLE_FULL, out, sizeof(out));
 	/* A small buffer is kept. */
 	assert_true(demangle("_ZN3foo3barEv", DEMANGLE_TEMPLATES, out, 8));
 	assert_string_equal(out, "foo:...");

@@ -121,6 +121,7 @@ static void test_each_field(void **state)
 	REFUSED(rows[0].address, 5);
 	REFUSED(rows[2].address, 3);
 	REFUSED(rows[1].n, 0);
+	REFUSED(rows[1].n, 1);
 	REFUSED(rows[1].n, 3);
 	REFUSED(rows[1].n, 65535);
 	REFUSED(rows[1].module.offset, 1);
