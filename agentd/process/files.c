@@ -14,11 +14,8 @@
 #include "agentd/process/files.h"
 
 #include "agentd/base/clock.h"
-#include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "agentd/base/map.h"
-#include "agentd/base/text.h"
-#include "agentd/process/procfs.h"
 
 #include <sys/stat.h>
 
@@ -423,26 +420,6 @@ void files_counters(const struct files *f, struct process_counters *ret)
 
 /* ---- the kernel's own ---------------------------------------------------------------------------------- */
 
-/* A copy of our own vDSO: one image for the host, and no process's word needed for it. */
-static int copy_vdso(void)
-{
-	_cleanup_fclose_ FILE *maps = fopen("/proc/self/maps", "re");
-	char *line = NULL;
-	size_t size = 0;
-	int fd = -1;
-
-	while (maps && fd < 0 && getline(&line, &size, maps) > 0) {
-		struct procfs_map map;
-
-		line[strcspn(line, "\n")] = 0;
-		if (procfs_map(line, &map) == 0 && streq(map.path, "[vdso]"))
-			fd = io_sealed_memfd(
-				"vdso", (const void *)(uintptr_t)map.start, map.end - map.start);
-	}
-	free(line);
-	return fd;
-}
-
 static int add_fixed(struct files *f)
 {
 	struct node *kernel = new_node(f, FILE_KERNEL, "[kernel]", FILE_ID_KERNEL);
@@ -451,7 +428,7 @@ static int add_fixed(struct files *f)
 	if (!kernel || !vdso)
 		return -ENOMEM;
 	/* Not in the list of open ones: it stays. */
-	vdso->file.fd = copy_vdso();
+	vdso->file.fd = files_copy_vdso();
 	if (vdso->file.fd < 0) {
 		vdso->file.fd = -1;
 		log_warning("no copy of the vDSO could be made: its frames stay without names");

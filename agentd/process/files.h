@@ -29,4 +29,6 @@ void files_hold(struct files *f, uint32_t id);
 void files_release(struct files *f, uint32_t id);
 /* Gives a file whose descriptor was closed one that is open on the same; consumes it. */
 void files_reopen(struct files *f, uint32_t id, const struct file_identity *identity, int *fd);
+/* A sealed memfd with our own vDSO; negative: there is none. The caller's. */
+int files_copy_vdso(void);
 void files_counters(const struct files *f, struct process_counters *ret);

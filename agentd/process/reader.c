@@ -17,47 +17,27 @@
  *
  * Sources: proc(5), openat2(2); kernel fs/proc/base.c, fs/proc/task_mmu.c. Runs as `--role proc`. */
 
+#include "agentd/process/reader.h"
+
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/magic.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
-#include <sys/vfs.h>
 
 #include "agentd/base/clock.h"
 #include "agentd/base/fdpass.h"
-#include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "agentd/base/sandbox.h"
 #include "agentd/base/text.h"
 #include "agentd/process/process.h"
-#include "agentd/process/procfs.h"
-#include "agentd/process/protocol.h"
 
-#define FILE_SIZE_MAX (16ULL << 30)
-#define ENVIRON_MAX   (2u << 20) /* of it is looked at */
-#define MAPS_MAX      (64u << 20)
-#define MAGIC_CEPH    0x00c36400
-#define MAGIC_CIFS    0xff534d42
-#define MAGIC_SMB2    0xfe534d42
-#define MAGIC_AFS     0x6b414653
-
-struct reader {
-	int sock, proc; /* proc: descriptor of /proc */
-	struct buf body, text;
-	char chunk[65536];
-	struct environ_scan scan;
-};
-
-static int open_in(int dir, const char *name)
+int reader_open_in(int dir, const char *name)
 {
 	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
 	return fd < 0 ? -errno : fd;
 }
 
-static int open_pid(struct reader *r, uint32_t pid)
+int reader_open_pid(struct reader *r, uint32_t pid)
 {
 	char name[16];
 	int fd;
@@ -68,9 +48,9 @@ static int open_pid(struct reader *r, uint32_t pid)
 }
 
 /* At most max bytes of a file, what is beyond is left; NUL-terminated in r->text. */
-static int read_some(struct reader *r, int dir, const char *name, size_t max)
+int reader_text(struct reader *r, int dir, const char *name, size_t max)
 {
-	_cleanup_close_ int fd = open_in(dir, name);
+	_cleanup_close_ int fd = reader_open_in(dir, name);
 
 	buf_reset(&r->text);
 	if (fd < 0)
@@ -90,22 +70,36 @@ static int read_some(struct reader *r, int dir, const char *name, size_t max)
 	return buf_error(&r->text);
 }
 
-static int read_stat(struct reader *r, int dir, struct procfs_stat *ret)
+int reader_stat(struct reader *r, int dir, struct procfs_stat *ret)
 {
-	int e = read_some(r, dir, "stat", 4096);
+	int e = reader_text(r, dir, "stat", 4096);
 
 	return e < 0 ? e : procfs_stat((const char *)r->text.data, ret);
 }
 
 /* Whether the process is still the one that was meant. */
-static int check_start(struct reader *r, int dir, uint64_t ticks, struct procfs_stat *ret)
+int reader_check_start(struct reader *r, int dir, uint64_t ticks, struct procfs_stat *ret)
 {
 	struct procfs_stat stat;
-	int e = read_stat(r, dir, ret ? ret : &stat);
+	int e = reader_stat(r, dir, ret ? ret : &stat);
 
 	if (e < 0)
 		return e == -ENOENT ? -ESRCH : e;
 	return ticks && (ret ? ret : &stat)->start != ticks ? -ESRCH : 0;
+}
+
+int reader_living_folder(struct reader *r, int dir, const struct reader_request *q, char state)
+{
+	int other;
+
+	if ((state != 'Z' && state != 'X') || !q->tid || q->tid == q->pid)
+		return dir;
+	/* /proc/TID is there for every thread, though readdir does not show it. */
+	other = reader_open_pid(r, q->tid);
+	if (other < 0)
+		return dir;
+	close(dir);
+	return other;
 }
 
 /* ---- answers ------------------------------------------------------------------------------------------- */
@@ -144,361 +138,15 @@ static int answer(struct reader *r, const struct reader_request *q, int status, 
 		r, &head, len ? r->body.data + at : NULL, len - at, head.status < 0 ? -1 : fd);
 }
 
-/* ---- READ ---------------------------------------------------------------------------------------------- */
-
-static void add_text(
-	struct reader *r, struct reader_facts *facts, int which, const void *data, size_t len)
-{
-	facts->len[which] = (uint32_t)len;
-	buf_add(&r->body, data, len);
-}
-
-static void add_exe(struct reader *r, struct reader_facts *facts, int dir)
-{
-	char path[READER_PATH_MAX];
-	ssize_t n = readlinkat(dir, "exe", path, sizeof(path) - 1);
-
-	add_text(r, facts, TEXT_EXE, path, n > 0 ? (size_t)n : 0);
-}
-
-static void add_cgroup(struct reader *r, struct reader_facts *facts, int dir)
-{
-	char path[READER_PATH_MAX] = "";
-
-	if (read_some(r, dir, "cgroup", 32768) == 0)
-		cgroup_best((const char *)r->text.data, path, sizeof(path));
-	add_text(r, facts, TEXT_CGROUP, path, strlen(path));
-}
-
-static void add_cmdline(struct reader *r, struct reader_facts *facts, int dir)
-{
-	if (read_some(r, dir, "cmdline", READER_CMDLINE_MAX) < 0)
-		return;
-	add_text(r, facts, TEXT_CMDLINE, r->text.data, r->text.len - 1);
-}
-
-/* Two variables; the rest is never kept, and what held it is wiped. */
-static void add_environ(struct reader *r, struct reader_facts *facts, int dir)
-{
-	_cleanup_close_ int fd = open_in(dir, "environ");
-	size_t total = 0;
-
-	if (fd < 0)
-		return;
-	environ_scan_init(&r->scan);
-	while (total < ENVIRON_MAX) {
-		ssize_t n = read(fd, r->chunk, sizeof(r->chunk));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		total += (size_t)n;
-		environ_scan_feed(&r->scan, r->chunk, (size_t)n);
-	}
-	environ_scan_end(&r->scan);
-	explicit_bzero(r->chunk, sizeof(r->chunk));
-	if (r->scan.have_service_name)
-		facts->flags |= FACT_HAS_SERVICE_NAME;
-	if (r->scan.too_long)
-		facts->flags |= FACT_OTEL_TOO_LONG;
-	add_text(r, facts, TEXT_SERVICE, r->scan.service_name, strlen(r->scan.service_name));
-	add_text(r, facts, TEXT_ATTRIBUTES, r->scan.attributes, strlen(r->scan.attributes));
-	explicit_bzero(&r->scan, sizeof(r->scan));
-}
-
-struct maps_walk {
-	struct reader *r;
-	size_t n, max;
-	/* For OPEN: the mapping that holds this address. */
-	uint64_t address;
-	struct procfs_map found;
-};
-
-static void add_map(struct maps_walk *w, const struct procfs_map *map)
-{
-	size_t len = strnlen(map->path, READER_PATH_MAX);
-	struct reader_map row = {.start = map->start,
-		.end = map->end,
-		.pgoff = map->pgoff,
-		.inode = map->inode,
-		.major = map->major,
-		.minor = map->minor,
-		.path_len = (uint32_t)len};
-
-	if (!map->exec || w->n == w->max)
-		return;
-	buf_add(&w->r->body, &row, sizeof(row));
-	buf_add(&w->r->body, map->path, len);
-	w->n++;
-}
-
-static void find_map(struct maps_walk *w, const struct procfs_map *map)
-{
-	if (map->exec && w->address >= map->start && w->address < map->end) {
-		w->found = *map;
-		w->found.path = NULL;
-	}
-}
-
-/* Line by line: the whole of it may be many megabytes, of lines that are not executable. */
-static int walk_maps(struct maps_walk *w, int dir,
-	void (*visit)(struct maps_walk *w, const struct procfs_map *map))
-{
-	_cleanup_close_ int fd = open_in(dir, "maps");
-	struct reader *r = w->r;
-	size_t held = 0, total = 0;
-
-	if (fd < 0)
-		return fd;
-	for (;;) {
-		ssize_t n = read(fd, r->chunk + held, sizeof(r->chunk) - 1 - held);
-		char *line = r->chunk, *end;
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		total += (size_t)n;
-		if (n == 0 || total > MAPS_MAX)
-			return 0;
-		held += (size_t)n;
-		r->chunk[held] = 0;
-		while ((end = memchr(line, '\n', held - (size_t)(line - r->chunk)))) {
-			struct procfs_map map;
-
-			*end = 0;
-			if (procfs_map(line, &map) == 0)
-				visit(w, &map);
-			line = end + 1;
-		}
-		held -= (size_t)(line - r->chunk);
-		memmove(r->chunk, line, held);
-		if (held == sizeof(r->chunk) - 1)
-			return -EBADMSG;
-	}
-}
-
-/* The folder whose files tell of the address space: the process's own, or of the thread that is asked
- * about where the leader has ended. Takes and returns a descriptor. */
-static int living_folder(struct reader *r, int dir, const struct reader_request *q, char state)
-{
-	int other;
-
-	if ((state != 'Z' && state != 'X') || !q->tid || q->tid == q->pid)
-		return dir;
-	/* /proc/TID is there for every thread, though readdir does not show it. */
-	other = open_pid(r, q->tid);
-	if (other < 0)
-		return dir;
-	close(dir);
-	return other;
-}
-
-static uint64_t start_of(struct reader *r, uint32_t pid)
-{
-	_cleanup_close_ int dir = pid ? open_pid(r, pid) : -1;
-	struct procfs_stat stat;
-
-	return dir >= 0 && read_stat(r, dir, &stat) == 0 ? stat.start : 0;
-}
-
-static int do_read(struct reader *r, const struct reader_request *q)
-{
-	_cleanup_close_ int dir = open_pid(r, q->pid), living = -1;
-	struct reader_facts facts = {.uid = UINT32_MAX};
-	struct maps_walk w = {.r = r, .max = q->max_mappings};
-	struct procfs_stat stat;
-	int e;
-
-	if (dir < 0)
-		return dir;
-	e = check_start(r, dir, q->start_ticks, &stat);
-	if (e < 0)
-		return e;
-	living = living_folder(r, dup(dir), q, stat.state);
-	if (living < 0)
-		return -EMFILE;
-	facts.ppid = (uint32_t)stat.ppid;
-	facts.start_ticks = stat.start;
-	facts.flags = stat.flags & PROCFS_KTHREAD ? FACT_KERNEL_THREAD : 0;
-	if (q->flags & READER_FACTS)
-		facts.parent_start_ticks = start_of(r, facts.ppid);
-	buf_add(&r->body, &facts, sizeof(facts));
-	add_text(r, &facts, TEXT_COMM, stat.comm, strlen(stat.comm));
-	if (!(facts.flags & FACT_KERNEL_THREAD) && q->flags & READER_FACTS) {
-		add_exe(r, &facts, living);
-		add_cgroup(r, &facts, living);
-		add_cmdline(r, &facts, living);
-		add_environ(r, &facts, living);
-		if (read_some(r, living, "status", 8192) == 0)
-			(void)procfs_status_uid((const char *)r->text.data, &facts.uid);
-		if (!facts.len[TEXT_EXE])
-			facts.flags |= FACT_NO_MEMORY;
-	}
-	if (!(facts.flags & FACT_KERNEL_THREAD) && q->flags & READER_MAPS) {
-		e = walk_maps(&w, living, add_map);
-		if (e < 0)
-			return e == -ENOENT ? -ESRCH : e;
-		if (!w.n)
-			facts.flags |= FACT_NO_MEMORY;
-	}
-	facts.n_maps = (uint32_t)w.n;
-	if (r->body.data && !buf_error(&r->body))
-		memcpy(r->body.data, &facts, sizeof(facts));
-	/* A zombie's number cannot be another's before it is reaped: it is the start time that counts. */
-	return check_start(r, dir, stat.start, NULL);
-}
-
-/* ---- OPEN ---------------------------------------------------------------------------------------------- */
-
-static bool refused_filesystem(int fd)
-{
-	static const unsigned long refused[] = {FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, CODA_SUPER_MAGIC,
-		AFS_SUPER_MAGIC, SMB_SUPER_MAGIC, MAGIC_CEPH, MAGIC_CIFS, MAGIC_SMB2, MAGIC_AFS};
-	struct statfs fs;
-
-	if (fstatfs(fd, &fs) < 0)
-		return true;
-	for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
-		if ((uint32_t)fs.f_type == (uint32_t)refused[i])
-			return true;
-	return false;
-}
-
-static int map_link(uint64_t start, uint64_t end, int dir)
-{
-	char name[64];
-	int fd;
-
-	snprintf(name, sizeof(name), "map_files/%lx-%lx", (unsigned long)start, (unsigned long)end);
-	fd = openat(dir, name, O_PATH | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
-}
-
-static bool ends_with(const char *s, const char *end)
-{
-	size_t n = strlen(s), m = strlen(end);
-
-	return n >= m && streq(s + n - m, end);
-}
-
-/* Another program's file at the same address, since the process execed? The path tells (as far as both go: a
- * process in a chroot sees less of it than we do), or else the inode's number. */
-static bool is_other_file(
-	struct reader *r, const struct reader_request *q, const char *path, int fd)
-{
-	char link[32], now[READER_PATH_MAX];
-	struct stat st;
-	ssize_t n;
-
-	snprintf(link, sizeof(link), "self/fd/%d", fd);
-	n = readlinkat(r->proc, link, now, sizeof(now) - 1);
-	if (n <= 0 || !q->path_len)
-		return false;
-	now[n] = 0;
-	procfs_strip_deleted(now);
-	text_clean(now);
-	return !ends_with(now, path) && !ends_with(path, now) && fstat(fd, &st) == 0 &&
-		st.st_ino != q->inode;
-}
-
-/* What is mapped: an O_PATH descriptor. The kernel's range may have been split or joined since the
- * event that told of it, so that maps is asked for the range that holds its first address. */
-static int open_mapped(struct reader *r, const struct reader_request *q, const char *path)
-{
-	_cleanup_close_ int dir = open_pid(r, q->pid), living = -1, fd = -1;
-	struct procfs_stat stat;
-	int e;
-
-	if (dir < 0)
-		return dir;
-	e = check_start(r, dir, q->start_ticks, &stat);
-	if (e < 0)
-		return e;
-	living = living_folder(r, dup(dir), q, stat.state);
-	if (living < 0)
-		return -EMFILE;
-	fd = map_link(q->start, q->end, living);
-	if (fd == -ENOENT) {
-		struct maps_walk w = {.r = r, .address = q->start};
-
-		e = walk_maps(&w, living, find_map);
-		if (e < 0)
-			return e == -ENOENT ? -ESRCH : e;
-		if (!w.found.end || w.found.inode != q->inode)
-			return -ENOENT;
-		fd = map_link(w.found.start, w.found.end, living);
-	}
-	if (fd < 0)
-		return fd;
-	if (is_other_file(r, q, path, fd))
-		return -ESTALE;
-	e = check_start(r, dir, stat.start, NULL);
-	return e < 0 ? e : TAKE_FD(fd);
-}
-
-/* The file that a process mapped which is gone. Only the host's own view can be asked, so device and inode
- * must be what the kernel said of the mapping; where a file system shows others in fstat than in
- * maps (overlayfs, btrfs), it is not opened: a file too few, never a wrong one. */
-static int open_path(const struct reader_request *q, const char *path)
-{
-	_cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC | O_NOFOLLOW);
-	struct stat st;
-
-	if (fd < 0)
-		return -errno;
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	if (st.st_ino != q->inode || major(st.st_dev) != q->major || minor(st.st_dev) != q->minor)
-		return -ESTALE;
-	return TAKE_FD(fd);
-}
-
-static int do_open(struct reader *r, const struct reader_request *q, const char *path, int *ret)
-{
-	_cleanup_close_ int fd =
-		q->flags & READER_BY_PATH ? open_path(q, path) : open_mapped(r, q, path);
-	struct reader_file file;
-	struct stat st;
-	char link[32];
-
-	if (fd < 0)
-		return fd;
-	if (refused_filesystem(fd))
-		return -EREMOTE;
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return -ENOEXEC;
-	if (st.st_size < 0 || (uint64_t)st.st_size > FILE_SIZE_MAX)
-		return -EFBIG;
-	file = (struct reader_file){.device = st.st_dev,
-		.inode = st.st_ino,
-		.size = (uint64_t)st.st_size,
-		.mtime_ns = st.st_mtim.tv_sec * (int64_t)NSEC_PER_SEC + st.st_mtim.tv_nsec,
-		.ctime_ns = st.st_ctim.tv_sec * (int64_t)NSEC_PER_SEC + st.st_ctim.tv_nsec,
-		.owner = st.st_uid,
-		.mode = st.st_mode};
-	buf_add(&r->body, &file, sizeof(file));
-	if (q->flags & READER_FD) {
-		snprintf(link, sizeof(link), "self/fd/%d", fd);
-		*ret = open_in(r->proc, link);
-		if (*ret < 0)
-			return *ret;
-	}
-	return 0;
-}
-
 /* ---- SURVEY -------------------------------------------------------------------------------------------- */
 
 static void survey_one(struct reader *r, uint32_t pid)
 {
-	_cleanup_close_ int dir = open_pid(r, pid);
+	_cleanup_close_ int dir = reader_open_pid(r, pid);
 	struct reader_process row = {.pid = pid};
 	struct procfs_stat stat;
 
-	if (dir < 0 || read_stat(r, dir, &stat) < 0 || stat.state == 'Z')
+	if (dir < 0 || reader_stat(r, dir, &stat) < 0 || stat.state == 'Z')
 		return;
 	row.ppid = (uint32_t)stat.ppid;
 	row.flags = stat.flags & PROCFS_KTHREAD ? FACT_KERNEL_THREAD : 0;
@@ -549,10 +197,10 @@ static int serve(struct reader *r, const struct reader_request *q, const char *p
 	buf_reset(&r->body);
 	switch (q->op) {
 	case READER_READ:
-		e = do_read(r, q);
+		e = reader_do_read(r, q);
 		break;
 	case READER_OPEN:
-		e = do_open(r, q, path, &fd);
+		e = reader_do_open(r, q, path, &fd);
 		break;
 	case READER_SURVEY:
 		e = do_survey(r);

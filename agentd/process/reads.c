@@ -115,7 +115,8 @@ static int hold(struct entry *e, const struct client_result *r, uint16_t flags)
 	*t->held_last = h;
 	t->held_last = &h->next;
 	table_arm(t, h->since + HOLD_MAX_NS);
-	if (t->ops.on_waiting)
+	/* An exec that was read for itself has time. */
+	if (t->ops.on_waiting && (e->first || t->n_waiting))
 		t->ops.on_waiting(t->userdata);
 	return 0;
 }

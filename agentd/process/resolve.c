@@ -79,6 +79,13 @@ void resolve_map(struct entry *e, struct mapping *m)
 
 /* ---- opening ----------------------------------------------------------------------------------------------- */
 
+static bool ends_with(const char *s, const char *end)
+{
+	size_t n = strlen(s), m = strlen(end);
+
+	return n >= m && streq(s + n - m, end);
+}
+
 /* The answer: id for the mapping, in the set it was asked for and in the one that has replaced it. */
 static void assign(struct open_ask *ask, uint32_t id)
 {
@@ -97,7 +104,8 @@ static void assign(struct open_ask *ask, uint32_t id)
 		m->opening = false;
 		m->file = id;
 	}
-	if (e && file && !e->image.exe_file && streq(e->image.exe, ask->map.path->text))
+	/* In a chroot the event's path is the end of ours. */
+	if (e && file && !e->image.exe_file && ends_with(e->image.exe, ask->map.path->text))
 		e->image.exe_file = id;
 	if (e)
 		e->opens--;

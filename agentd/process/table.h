@@ -177,5 +177,6 @@ void survey_progress(struct process_table *t);
 void survey_free(struct process_table *t);
 
 /* ---- table.c ----------------------------------------------------------------------------------------------------- */
-void table_soon(struct process_table *t);                /* pump after this round of events */
+void table_soon(struct process_table *t); /* pump after this round of events */
+void table_housekeeping(struct process_table *t);
 void table_arm(struct process_table *t, uint64_t at_ns); /* the timer, no later than this */

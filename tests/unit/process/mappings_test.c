@@ -21,7 +21,9 @@ static struct path *file_path, *anon_path;
 
 static struct mapping make(uint64_t start, uint64_t end, uint64_t inode, uint64_t pgoff)
 {
-	struct mapping m = {.start = start, .end = end, .pgoff = inode == ANON ? 0 : pgoff,
+	struct mapping m = {.start = start,
+		.end = end,
+		.pgoff = inode == ANON ? 0 : pgoff,
 		.key = {.inode = inode == ANON ? 0 : inode},
 		.path = path_ref(inode == ANON ? anon_path : file_path)};
 
@@ -55,7 +57,8 @@ static void check(struct mappings *m, const struct cell *model)
 static void change(struct mappings **m, struct cell *model, unsigned *seed)
 {
 	uint64_t start = (uint64_t)rand_r(seed) % PAGES, len = 1 + (uint64_t)rand_r(seed) % 12;
-	uint64_t inode = rand_r(seed) % 3 ? 1 + (uint64_t)rand_r(seed) % 3 : ANON, pgoff = 4096 * (uint64_t)(rand_r(seed) % 8);
+	uint64_t inode = rand_r(seed) % 3 ? 1 + (uint64_t)rand_r(seed) % 3 : ANON,
+		 pgoff = 4096 * (uint64_t)(rand_r(seed) % 8);
 	uint64_t end = MIN(start + len, (uint64_t)PAGES);
 	struct mapping new = make(start * 16, end * 16, inode, pgoff);
 
@@ -85,10 +88,12 @@ static void test_random(void **state)
 		assert_ptr_not_equal(shared, m);
 		/* A range as it was. */
 		{
-			uint64_t start = (uint64_t)rand_r(&seed) % PAGES, end = start + 1 + (uint64_t)rand_r(&seed) % 20;
+			uint64_t start = (uint64_t)rand_r(&seed) % PAGES,
+				 end = start + 1 + (uint64_t)rand_r(&seed) % 20;
 
 			end = MIN(end, (uint64_t)PAGES);
-			assert_int_equal(mappings_restore(&m, shared, start * 16, end * 16, 1000), 0);
+			assert_int_equal(
+				mappings_restore(&m, shared, start * 16, end * 16, 1000), 0);
 			memcpy(model + start, shared_model + start, (end - start) * sizeof(*model));
 			check(m, model);
 			assert_int_equal(mappings_restore(&m, NULL, start * 16, end * 16, 1000), 0);
@@ -103,7 +108,8 @@ static void test_random(void **state)
 static void test_joins_memory_only(void **state)
 {
 	struct mappings *m = mappings_new();
-	struct mapping a = make(0, 16, ANON, 0), b = make(32, 48, ANON, 0), c = make(16, 32, ANON, 0);
+	struct mapping a = make(0, 16, ANON, 0), b = make(32, 48, ANON, 0),
+		       c = make(16, 32, ANON, 0);
 	struct mapping d = make(48, 64, 5, 0), e = make(64, 80, 5, 16);
 
 	assert_int_equal(mappings_replace(&m, &a, 100), 0);
@@ -120,8 +126,8 @@ static void test_joins_memory_only(void **state)
 static void test_refuses(void **state)
 {
 	struct mappings *m = mappings_new(), *before;
-	struct mapping empty = make(16, 16, 1, 0), wraps = make(32, 16, 1, 0), ok = make(0, 16, 1, 0),
-		       more = make(16, 32, 1, 0);
+	struct mapping empty = make(16, 16, 1, 0), wraps = make(32, 16, 1, 0),
+		       ok = make(0, 16, 1, 0), more = make(16, 32, 1, 0);
 
 	assert_int_equal(mappings_replace(&m, &empty, 100), -EINVAL);
 	assert_int_equal(mappings_replace(&m, &wraps, 100), -EINVAL);
@@ -137,8 +143,8 @@ static void test_refuses(void **state)
 static void test_carries_files(void **state)
 {
 	struct mappings *old = mappings_new(), *new = mappings_new();
-	struct mapping a = make(0, 64, 1, 4096), b = make(100, 200, 2, 0), c = make(16, 64, 1, 4112),
-		       d = make(100, 200, 3, 0);
+	struct mapping a = make(0, 64, 1, 4096), b = make(100, 200, 2, 0),
+		       c = make(16, 64, 1, 4112), d = make(100, 200, 3, 0);
 
 	a.file = 77;
 	b.file = 88;

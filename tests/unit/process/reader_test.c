@@ -228,7 +228,8 @@ static void test_mapping_bound(void **state)
 	}
 	/* Memory without a file is joined, however often it grows. */
 	for (uint64_t i = 0; i < 100; i++)
-		send_mmap(&f, c.pid, t0 + 200 + i, 0x5000000 + i * 0x1000, 0x1000, 0, &(struct file_key){}, "//anon");
+		send_mmap(&f, c.pid, t0 + 200 + i, 0x5000000 + i * 0x1000, 0x1000, 0,
+			&(struct file_key){}, "//anon");
 	send_exec(&f, key, t0 + 300, "x");
 	e = (struct entry *)process_find(f.table, &key);
 	assert_true(e->mappings->n <= 20);
@@ -284,7 +285,8 @@ static void send_file(struct sample_image key, uint64_t n)
 static void test_files_bound(void **state)
 {
 	struct process_config config = {.max_files = 20};
-	struct sample_image key = {.tgid = 4300000, .exec = 1, .start_boottime = 3600 * NSEC_PER_SEC};
+	struct sample_image key = {
+		.tgid = 4300000, .exec = 1, .start_boottime = 3600 * NSEC_PER_SEC};
 	uint32_t held;
 
 	fixture_start(&f, &config);
@@ -298,7 +300,8 @@ static void test_files_bound(void **state)
 		send_file(key, i);
 		run_until(&f, f.n_given == i + 1);
 		assert_true(counters().files <= 21);
-		assert_string_not_equal(process_file(f.table, f.given[i].frames[0].file)->path, "[too many files]");
+		assert_string_not_equal(
+			process_file(f.table, f.given[i].frames[0].file)->path, "[too many files]");
 	}
 	assert_true(counters().evicted_files > 150);
 	assert_non_null(process_file(f.table, held));
@@ -318,7 +321,8 @@ static void test_files_bound(void **state)
 		run_until(&f, f.n_given == i + 1);
 		process_file_hold(f.table, f.given[i].frames[0].file);
 	}
-	assert_string_equal(process_file(f.table, f.given[299].frames[0].file)->path, "[too many files]");
+	assert_string_equal(
+		process_file(f.table, f.given[299].frames[0].file)->path, "[too many files]");
 	assert_true(counters().files <= 21);
 }
 

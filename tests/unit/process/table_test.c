@@ -5,6 +5,7 @@
 #include "tests/unit/process/harness.h"
 
 #include <limits.h>
+#include <sys/mount.h>
 
 static struct fixture f;
 
@@ -191,6 +192,41 @@ static void test_deleted_and_replaced(void **state)
 	child_stop(&d);
 	unlink(path);
 	rmdir(dir);
+}
+
+/* Another mount namespace and root: no path of it leads anywhere from here. */
+static void test_other_root(void **state)
+{
+	struct child c = child_of(self_path(), "root");
+	struct sample_image key = key_of(c.pid, 1);
+	struct procfs_map text;
+	struct file_key k;
+	char path[PATH_MAX], host[PATH_MAX];
+	struct stat st;
+	uint64_t t0 = clock_monotonic_ns();
+
+	if (!find_mapping(c.pid, "/prog", &text, path, sizeof(path)))
+		fail_msg("the child did not exec in its own root");
+	assert_int_equal(access(path, F_OK), -1);
+	k = (struct file_key){.inode = text.inode, .major = text.major, .minor = text.minor};
+	/* As the event has it: seen from within. */
+	send_exec_begin(&f, c.pid, t0);
+	send_mmap(
+		&f, c.pid, t0 + 1, text.start, text.end - text.start, text.pgoff, &k, "/tmp/prog");
+	send_exec(&f, key, t0 + 2, "prog");
+	send_sample(&f, key, t0 + 3, text.start + 9);
+	run_until(&f, f.n_given == 1);
+	assert_int_equal(f.given[0].state, IMAGE_READY);
+	assert_int_equal(file_of(0, 0)->kind, FILE_ELF);
+	assert_string_equal(file_of(0, 0)->path, "/tmp/prog");
+	assert_int_equal(entry(key)->image.exe_file, f.given[0].frames[0].file);
+	assert_int_equal(f.given[0].frames[0].offset, 9 + text.pgoff);
+	snprintf(host, sizeof(host), "/proc/%d/exe", c.pid);
+	assert_int_equal(stat(host, &st), 0);
+	assert_int_equal(file_of(0, 0)->identity.inode, st.st_ino);
+	child_stop(&c);
+	path[strlen(path) - strlen("/tmp/prog")] = 0;
+	assert_int_equal(rmdir(path), 0);
 }
 
 static void test_vdso_anon_unmapped(void **state)
@@ -886,6 +922,26 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
+/* Everything bound below a private folder, a copy of ourselves where nobody else sees it. */
+static void own_root(void)
+{
+	char dir[] = "/tmp/odi-root-XXXXXX", path[64];
+
+	if (!mkdtemp(dir) || unshare(CLONE_NEWNS) < 0 ||
+		mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+		mount("/", dir, NULL, MS_BIND | MS_REC, NULL) < 0)
+		_exit(5);
+	snprintf(path, sizeof(path), "%s/tmp", dir);
+	if (mount("tmpfs", path, "tmpfs", 0, NULL) < 0)
+		_exit(6);
+	snprintf(path, sizeof(path), "%s/tmp/prog", dir);
+	copy_file(self_path(), path);
+	if (chroot(dir) < 0 || chdir("/") < 0)
+		_exit(7);
+	execl("/tmp/prog", "a program", "--child", "wait", NULL);
+	_exit(8);
+}
+
 static int child_main(const char *mode)
 {
 	pthread_t thread;
@@ -896,6 +952,8 @@ static int child_main(const char *mode)
 		pthread_create(&thread, NULL, thread_main, NULL);
 		pthread_exit(NULL);
 	}
+	if (streq(mode, "root"))
+		own_root();
 	if (streq(mode, "fork") && fork() == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		pause();
@@ -918,6 +976,7 @@ int main(int argc, char **argv)
 		T(test_running_process),
 		T(test_environment_stays_out),
 		T(test_deleted_and_replaced),
+		T(test_other_root),
 		T(test_vdso_anon_unmapped),
 		T(test_unmapped_reads_again),
 		T(test_kernel_thread),

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Events into the table.
+ *
+ * The sampler hands in one stream, ordered by time. Exec takes three kinds of record, in this order:
+ * EXEC_BEGIN (the old address space is gone), MMAP for each executable range of the new one, EXEC with
+ * the new image's key. Samples may carry the new key before EXEC comes, so mappings that have come so
+ * far are kept by pid and move to whichever is first to name the new image. A fork shares its parent's
+ * mappings; its facts are its own (a worker may have been put into another cgroup) and are read when it
+ * is first sampled.
+ *
+ * Reading is lazy: at exec (a process may be gone before its first sample is handed in), within a budget
+ * that a fork storm exhausts without harm, and else at the first sample. Requests go out after the round
+ * of events that asked for them, so that what ended in the same round is not read in vain.
+ * Runs in agentd. */
+
+#include "agentd/process/table.h"
+
+#include <sys/mman.h>
+
+#include "agentd/base/clock.h"
+
+static void on_kernel_thread(struct entry *e, const struct record_sample *s)
+{
+	if (e->image.kernel_thread && e->facts_known)
+		return;
+	image_set_parent(e, NULL);
+	memset(e->image.comm, 0, sizeof(e->image.comm));
+	memcpy(e->image.comm, s->comm, strnlen(s->comm, SAMPLE_COMM));
+	e->image.kernel_thread = true;
+	e->image.state = IMAGE_READY;
+	e->facts_known = e->facts_changed = true;
+	e->facts_at = MAX(s->header.time, e->facts_after);
+}
+
+static void on_sample(struct process_table *t, const struct record_sample *s)
+{
+	struct entry *e = image_get(t, &s->image, s->header.time);
+
+	if (!e) {
+		image_lost(t, "table full", s->count);
+		return;
+	}
+	e->sampled = true;
+	if (s->flags & SAMPLE_KERNEL_THREAD)
+		on_kernel_thread(e, s);
+	if (!e->first && !e->running_queue && reads_settle(e) && resolve_sample(e, s) == 0)
+		return;
+	(void)queue_sample(e, s);
+}
+
+static void on_exec_begin(struct process_table *t, pid_t pid, uint64_t time_ns)
+{
+	struct slot *s = image_slot(t, pid, true);
+
+	if (!s)
+		return;
+	if (s->current && !s->current->superseded_ns)
+		s->current->superseded_ns = time_ns;
+	mappings_unref(s->pending);
+	s->pending = mappings_new();
+	s->pending_ns = time_ns;
+}
+
+static void on_mmap(struct process_table *t, const struct sampler_mmap *m, uint64_t time_ns)
+{
+	struct slot *s = image_slot(t, m->pid, false);
+	struct file_key key = {.inode = m->inode,
+		.generation = m->generation,
+		.major = m->major,
+		.minor = m->minor};
+	struct mapping map;
+
+	/* Of an unknown process: it is read when it is sampled. */
+	if (!s || !(m->prot & PROT_EXEC) || (!s->pending && (!s->current || s->current->surrogate)))
+		return;
+	if (!resolve_mapping(t, &map, m->start, m->len, m->pgoff, &key, m->path))
+		return;
+	if (s->pending) {
+		if (mappings_replace(&s->pending, &map, t->config.max_mappings) < 0)
+			t->counters.mappings_refused++;
+	} else if (s->current->first) {
+		(void)queue_map(s->current, time_ns, &map);
+	} else {
+		resolve_map(s->current, &map);
+	}
+}
+
+/* Whether this exec may be read for itself: a bound on what a fork storm makes us read. */
+static bool exec_budget(struct process_table *t)
+{
+	uint64_t now = clock_monotonic_ns(), gap = NSEC_PER_SEC / EXEC_READS_A_SEC;
+	uint64_t earned = (now - t->exec_tokens_ns) / gap;
+
+	if (earned) {
+		t->exec_tokens = MIN(t->exec_tokens + earned, (uint64_t)EXEC_READS_BURST);
+		t->exec_tokens_ns = now;
+	}
+	if (!t->exec_tokens || t->n_reading >= READS_MAX)
+		return false;
+	t->exec_tokens--;
+	return true;
+}
+
+static void on_exec(struct process_table *t, const struct record_process *p)
+{
+	struct entry *cur = image_current(t, (pid_t)p->image.tgid), *e;
+	struct slot *s;
+
+	/* A surrogate is what ran before. */
+	if (cur && cur->surrogate && !cur->superseded_ns)
+		cur->superseded_ns = p->header.time;
+	e = image_get(t, &p->image, p->header.time);
+	if (!e)
+		return;
+	s = image_slot(t, (pid_t)p->image.tgid, false);
+	if (s && s->current == e && s->pending) {
+		mappings_unref(e->mappings);
+		e->mappings = TAKE_PTR(s->pending);
+		e->maps_at = s->pending_ns;
+		e->image.mapping_epoch++;
+	}
+	e->forked = false;
+	facts_from_event(e, p);
+	if (!e->image.ended && exec_budget(t))
+		reads_want(e);
+}
+
+static void on_fork(struct process_table *t, const struct record_process *p)
+{
+	struct entry *parent = p->parent.tgid ? image_get(t, &p->parent, p->header.time) : NULL;
+	struct entry *e = image_get(t, &p->image, p->header.time);
+
+	if (!e)
+		return;
+	parent = p->parent.tgid ? image_find(t, &p->parent)
+				: NULL; /* adding the child may have evicted it */
+	e->forked = true;
+	facts_from_event(e, p);
+	e->image.ppid = (pid_t)p->parent.tgid;
+	if (!parent || parent == e)
+		return;
+	image_set_parent(e, parent);
+	/* What waits in the parent's queue was not applied yet: the child then reads its own. */
+	if (!e->mappings && parent->mappings && !parent->first &&
+		parent->maps_at >= MAX(parent->maps_after, t->lost_ns)) {
+		e->mappings = mappings_ref(parent->mappings);
+		e->maps_at = p->header.time;
+	}
+}
+
+static void on_exit_event(struct process_table *t, const struct record_process *p)
+{
+	struct entry *e = image_find(t, &p->image);
+	struct slot *s = image_slot(t, (pid_t)p->image.tgid, false);
+
+	if (!e && s && s->current && s->current->surrogate && !s->current->superseded_ns)
+		e = s->current;
+	if (s && s->pending)
+		s->pending = mappings_unref(s->pending);
+	if (e) {
+		image_end(e, p->header.time);
+	} else if (s && !s->current) {
+		map_remove(t->by_pid, &s->pid, sizeof(s->pid));
+		free(s);
+	}
+}
+
+static void on_cgroup(struct process_table *t, const struct record_process *p)
+{
+	struct entry *e = image_find(t, &p->image);
+
+	if (!e || e->image.kernel_thread)
+		return;
+	facts_from_event(e, p);
+	e->facts_after = MAX(e->facts_after, p->header.time);
+	/* The kernel keeps its samples until it is decided again whose it is. */
+	if (e->announced && !e->image.ended)
+		reads_want(e);
+}
+
+void process_on_event(struct process_table *t, const struct sampler_event *event)
+{
+	t->stream_ns = MAX(t->stream_ns, event->time_ns);
+	t->event_wall_ns = MAX(t->event_wall_ns, event->time_ns);
+	/* What was read before this event is about the time before it. */
+	if (t->held_first && event->time_ns)
+		reads_release_held(t, event->time_ns - 1);
+	switch (event->kind) {
+	case SAMPLER_SAMPLE:
+		on_sample(t, event->sample);
+		break;
+	case SAMPLER_EXEC_BEGIN:
+		on_exec_begin(t, event->mmap.pid, event->time_ns);
+		break;
+	case SAMPLER_MMAP:
+		on_mmap(t, &event->mmap, event->time_ns);
+		break;
+	case SAMPLER_EXEC:
+		on_exec(t, event->process);
+		break;
+	case SAMPLER_FORK:
+		on_fork(t, event->process);
+		break;
+	case SAMPLER_EXIT:
+		on_exit_event(t, event->process);
+		break;
+	case SAMPLER_CGROUP:
+		on_cgroup(t, event->process);
+		break;
+	case SAMPLER_LOST_EVENTS:
+		t->lost_ns = MAX(t->lost_ns, event->time_ns);
+		break;
+	}
+	table_housekeeping(t);
+}
