@@ -66,12 +66,14 @@ struct wanted {
 
 int aggregate_new(struct aggregate **ret, size_t max_stacks)
 {
-	struct aggregate *a = calloc(1, sizeof(*a));
+	CLEANUP(aggregate_freep) struct aggregate *a = calloc(1, sizeof(*a));
 
-	if (!a)
+	/* Never NULL: what is empty still points at its place in them. */
+	if (!a || ARRAY_GROW(a->stack_frames, a->stack_frames_room, 0, 1) < 0 ||
+		ARRAY_GROW(a->attributes.at, a->attributes.room, 0, 1) < 0)
 		return -ENOMEM;
 	a->max_stacks = max_stacks ? MIN(max_stacks, (size_t)1 << 24) : MAX_STACKS;
-	*ret = a;
+	*ret = TAKE_PTR(a);
 	return 0;
 }
 

@@ -42,11 +42,17 @@ const struct profile_type *profile_type_find(const char *name, unsigned *index)
 
 int batch_new_raw(struct batch **ret)
 {
-	struct batch *b = calloc(1, sizeof(*b));
+	CLEANUP(batch_freep) struct batch *b = calloc(1, sizeof(*b));
 
 	if (!b)
 		return -ENOMEM;
-	*ret = b;
+	/* Never NULL: an entry without lines still points at its place in them. */
+	if (ARRAY_GROW(b->lines, b->lines_room, 0, 1) < 0 ||
+		ARRAY_GROW(b->stack_locations, b->stack_locations_room, 0, 1) < 0 ||
+		ARRAY_GROW(b->resource_attributes, b->resource_attributes_room, 0, 1) < 0 ||
+		ARRAY_GROW(b->timestamps, b->timestamps_room, 0, 1) < 0)
+		return -ENOMEM;
+	*ret = TAKE_PTR(b);
 	return 0;
 }
 
