@@ -22,7 +22,7 @@
 #define MESSAGES_A_TURN   32
 #define MESSAGES_LAST     128 /* a whole reply is less */
 #define RESTART_MIN_NS    (100 * NSEC_PER_MSEC)
-#define RESTART_MAX_NS   (5 * NSEC_PER_SEC)
+#define RESTART_MAX_NS    (5 * NSEC_PER_SEC)
 #define FAILURES_GIVE_UP  3
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata);
