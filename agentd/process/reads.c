@@ -22,8 +22,11 @@ struct read {
 	uint16_t flags;
 };
 
+/* Lost events may have been a move between cgroups. */
 static bool facts_needed(const struct entry *e)
 {
+	if (e->sampled && !e->image.kernel_thread && e->facts_at < e->table->lost_ns)
+		return true;
 	return e->facts_at < e->facts_after;
 }
 

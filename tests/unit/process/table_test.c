@@ -805,6 +805,12 @@ static void test_units(void **state)
 	run_until(&f, f.n_given == 2);
 	assert_string_equal(process_find(f.table, &key)->unit, "other.service");
 	assert_int_equal(f.n_facts, 2);
+	/* It moves back, and the event is lost. */
+	move_to(c.pid, one);
+	send_lost(&f, clock_monotonic_ns());
+	send_sample(&f, key, clock_monotonic_ns(), 0x1000);
+	run_until(&f, f.n_given == 3);
+	assert_string_equal(process_find(f.table, &key)->unit, "app@1.service");
 	child_stop(&c);
 	remove_cgroup(one);
 	remove_cgroup(two);
