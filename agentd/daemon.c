@@ -88,6 +88,7 @@ static void enable(struct daemon *d, struct sampler *s)
 	d->sampler_problem[0] = '\0';
 	d->active_since_unix_ns = clock_unix_ns();
 	process_on_event(d->processes, &stale);
+	symbol_forget_kernel(d->symbols); /* modules may have come and gone meanwhile */
 	d->open->from_unix_ns = clock_unix_ns();
 	daemon_interval_arm(d);
 }

@@ -387,9 +387,11 @@ void daemon_interval_close(struct daemon *d)
 	wait = MIN(d->interval_ns, NAMES_DEADLINE_MAX);
 	if (d->n_pending > DAEMON_MAX_PENDING || d->stopping)
 		wait = MIN(wait, NSEC_PER_SEC);
-	symbol_resolve(d->symbols, l.queries, l.failed ? 0 : l.n, clock_monotonic_ns() + wait,
+	r = symbol_resolve(d->symbols, l.queries, l.failed ? 0 : l.n, clock_monotonic_ns() + wait,
 		on_named, i);
 	free(l.queries);
+	if (r < 0) /* no memory for the questions: the fallback names will do */
+		on_named(i, l.n);
 }
 
 static int on_interval(sd_event_source *s, uint64_t usec, void *userdata)
@@ -426,8 +428,8 @@ void daemon_finish_pending(struct daemon *d, uint64_t deadline_ns)
 	while (d->pending) {
 		struct interval *i = d->pending;
 
-		unlink_pending(d, i);
-		hand_over(d, i);
+		symbol_cancel(d->symbols, i);
+		on_named(i, 0);
 	}
 }
 
@@ -477,14 +479,17 @@ int daemon_snapshot(struct daemon *d, unsigned deadline_ms,
 {
 	struct daemon_frames l = {};
 	struct snapshot *s = malloc(sizeof(*s));
+	int r;
 
 	if (!s)
 		return -ENOMEM;
 	*s = (struct snapshot){d, done, userdata};
 	daemon_settle(d);
 	aggregate_each_frame(d->open->aggregate, daemon_frames_add, &l);
-	symbol_resolve(d->symbols, l.queries, l.failed ? 0 : l.n,
+	r = symbol_resolve(d->symbols, l.queries, l.failed ? 0 : l.n,
 		clock_monotonic_ns() + deadline_ms * NSEC_PER_MSEC, on_snapshot_named, s);
 	free(l.queries);
+	if (r < 0)
+		on_snapshot_named(s, l.n);
 	return 0;
 }
