@@ -340,6 +340,8 @@ static void stop(struct daemon *d)
 	d->local = local_free(d->local);
 	d->config = config_manager_free(d->config);
 	d->store = store_close(d->store);
+	d->interval_timer = sd_event_source_unref(d->interval_timer);
+	d->drain_soon = sd_event_source_unref(d->drain_soon);
 	daemon_host_free(d);
 	d->loop = sd_event_unref(d->loop);
 }

@@ -86,7 +86,7 @@ struct daemon {
 	struct interval *open;
 	struct interval *pending; /* oldest first */
 	size_t n_pending;
-	sd_event_source *interval_timer;
+	sd_event_source *interval_timer, *drain_soon;
 	uint64_t next_interval, batch_serial, batch_serial_saved;
 	int64_t clock_offset_ns; /* monotonic to unix, as of the last drain */
 	bool drained_once, stopping;

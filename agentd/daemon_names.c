@@ -79,6 +79,8 @@ static const char *marker_name(uint64_t marker)
 		return "[truncated]";
 	case MARKER_NO_USER:
 		return "[user stack unreadable]";
+	case MARKER_LOST:
+		return "[callers not found]";
 	default:
 		return "[unknown]";
 	}

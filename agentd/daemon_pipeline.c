@@ -186,7 +186,27 @@ static void on_lost(void *userdata, const char *cause, uint64_t samples)
 		d->ledger.lost_table += samples;
 }
 
+static int on_drain_soon(sd_event_source *s, void *userdata)
+{
+	struct daemon *d = userdata;
+
+	daemon_settle(d);
+	return 0;
+}
+
+/* Samples wait for the stream to pass a moment behind us: the loop's next round drains, once. */
+static void on_waiting(void *userdata)
+{
+	struct daemon *d = userdata;
+
+	if (!d->drain_soon)
+		sd_event_add_defer(d->loop, &d->drain_soon, on_drain_soon, d);
+	if (d->drain_soon)
+		sd_event_source_set_enabled(d->drain_soon, SD_EVENT_ONESHOT);
+}
+
 const struct process_ops daemon_process_ops = {
+	.on_waiting = on_waiting,
 	.on_facts = on_facts,
 	.on_sample = on_sample,
 	.on_gone = on_gone,
@@ -208,6 +228,7 @@ static void on_drained(void *userdata, uint64_t up_to_ns)
 {
 	struct daemon *d = userdata;
 
+	process_on_drained(d->processes, up_to_ns);
 	d->drained_once = false;
 }
 

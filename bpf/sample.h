@@ -62,6 +62,7 @@ enum frame_flag {
 enum frame_marker {
 	MARKER_TRUNCATED = 1, /* more frames than fit */
 	MARKER_NO_USER = 2,   /* the user stack could not be read */
+	MARKER_LOST = 3,      /* the callers could not be followed: no frame pointers */
 };
 
 struct sample_frame {

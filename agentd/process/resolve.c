@@ -377,6 +377,21 @@ static void resolve_native(
 		f->offset = f->offset - m->start + m->pgoff;
 }
 
+/* A caller outside of all mappings is no caller: the walk has lost its way (code without frame pointers), and
+ * what follows is as made up. The stack ends there, and says so. A leaf is where the CPU was, whatever is known
+ * of the place. */
+static size_t cut_lost(const struct process_table *t, struct sample_frame *frames, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (frames[i].kind != FRAME_NATIVE || !(frames[i].flags & FRAME_RETURN) ||
+			frames[i].file != t->unmapped)
+			continue;
+		frames[i] = (struct sample_frame){.kind = FRAME_MARKER, .offset = MARKER_LOST};
+		return i + 1;
+	}
+	return n;
+}
+
 int resolve_sample(struct entry *e, const struct record_sample *s)
 {
 	static struct sample_frame
@@ -398,6 +413,6 @@ int resolve_sample(struct entry *e, const struct record_sample *s)
 		return -EAGAIN;
 	t->counters.frames += p.n_native;
 	t->counters.frames_unmapped += p.n_unmapped;
-	deliver(e, s, frames, n);
+	deliver(e, s, frames, p.unmapped ? cut_lost(t, frames, n) : n);
 	return 0;
 }

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* Unwinding by rows: their format, the search among them and the one step from a frame to its
+ * caller, compiled into the programs in the kernel and into user space.
+ *
+ * A file's text is cut into pages of 64 KiB of file offset. A page is two arrays, pc (offset within
+ * the page, rising, the first is 0) and rule (index into the file's dictionary); a row holds up to
+ * the next. Dictionaries only grow, so that rows stay valid while others of the file are loaded.
+ *
+ * The includer says, before including this, how memory of the unwound program is read:
+ *   UNWIND_READ(ctx, to, size, address)   0 when all bytes were read (size is a constant)
+ * and, where it searches rows, how a row's pc is read:
+ *   UNWIND_PC(ctx, i)                     pc of row i, any u32
+ *
+ * The step has no loop, calls nothing but UNWIND_READ and indexes nothing but leaf[], masked: what the
+ * verifier of 5.10 takes. struct unwind_regs belongs into a map's value, since leaf[] is indexed. It
+ * takes any rule and any registers: reading is what fails. A walk ends by its own bound on frames, and,
+ * but for rules that may move between stacks, because the stack pointer must rise.
+ *
+ * Callee-saved registers are followed by where they were saved, and read when a rule needs them: most
+ * frames never do. Source: DWARF 5, 6.4; System V ABI AMD64 1.0, 3.2.1; AAPCS64; signal frames:
+ * arch/x86/include/asm/sigframe.h and arch/arm64/kernel/signal.c. */
+
+#include "bpf/sample.h"
+
+#ifndef __bpf__
+typedef int16_t unwind_s16;
+typedef int32_t unwind_s32;
+typedef int64_t unwind_s64;
+#else
+typedef short unwind_s16;
+typedef int unwind_s32;
+typedef long long unwind_s64;
+#endif
+
+#define UNWIND_PAGE_SHIFT 16
+#define UNWIND_PAGE_SIZE  (1 << UNWIND_PAGE_SHIFT)
+#define UNWIND_RULES_MAX  65535 /* in one dictionary */
+#define UNWIND_SLOT       8     /* saved registers lie at multiples of this */
+
+/* How the canonical frame address, the stack pointer of the caller, is made. The first four are ends. */
+enum unwind_cfa {
+	UNWIND_CFA_NONE = 0,        /* nothing is known of this code */
+	UNWIND_CFA_UNSUPPORTED = 1, /* what the file says is not understood */
+	UNWIND_CFA_END = 2,         /* the outermost frame, says the file */
+	UNWIND_CFA_SWITCH = 3,      /* another stack goes on elsewhere (Go's mcall, morestack) */
+	UNWIND_CFA_SP = 4,          /* sp + cfa_offset */
+	UNWIND_CFA_FP = 5,          /* fp + cfa_offset */
+	UNWIND_CFA_AUX = 6,         /* the second register that is followed + cfa_offset */
+	UNWIND_CFA_LEAF = 7, /* DWARF register `reg` + cfa_offset: the innermost frame only */
+};
+
+enum unwind_rule_flag {
+	UNWIND_DEREF = 1,    /* CFA = *(what enum unwind_cfa makes) + cfa_add */
+	UNWIND_PLT = 2,      /* CFA += (pc & 15) >= reg ? 8 : 0 */
+	UNWIND_SIGNAL = 4,   /* the caller was interrupted: its pc is no return address */
+	UNWIND_MOVES = 8,    /* the caller's stack may lie anywhere */
+	UNWIND_RA_SP = 16,   /* ra_offset counts from sp, not from the CFA */
+	UNWIND_RA_LEAF = 32, /* return address in DWARF register ra_offset: innermost frame only */
+	UNWIND_RA_AUX = 64,  /* return address in the aux register (arm64: lr) */
+	UNWIND_FP_SAVED = 128,  /* at fp_offset from the base below; not: unchanged */
+	UNWIND_AUX_SAVED = 256, /* at aux_offset from the base below */
+	UNWIND_SAVED_SP = 512,  /* that base is sp; */
+	UNWIND_SAVED_FP = 1024, /* or fp; else the CFA */
+	UNWIND_FP_LOST = 2048,
+	UNWIND_AUX_LOST = 4096,
+	UNWIND_APPROXIMATE = 8192, /* made from convention, not from what the file says */
+};
+
+struct unwind_rule {
+	sample_u8 cfa;                               /* enum unwind_cfa */
+	sample_u8 reg;                               /* DWARF number, or the PLT's threshold */
+	sample_u16 flags;                            /* enum unwind_rule_flag */
+	unwind_s32 cfa_offset;                       /* bytes */
+	unwind_s16 cfa_add;                          /* bytes */
+	unwind_s16 ra_offset, fp_offset, aux_offset; /* in UNWIND_SLOTs */
+};
+_Static_assert(sizeof(struct unwind_rule) == 16, "rule");
+
+/* The first rules of every dictionary: their index is their enum unwind_cfa. */
+#define UNWIND_FIXED_RULES 4
+
+/* ---- machines
+ * ------------------------------------------------------------------------------------------ */
+
+#define UNWIND_LEAF_REGS 32 /* leaf[], by DWARF number; a power of two */
+
+#if defined(__TARGET_ARCH_arm64) || (!defined(__bpf__) && defined(__aarch64__))
+#define UNWIND_DW_FP  29
+#define UNWIND_DW_AUX 30 /* lr */
+#define UNWIND_DW_SP  31
+/* Return address authentication (and tags) lie above bit 47 of a user pointer. */
+#define UNWIND_CODE_POINTER(p) ((p)&0x0000ffffffffffffULL)
+/* A call overwrites lr: it is known of the innermost frame and of interrupted ones. */
+#define UNWIND_AUX_SURVIVES 0
+/* regs: bpf_user_pt_regs_t or struct user_pt_regs */
+#define UNWIND_REGS_LOAD(r, regs)                                                                  \
+	do {                                                                                       \
+		(r)->pc = (regs)->pc;                                                              \
+		(r)->sp = (regs)->sp;                                                              \
+		(r)->fp = (regs)->regs[29];                                                        \
+		(r)->aux = (regs)->regs[30];                                                       \
+		__builtin_memcpy((r)->leaf, (regs)->regs, 31 * 8);                                 \
+		(r)->leaf[31] = (regs)->sp;                                                        \
+		(r)->fp_at = (r)->aux_at = 0;                                                      \
+		(r)->flags = UNWIND_REGS_LEAF;                                                     \
+	} while (0)
+#else
+#define UNWIND_DW_FP           6 /* rbp */
+#define UNWIND_DW_AUX          3 /* rbx: the dynamic linker's trampoline keeps its frame there */
+#define UNWIND_DW_SP           7
+#define UNWIND_CODE_POINTER(p) (p)
+#define UNWIND_AUX_SURVIVES    1 /* callee-saved */
+/* regs: bpf_user_pt_regs_t, struct user_regs_struct */
+#define UNWIND_REGS_LOAD(r, regs)                                                                  \
+	do {                                                                                       \
+		(r)->pc = (regs)->rip;                                                             \
+		(r)->sp = (regs)->rsp;                                                             \
+		(r)->fp = (regs)->rbp;                                                             \
+		(r)->aux = (regs)->rbx;                                                            \
+		(r)->leaf[0] = (regs)->rax;                                                        \
+		(r)->leaf[1] = (regs)->rdx;                                                        \
+		(r)->leaf[2] = (regs)->rcx;                                                        \
+		(r)->leaf[3] = (regs)->rbx;                                                        \
+		(r)->leaf[4] = (regs)->rsi;                                                        \
+		(r)->leaf[5] = (regs)->rdi;                                                        \
+		(r)->leaf[6] = (regs)->rbp;                                                        \
+		(r)->leaf[7] = (regs)->rsp;                                                        \
+		(r)->leaf[8] = (regs)->r8;                                                         \
+		(r)->leaf[9] = (regs)->r9;                                                         \
+		(r)->leaf[10] = (regs)->r10;                                                       \
+		(r)->leaf[11] = (regs)->r11;                                                       \
+		(r)->leaf[12] = (regs)->r12;                                                       \
+		(r)->leaf[13] = (regs)->r13;                                                       \
+		(r)->leaf[14] = (regs)->r14;                                                       \
+		(r)->leaf[15] = (regs)->r15;                                                       \
+		(r)->fp_at = (r)->aux_at = 0;                                                      \
+		(r)->flags = UNWIND_REGS_LEAF;                                                     \
+	} while (0)
+#endif
+
+enum unwind_regs_flag {
+	UNWIND_REGS_LEAF = 1,     /* pc was interrupted and leaf[] is of this frame */
+	UNWIND_REGS_EXACT = 2,    /* pc was interrupted; leaf[] is not of this frame */
+	UNWIND_REGS_FP_LOST = 4,  /* fp is not known */
+	UNWIND_REGS_AUX_LOST = 8, /* aux is not known */
+	UNWIND_REGS_GUESSED = 16, /* a rule with UNWIND_APPROXIMATE led here */
+};
+
+struct unwind_regs {
+	sample_u64 pc, sp;
+	sample_u64 fp, fp_at;   /* fp_at not 0: fp is what lies there */
+	sample_u64 aux, aux_at; /* the same */
+	sample_u32 flags, pad;  /* enum unwind_regs_flag */
+	sample_u64 leaf[UNWIND_LEAF_REGS];
+};
+
+enum unwind_result {
+	UNWIND_OK = 0,
+	UNWIND_ENDED = 1, /* by rule, or return address 0: the frame before was the outermost */
+	UNWIND_NO_INFORMATION = 2,
+	UNWIND_UNSUPPORTED = 3,
+	UNWIND_SWITCHED = 4,      /* UNWIND_CFA_SWITCH */
+	UNWIND_LOST_REGISTER = 5, /* the rule counts from a register that is not known here */
+	UNWIND_UNREADABLE = 6,
+	UNWIND_BAD_STACK = 7, /* the caller's stack pointer does not lie above, or is not aligned */
+};
+
+/* The address whose row is wanted: within the call for a return address. */
+static __inline__ __attribute__((always_inline)) sample_u64 unwind_lookup_pc(
+	const struct unwind_regs *r)
+{
+	return r->flags & (UNWIND_REGS_LEAF | UNWIND_REGS_EXACT) ? r->pc : r->pc - 1;
+}
+
+#ifdef UNWIND_PC
+/* The row for an offset within the page, among n rows (1 to 65536) of which the first has pc 0: the last with
+ * pc <= offset. Without branches but the loop's. */
+static __inline__ __attribute__((always_inline)) sample_u32 unwind_search(
+	void *ctx, sample_u32 n, sample_u32 offset)
+{
+	sample_u32 at = 0;
+
+	(void)ctx;
+	for (int i = 0; i < UNWIND_PAGE_SHIFT; i++) {
+		sample_u32 half = n >> 1;
+
+		if (n <= 1)
+			break;
+		at += UNWIND_PC(ctx, at + half) <= offset ? half : 0;
+		n -= half;
+	}
+	return at;
+}
+#endif
+
+#ifdef UNWIND_READ
+static __inline__ __attribute__((always_inline)) int unwind_fp(struct unwind_regs *r, void *ctx)
+{
+	(void)ctx;
+	if (r->flags & UNWIND_REGS_FP_LOST)
+		return UNWIND_LOST_REGISTER;
+	if (r->fp_at) {
+		if (UNWIND_READ(ctx, &r->fp, 8, r->fp_at) != 0)
+			return UNWIND_UNREADABLE;
+		r->fp_at = 0;
+	}
+	return UNWIND_OK;
+}
+
+static __inline__ __attribute__((always_inline)) int unwind_aux(struct unwind_regs *r, void *ctx)
+{
+	(void)ctx;
+	if (r->flags & UNWIND_REGS_AUX_LOST)
+		return UNWIND_LOST_REGISTER;
+	if (r->aux_at) {
+		if (UNWIND_READ(ctx, &r->aux, 8, r->aux_at) != 0)
+			return UNWIND_UNREADABLE;
+		r->aux_at = 0;
+	}
+	return UNWIND_OK;
+}
+
+/* The CFA of this frame. */
+static __inline__ __attribute__((always_inline)) int unwind_cfa_of(
+	struct unwind_regs *r, const struct unwind_rule *rule, void *ctx, sample_u64 *ret)
+{
+	sample_u64 cfa;
+	int result = UNWIND_OK;
+
+	switch (rule->cfa) {
+	case UNWIND_CFA_SP:
+		cfa = r->sp;
+		break;
+	case UNWIND_CFA_FP:
+		result = unwind_fp(r, ctx);
+		cfa = r->fp;
+		break;
+	case UNWIND_CFA_AUX:
+		result = unwind_aux(r, ctx);
+		cfa = r->aux;
+		break;
+	case UNWIND_CFA_LEAF:
+		if (!(r->flags & UNWIND_REGS_LEAF))
+			return UNWIND_LOST_REGISTER;
+		cfa = r->leaf[rule->reg & (UNWIND_LEAF_REGS - 1)];
+		break;
+	case UNWIND_CFA_END:
+		return UNWIND_ENDED;
+	case UNWIND_CFA_SWITCH:
+		return UNWIND_SWITCHED;
+	case UNWIND_CFA_UNSUPPORTED:
+		return UNWIND_UNSUPPORTED;
+	default:
+		return UNWIND_NO_INFORMATION;
+	}
+	if (result != UNWIND_OK)
+		return result;
+	cfa += (sample_u64)(unwind_s64)rule->cfa_offset;
+	if (rule->flags & (UNWIND_DEREF | UNWIND_PLT)) {
+		if (rule->flags & UNWIND_DEREF) {
+			sample_u64 at = cfa;
+
+			if (UNWIND_READ(ctx, &cfa, 8, at) != 0)
+				return UNWIND_UNREADABLE;
+			cfa += (sample_u64)(unwind_s64)rule->cfa_add;
+		} else if ((r->pc & 15) >= rule->reg) {
+			cfa += 8;
+		}
+	}
+	*ret = cfa;
+	return UNWIND_OK;
+}
+
+/* Where fp and aux of the caller are, once the CFA is known. fp_read: fp was read already, as *fp. */
+static __inline__ __attribute__((always_inline)) int unwind_saved(struct unwind_regs *r,
+	const struct unwind_rule *rule, void *ctx, sample_u64 cfa, int fp_read, sample_u64 fp)
+{
+	const sample_u32 flags = rule->flags;
+	sample_u64 base = cfa;
+
+	if (flags & UNWIND_SAVED_SP) {
+		base = r->sp;
+	} else if (flags & UNWIND_SAVED_FP) {
+		int result = unwind_fp(r, ctx);
+
+		if (result != UNWIND_OK)
+			return result;
+		base = r->fp;
+	}
+	if (flags & UNWIND_FP_SAVED) {
+		r->fp = fp;
+		r->fp_at = fp_read ? 0
+				   : base + (sample_u64)((unwind_s64)rule->fp_offset * UNWIND_SLOT);
+		r->flags &= ~(sample_u32)UNWIND_REGS_FP_LOST;
+	} else if (flags & UNWIND_FP_LOST) {
+		r->flags |= UNWIND_REGS_FP_LOST;
+	}
+	if (flags & UNWIND_AUX_SAVED) {
+		r->aux_at = base + (sample_u64)((unwind_s64)rule->aux_offset * UNWIND_SLOT);
+		r->flags &= ~(sample_u32)UNWIND_REGS_AUX_LOST;
+	} else if (!UNWIND_AUX_SURVIVES || (flags & UNWIND_AUX_LOST)) {
+		r->flags |= UNWIND_REGS_AUX_LOST;
+	}
+	return UNWIND_OK;
+}
+
+/* From the frame that r describes to its caller: pc, sp, and where fp and aux are. rule is that of
+ * unwind_lookup_pc(r). On anything but UNWIND_OK r->pc and r->sp are as they were (UNWIND_ENDED by return address 0
+ * excepted: pc is 0 then). */
+static __inline__ __attribute__((always_inline)) int unwind_step(
+	struct unwind_regs *r, const struct unwind_rule *rule, void *ctx)
+{
+	const sample_u32 flags = rule->flags;
+	/* The usual prologue puts fp right under the return address: one read takes both. */
+	const int both = (flags & UNWIND_FP_SAVED) &&
+		!(flags &
+			(UNWIND_SAVED_SP | UNWIND_SAVED_FP | UNWIND_RA_SP | UNWIND_RA_LEAF |
+				UNWIND_RA_AUX)) &&
+		rule->fp_offset + 1 == rule->ra_offset;
+	sample_u64 cfa = 0, pair[2] = {0, 0};
+	int fp_read = 0, in_register = 0, result = unwind_cfa_of(r, rule, ctx, &cfa);
+
+	if (result != UNWIND_OK)
+		return result;
+	if (flags & UNWIND_RA_LEAF) {
+		if (!(r->flags & UNWIND_REGS_LEAF))
+			return UNWIND_LOST_REGISTER;
+		pair[1] = r->leaf[(sample_u32)rule->ra_offset & (UNWIND_LEAF_REGS - 1)];
+		in_register = 1;
+	} else if (flags & UNWIND_RA_AUX) {
+		result = unwind_aux(r, ctx);
+		if (result != UNWIND_OK)
+			return result;
+		pair[1] = r->aux;
+		in_register = 1;
+	}
+	if (!(flags & UNWIND_MOVES) && (cfa < r->sp || (cfa == r->sp && !in_register)))
+		return UNWIND_BAD_STACK;
+	if (cfa & 7)
+		return UNWIND_BAD_STACK;
+	if (!in_register) {
+		sample_u64 at = (flags & UNWIND_RA_SP ? r->sp : cfa) +
+			(sample_u64)((unwind_s64)rule->ra_offset * UNWIND_SLOT);
+
+		if (both && UNWIND_READ(ctx, pair, 16, at - 8) == 0)
+			fp_read = 1;
+		else if (UNWIND_READ(ctx, &pair[1], 8, at) != 0)
+			return UNWIND_UNREADABLE;
+	}
+	result = unwind_saved(r, rule, ctx, cfa, fp_read, pair[0]);
+	if (result != UNWIND_OK)
+		return result;
+	r->flags &= ~(sample_u32)(UNWIND_REGS_LEAF | UNWIND_REGS_EXACT);
+	if (flags & UNWIND_SIGNAL)
+		r->flags |= UNWIND_REGS_EXACT;
+	if (flags & UNWIND_APPROXIMATE)
+		r->flags |= UNWIND_REGS_GUESSED;
+	r->pc = UNWIND_CODE_POINTER(pair[1]);
+	if (r->pc == 0)
+		return UNWIND_ENDED;
+	r->sp = cfa;
+	return UNWIND_OK;
+}
+#endif
