@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Truth: 60 % main.heavy < main.(*engine).drive < main.runRound < main.main; 30 % main.square.area <
+// Truth: 60 % main.heavy < main.(*engine).drive < main.runRound < main.main; 30 % main.(*square).area <
 // main.runRound < main.main; 10 % main.generic[...] < main.runRound < main.main.
 // The same unit of work as c/work.h. Each leaf has a frame of its own (the array), since Go gives a function
 // without one no frame pointer.
@@ -44,7 +44,7 @@ type shape interface{ area(units uint64) }
 type square struct{ salt uint64 }
 
 //go:noinline
-func (s square) area(units uint64) {
+func (s *square) area(units uint64) {
 	var frame [4]uint64
 	x := units ^ s.salt
 	for i := uint64(0); i < units*32; i++ {
@@ -87,7 +87,7 @@ func main() {
 		random ^= random << 13
 		random ^= random >> 7
 		random ^= random << 17
-		runRound(e, square{1}, 125+random%250)
+		runRound(e, &square{1}, 125+random%250)
 		rounds++
 	}
 	var used syscall.Rusage
