@@ -21,29 +21,35 @@ struct control_caller {
 /* A reply under construction: fill `body` from the arena (control_alloc, control_strdup), which lives until it is
  * sent. Asynchronous handlers keep the pointer; if the client goes away `cancelled` is called and the pointer dies. */
 struct control_reply;
-void *control_alloc(struct control_reply *r, size_t size);	/* zeroed; NULL: no memory */
-char *control_strdup(struct control_reply *r, const char *s);	/* "" for NULL */
+void *control_alloc(struct control_reply *r, size_t size);    /* zeroed; NULL: no memory */
+char *control_strdup(struct control_reply *r, const char *s); /* "" for NULL */
 char *control_printf(struct control_reply *r, const char *format, ...) PRINTF(2, 3);
 /* Sends body (a Reply with its oneof set; id and final are set here) and, if final, ends the request. */
 void control_send(struct control_reply *r, Control__Reply *body, bool final);
 /* Ends it with an error; code from the errno by control_code(). */
 void control_fail(struct control_reply *r, int error, const struct err_text *err);
+Control__Code control_code(int error);
+/* An asynchronous handler that sets none is not told, and what it sends later is dropped. */
 void control_on_cancel(struct control_reply *r, void (*cancelled)(void *userdata), void *userdata);
 
-struct control_ops {	/* each fills and sends its reply, now or later; called from the event loop */
+struct control_ops { /* each fills and sends its reply, now or later; called from the event loop */
 	/* config verbs (Apply, GetConfig, GetHistory) are answered by the control room itself from these two */
 	struct config_manager *config;
 	struct store *store;
 	/* After an Apply: sentences about what it does now ("matches nothing yet"). */
-	void (*describe_effects)(void *userdata, struct control_reply *r, const Control__Apply *apply,
-		Control__Applied *applied);
+	void (*describe_effects)(void *userdata, struct control_reply *r,
+		const Control__Apply *apply, Control__Applied *applied);
 	void (*status)(void *userdata, struct control_reply *r, const Control__GetStatus *request);
-	void (*sources)(void *userdata, struct control_reply *r, const Control__GetSources *request);
-	void (*candidates)(void *userdata, struct control_reply *r, const Control__GetCandidates *request);
-	void (*destinations)(void *userdata, struct control_reply *r, const Control__GetDestinations *request);
+	void (*sources)(
+		void *userdata, struct control_reply *r, const Control__GetSources *request);
+	void (*candidates)(
+		void *userdata, struct control_reply *r, const Control__GetCandidates *request);
+	void (*destinations)(
+		void *userdata, struct control_reply *r, const Control__GetDestinations *request);
 	void (*destination_types)(void *userdata, struct control_reply *r);
 	void (*source_kinds)(void *userdata, struct control_reply *r);
-	void (*test_destination)(void *userdata, struct control_reply *r, const Control__TestDestination *request);
+	void (*test_destination)(
+		void *userdata, struct control_reply *r, const Control__TestDestination *request);
 	/* Sends QueryPart replies, the last one final; cancelled through control_on_cancel(). */
 	void (*query)(void *userdata, struct control_reply *r, const Control__RunQuery *request);
 };
