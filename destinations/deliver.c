@@ -78,7 +78,7 @@ static void tell_status(struct deliver *d, uint64_t now_ns)
 static void set_state(struct deliver *d, const char *state, const char *reason, const char *remedy)
 {
 	snprintf(d->status.state, sizeof(d->status.state), "%s", state);
-	snprintf(d->status.last_error, sizeof(d->status.last_error), "%s%s%s", reason,
+	snprintf(d->status.last_error, sizeof(d->status.last_error), "%.340s%s%.168s", reason,
 		*remedy ? "; " : "", remedy);
 	d->status_changed = true;
 }
@@ -365,6 +365,19 @@ static void evict(struct deliver *d, uint64_t *wake_ns, uint64_t now_ns)
 	}
 }
 
+/* Whether the rows that count as settled hold what was settled. They do, unless a predecessor lied to agentd; going on
+ * from there would make a liar of this one, too, and of all that follow. */
+static bool sound(const struct queue_item *item, const struct encoded *e)
+{
+	uint64_t before[PROFILE_TYPES];
+
+	encoded_before(e, item->row, before);
+	for (unsigned t = 0; t < PROFILE_TYPES; t++)
+		if (item->batch->header.samples[t] - queue_item_left(item, t) != before[t])
+			return false;
+	return true;
+}
+
 /* The requests of the oldest batch. 0, or negative: not now, or never (then it is settled). */
 static int prepare(struct deliver *d, struct queue_item *item)
 {
@@ -379,6 +392,9 @@ static int prepare(struct deliver *d, struct queue_item *item)
 	if (d->encoded)
 		return 0;
 	r = held_batch_encode(item->batch, &limits, item->row, &d->encoded, &err);
+	if (r == 0 && !sound(item, d->encoded))
+		r = err_set(
+			&err, -EBADMSG, "how far it was delivered does not fit what was counted");
 	if (r == -ENOMEM) {
 		set_state(d, "failing", "out of memory", "");
 		d->next_try_ns = clock_monotonic_ns() + MEMORY_RETRY_NS;

@@ -12,6 +12,8 @@
  * Without an enabled destination and without a test there is no exporter. Runs in agentd. */
 
 #include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
 
 #include "agentd/base/clock.h"
 #include "agentd/base/fdpass.h"
@@ -26,6 +28,7 @@
 #define RESTART_MAX_NS    NSEC_PER_SEC
 #define GOOD_LIFE_NS      (10 * NSEC_PER_SEC)
 #define IDLE_NS           (30 * NSEC_PER_SEC)
+#define ENDS_FOR_NOTHING  8
 #define MAX_TESTS         16
 #define MESSAGES_A_TURN   256
 #define FLUSH_STEP_MS     50
@@ -240,6 +243,7 @@ static void replace(struct link *l, const char *why)
 {
 	uint64_t now = clock_monotonic_ns(), pause;
 	char status_text[160];
+	bool murdered = false;
 	int status;
 
 	if (!alive(l))
@@ -250,9 +254,10 @@ static void replace(struct link *l, const char *why)
 		/* What it had still said. */
 		while (read_messages(l, MESSAGES_A_TURN, &ignored) > 0)
 			;
-		if (l->child.pid > 0 && sandbox_reap(&l->child, &status) == 0)
+		if (l->child.pid > 0 && sandbox_reap(&l->child, &status) == 0) {
 			sandbox_describe_status(status, status_text, sizeof(status_text));
-		else
+			murdered = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+		} else
 			snprintf(status_text, sizeof(status_text), "closed its socket");
 		why = status_text;
 	}
@@ -261,6 +266,14 @@ static void replace(struct link *l, const char *why)
 	pause = MIN(RESTART_MIN_NS << MIN(l->ends_in_a_row, 10U), RESTART_MAX_NS);
 	l->ends_in_a_row++;
 	l->restarts++;
+	if (!murdered && ++l->ends_for_nothing >= ENDS_FOR_NOTHING) {
+		/* A batch that brings it down each time must not stop all others for ever. */
+		log_error("exporter: it ended %d times without getting anything done; the oldest "
+			  "batch that it had is given up",
+			ENDS_FOR_NOTHING);
+		ledger_give_up_oldest(l);
+		l->ends_for_nothing = 0;
+	}
 	log_warning("exporter: %s; it is started again, what it held is handed over again", why);
 	forget_child(l);
 	l->start_at_ns = now + pause;

@@ -203,6 +203,8 @@ int ledger_answer(struct link *l, const struct message_answer *a, const char **w
 	if (*why)
 		return -EBADMSG;
 	b->routes[i].row = a->row;
+	if (a->final || memcmp(&b->routes[i].counts, &a->counts, sizeof(a->counts)) != 0)
+		l->ends_for_nothing = 0;
 	take_counts(l, (size_t)at, i, &a->counts, a->final);
 	return 0;
 }
@@ -343,6 +345,16 @@ void ledger_bound(struct link *l)
 	for (size_t i = PROTOCOL_WINDOW; i < l->n_batches; i++)
 		if (l->batches[i]->bytes)
 			closep(&l->batches[i]->memfd);
+}
+
+void ledger_give_up_oldest(struct link *l)
+{
+	for (size_t i = 0; i < l->n_batches; i++) {
+		if (!l->batches[i]->given)
+			continue;
+		evict_batch(l, i);
+		return;
+	}
 }
 
 void ledger_take_back(struct link *l)

@@ -47,7 +47,8 @@ struct link {
 	struct sandbox_child child;
 	sd_event_source *on_socket, *on_end, *timer;
 	uint32_t restarts;
-	unsigned ends_in_a_row;
+	unsigned ends_in_a_row,
+		ends_for_nothing; /* the latter: without any progress, and not by a stranger's SIGKILL */
 	uint64_t started_ns, start_at_ns, idle_since_ns; /* 0 none */
 	uint64_t ping_sent_ns, next_ping_ns, nonce;      /* ping_sent_ns 0: none is out */
 	bool config_dirty, flushing;
@@ -78,6 +79,8 @@ int ledger_held(struct link *l, const struct message_held *m, const char **why);
 void ledger_take_back(struct link *l);
 /* Evicts what the exporter was not given of destinations that are not enabled. */
 void ledger_evict_unrouted(struct link *l);
+/* Gives up the oldest batch that the exporter had. */
+void ledger_give_up_oldest(struct link *l);
 /* Evicts, oldest first, what is over the bound and not with the exporter. */
 void ledger_bound(struct link *l);
 void ledger_drop_unused_dests(struct link *l);

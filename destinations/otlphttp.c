@@ -333,14 +333,14 @@ static void read_taken(struct sender *s, CURLcode code, struct send_result *resu
 	otlp__export_response__free_unpacked(m, NULL);
 }
 
-static enum send_outcome outcome_of(CURLcode code, unsigned status)
+/* Without an answer (status 0) it may work later, whatever went wrong. One that broke off after its status still said
+ * what it had to say. */
+static enum send_outcome outcome_of(unsigned status)
 {
 	if (status >= 200 && status < 300)
 		return SEND_TAKEN;
-	if (status == 429 || status == 502 || status == 503 || status == 504)
-		return SEND_AGAIN;
-	/* An answer that broke off before it was whole still said no. */
-	return status >= 300 || code == CURLE_UNSUPPORTED_PROTOCOL ? SEND_REFUSED : SEND_AGAIN;
+	return status < 200 || status == 429 || (status >= 502 && status <= 504) ? SEND_AGAIN
+										 : SEND_REFUSED;
 }
 
 static void finish(struct sender *s, CURLcode code)
@@ -365,7 +365,7 @@ static void finish(struct sender *s, CURLcode code)
 	s->busy = false;
 	result.http_status = (unsigned)status;
 	result.duration_ns = clock_monotonic_ns() - s->started_ns;
-	result.outcome = outcome_of(code, result.http_status);
+	result.outcome = outcome_of(result.http_status);
 	if (retry_after > 0)
 		result.retry_after_ns =
 			(uint64_t)MIN(retry_after, (curl_off_t)RETRY_AFTER_MAX_S) * NSEC_PER_SEC;

@@ -273,6 +273,16 @@ static int encode_cut(
 	return r;
 }
 
+static void count_before(struct shaped *s, uint64_t row, uint64_t samples[PROFILE_TYPES])
+{
+	for (size_t i = 0; i < s->n_parts && row; i++) {
+		const struct profile_part *p = batch_part_at(s->batch, s->parts[i]);
+
+		for (uint32_t k = 0; k < p->n_samples && row; k++, row--)
+			samples[p->type] += row_value(&p->samples[k]);
+	}
+}
+
 static int count_cut(struct shaped *s, const struct cut *c, struct shape_request *q)
 {
 	q->profiles = calloc(c->n + 1, sizeof(*q->profiles));
@@ -391,6 +401,7 @@ int shape_encode(struct shaped *s, const struct batch_header *header,
 	e->refs = 1;
 	e->limits = *limits;
 	e->first = first;
+	count_before(s, first, e->before);
 	/* From the first row, also where delivery goes on later: where a request begins depends on those before it, and
 	 * the one whose answer was lost has to come again as it was. */
 	r = encode_from(s, header, 0, &c, e);
@@ -420,6 +431,23 @@ struct encoded *encoded_unref(struct encoded *e)
 	free(e->requests);
 	free(e);
 	return NULL;
+}
+
+void encoded_before(const struct encoded *e, uint64_t row, uint64_t samples[PROFILE_TYPES])
+{
+	uint64_t at = e->first;
+
+	memcpy(samples, e->before, sizeof(e->before));
+	/* From one request to the next: when they were cut twice, those of the first time overlap. */
+	while (at < row) {
+		const struct shape_request *q = encoded_at(e, at);
+
+		if (!q)
+			return;
+		for (size_t t = 0; t < PROFILE_TYPES; t++)
+			samples[t] += q->samples[t];
+		at += q->rows + q->skipped;
+	}
 }
 
 const struct shape_request *encoded_at(const struct encoded *e, uint64_t row)

@@ -47,6 +47,7 @@ struct encoded {
 	unsigned refs;
 	struct shape_limits limits;
 	uint64_t first;
+	uint64_t before[PROFILE_TYPES]; /* what the rows before `first` add up to */
 	struct shape_request *requests;
 	size_t n, room;
 };
@@ -55,5 +56,7 @@ int shape_encode(struct shaped *s, const struct batch_header *header,
 	const struct shape_limits *limits, uint64_t first, struct encoded **ret);
 struct encoded *encoded_ref(struct encoded *e);
 struct encoded *encoded_unref(struct encoded *e);
+/* What the rows before `row` (at least `first`) add up to. */
+void encoded_before(const struct encoded *e, uint64_t row, uint64_t samples[PROFILE_TYPES]);
 /* The request that begins at row; NULL: none. */
 const struct shape_request *encoded_at(const struct encoded *e, uint64_t row);

@@ -68,6 +68,8 @@ static inline void receiver_write(int fd, const char *text, size_t len)
 	}
 }
 
+#define RECEIVER_SAY(fd, text) receiver_write(fd, text, sizeof(text) - 1)
+
 static inline void receiver_reset(int fd)
 {
 	struct linger l = {.l_onoff = 1};
@@ -127,10 +129,14 @@ static inline void receiver_answer(
 	if (behaviour == ANSWER_NEVER)
 		for (;;)
 			pause();
+	while (behaviour == ANSWER_DRIP) {
+		RECEIVER_SAY(fd, "H");
+		usleep(50000);
+	}
 	if (behaviour == ANSWER_RESET)
 		receiver_reset(fd);
 	if (behaviour == ANSWER_NOT_HTTP) {
-		receiver_write(fd, "SSH-2.0-OpenSSH_9.2\r\n", 21);
+		RECEIVER_SAY(fd, "SSH-2.0-OpenSSH_9.2\r\n");
 		_exit(0);
 	}
 	if (behaviour == ANSWER_REDIRECT) {
@@ -164,23 +170,17 @@ static inline void receiver_answer(
 				8);
 		return;
 	case ANSWER_HTML:
-		receiver_write(fd,
-			"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\n<p>x",
-			72);
+		RECEIVER_SAY(fd,
+			"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\n<p>x");
 		return;
 	case ANSWER_GARBAGE:
 		receiver_write(
 			fd, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\xff\xff\xff\xff", 42);
 		return;
 	case ANSWER_ENDLESS:
-		receiver_write(fd, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 47);
+		RECEIVER_SAY(fd, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
 		for (;;)
-			receiver_write(fd, "10\r\n0123456789abcdef\r\n", 22);
-	case ANSWER_DRIP:
-		for (;;) {
-			receiver_write(fd, "H", 1);
-			usleep(50000);
-		}
+			RECEIVER_SAY(fd, "10\r\n0123456789abcdef\r\n");
 	default:
 		break;
 	}
@@ -208,6 +208,11 @@ static inline void receiver_connection(struct receiver_shared *s, int fd)
 
 			if (n <= 0)
 				_exit(0);
+			/* TLS: answered as HTTP servers answer it. */
+			if (!in.len && chunk[0] == 0x16) {
+				RECEIVER_SAY(fd, "HTTP/1.1 400 Bad Request\r\n\r\n");
+				receiver_reset(fd);
+			}
 			buf_add(&in, chunk, 1);
 			end = strstr((char *)in.data, "\r\n\r\n");
 			if (in.len > 7000)
