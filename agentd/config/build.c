@@ -211,11 +211,11 @@ int source_draft_make(struct source_draft *ret, const struct config_doc *d, cons
 		if (r == 0)
 			r = take_source_entry(&draft, &p, e, err);
 		if (r < 0)
-			return r;
+			return err_prefix(err, r, "source %s", name);
 	}
 	if (!*draft.spec.kind)
 		return err_set(err, -EINVAL,
-			"it has no kind: systemd, process, container, cgroup or host");
+			"source %s has no kind: systemd, process, container, cgroup or host", name);
 	draft.spec.options = draft.options;
 	draft.spec.labels = draft.labels;
 	*ret = draft;
@@ -324,12 +324,14 @@ struct builder {
 	struct err_text *err;
 };
 
-/* Says where a wrong value stands. */
+/* Says where a wrong value stands. what: whose it is, where the text does not say. */
 static int wrong(struct builder *b, const struct merged_value *v, int code, const char *what)
 {
+	if (what)
+		err_prefix(b->err, code, "%s", what);
 	if (v->layer == LAYER_FILES && b->file && v->entry->line)
-		return err_prefix(b->err, code, "%s:%u: %s", b->file, v->entry->line, what);
-	return err_prefix(b->err, code, "%s", what);
+		err_prefix(b->err, code, "%s:%u", b->file, v->entry->line);
+	return code;
 }
 
 static int build_setting(
@@ -395,17 +397,15 @@ static int build_host_label(
 static int build_source(struct builder *b, const char *name, const struct merged_value *v)
 {
 	struct source_draft draft CLEANUP(source_draft_deinit) = {};
-	char what[96];
 	int r;
 
 	if (source_set_size(b->config->sources) >= CONFIG_MAX_SOURCES)
 		return err_set(
 			b->err, -E2BIG, "there are more than %d sources", CONFIG_MAX_SOURCES);
-	snprintf(what, sizeof(what), "source %s", name);
 	r = source_draft_make(&draft, b->docs[v->layer], name, b->err);
 	if (r == 0)
-		r = source_set_add(b->config->sources, &draft.spec, b->err);
-	return r < 0 ? wrong(b, v, r == -ENOMEM ? r : -EINVAL, what) : 0;
+		r = source_set_add(b->config->sources, &draft.spec, b->err); /* names it */
+	return r < 0 ? wrong(b, v, r == -ENOMEM ? r : -EINVAL, NULL) : 0;
 }
 
 static int build_destination(struct builder *b, const char *name, const struct merged_value *v)

@@ -326,11 +326,7 @@ static int try_source(struct ytree_ctx *c, const char *name, const struct ytree_
 
 	if (r == 0)
 		r = source_set_add(c->sources, &draft.spec, c->err);
-	if (r < 0) {
-		err_prefix(c->err, r, "source %s", name);
-		return ytree_at(c, where, r);
-	}
-	return 0;
+	return r < 0 ? ytree_at(c, where, r) : 0;
 }
 
 static int read_source(struct ytree_ctx *c, const char *name, const struct ytree_node *where,
@@ -351,6 +347,14 @@ static int read_source(struct ytree_ctx *c, const char *name, const struct ytree
 	if (r < 0)
 		return r;
 	kind = streq(node->text, "docker") ? "container" : node->text;
+	if (!source_kind_find(kind)) {
+		/* Before its options are looked for in a kind that is not there. */
+		struct source_spec spec = {
+			.name = name, .kind = kind, .match = "", .service_name = ""};
+
+		source_set_add(c->sources, &spec, c->err);
+		return ytree_at(c, node, -EINVAL);
+	}
 	r = ytree_set(c, node, kind, "sources/%s/kind", name);
 	for (size_t i = 0; r == 0 && i < map->n; i += 2)
 		r = read_source_field(c, name, kind, map->items[i], map->items[i + 1]);

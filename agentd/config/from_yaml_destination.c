@@ -176,6 +176,10 @@ int ytree_read_destination(struct ytree_ctx *c, const char *name, const struct y
 	if (r < 0)
 		return r;
 	type = destination_type_find(node->text);
+	if (!type && destination_check(node->text, NULL, 0, c->err) < 0) {
+		err_prefix(c->err, 0, "destination %s", name);
+		return ytree_at(c, node, -EINVAL);
+	}
 	r = ytree_set(c, node, node->text, "destinations/%s/type", name);
 	for (size_t i = 0; r == 0 && i < map->n; i += 2)
 		r = read_destination_field(c, name, type, map->items[i], map->items[i + 1]);

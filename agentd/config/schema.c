@@ -8,8 +8,6 @@
  * setting that is silently ignored is the kind of mistake that is found months later.
  * Runs in agentd. */
 
-#include <strings.h>
-
 #include "agentd/base/text.h"
 #include "agentd/config/config_private.h"
 #include "destinations/destination.h"
@@ -228,18 +226,6 @@ int config_path_parse(const char *path, struct config_path *ret, struct err_text
 	return parse_field(path, path + len + 1, source, ret, err);
 }
 
-/* A map's entry (HTTP headers, mostly) is not described one by one: its name has to tell. */
-static bool sounds_secret(const char *key)
-{
-	static const char *const words[] = {
-		"auth", "token", "key", "secret", "passw", "cookie", "credential", "signature"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
-		if (strcasestr(key, words[i]))
-			return true;
-	return false;
-}
-
 const char *config_shown(const struct config_doc *d, const char *path, const char *value)
 {
 	static const char hidden[] = "(secret)";
@@ -262,7 +248,8 @@ const char *config_shown(const struct config_doc *d, const char *path, const cha
 	len = strcspn(p.key, "/");
 	snprintf(name, sizeof(name), "%.*s", (int)len, p.key);
 	option = option_find(type->options, name);
-	if (!option || option->type == OPTION_SECRET || (p.key[len] && sounds_secret(p.key + len)))
+	/* What stands in a map (HTTP headers, mostly) is not described one by one: it may be anything. */
+	if (!option || option->type == OPTION_SECRET || option->type == OPTION_MAP)
 		return hidden;
 	return value;
 }

@@ -295,7 +295,7 @@ static void test_refusals(void **state)
 	assert_int_equal(apply({.path = "sources/web/kind", .set = "nope"}), -EINVAL);
 	says("source web: unknown source kind \"nope\"");
 	assert_int_equal(apply({.path = "sources/web/match", .set = "x"}), -EINVAL);
-	says("source web: it has no kind");
+	says("source web has no kind");
 	assert_int_equal(apply({.path = "sources/web/kind", .set = "host"},
 				 {.path = "sources/web/enabled", .set = "perhaps"}),
 		-EINVAL);

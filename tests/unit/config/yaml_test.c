@@ -134,8 +134,8 @@ static void test_mistakes(void **state)
 	fails("sources: 3", "agentd.yaml:1:10: ", "expected a list or a map");
 	fails("sources:\n- kind: host\n", "agentd.yaml:2:3: ", "no name");
 	fails("sources:\n- name: x\n", "agentd.yaml:2:9: ", "source x has no kind");
-	fails("sources:\n- {name: x, kind: sytemd, match: y}\n",
-		"agentd.yaml:2:10: ", "did you mean \"systemd\"");
+	fails("sources:\n- {name: x, kind: sytemd, unit: y}\n",
+		"agentd.yaml:2:19: source x: unknown", "did you mean \"systemd\"");
 	fails("sources:\n- {name: x, kind: host}\n- {name: x, kind: host}\n",
 		"agentd.yaml:3:10: ", "there twice");
 	fails("sources:\n- {name: \"a b\", kind: host}\n",
@@ -148,7 +148,8 @@ static void test_mistakes(void **state)
 		"agentd.yaml:2:34: ", "must be true or false");
 	fails("sources:\n- {name: x, kind: host, options: {nope: 1}}\n",
 		"agentd.yaml:2:10: ", "nope");
-	fails("destinations:\n- {name: p, type: pyroscop}\n", "agentd.yaml:2:10: ", "pyroscop");
+	fails("destinations:\n- {name: p, type: pyroscop, url: x}\n",
+		"agentd.yaml:2:19: ", "pyroscop");
 	fails("destinations:\n- {name: p, type: pyroscope, url: \"a b\"}\n",
 		"agentd.yaml:2:35: ", "url");
 	fails("destinations:\n- {name: p, type: pyroscope}\n", "agentd.yaml:2:10: destination p",
