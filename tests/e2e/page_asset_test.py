@@ -215,11 +215,22 @@ def write(data, path=None):
 _browser = []
 
 
+def page_case(name):
+    """A case with a browser of its own: what one breaks (an alert, a lost tab) must not reach the next."""
+
+    def register(function):
+        @case(f"flame graph page: {name}")
+        def run():
+            with Browser() as b:
+                _browser[:] = [b]
+                function()
+
+        return run
+
+    return register
+
+
 def browser():
-    """One for all cases; each opens a page of its own."""
-    if not _browser:
-        _browser.append(Browser())
-        on_end(_browser[0].close)
     return _browser[0]
 
 
@@ -270,6 +281,7 @@ def asset():
     check(title < data and text[:title].endswith("<title>"), "the title's mark")
     check(text[:data].endswith('id="odi-data">'), "the data's mark")
     check("default-src 'none'" in text and "unsafe-eval" not in text and "connect-src" not in text, "the policy")
+    check("script-src-attr 'none'" in text and "require-trusted-types-for 'script'" in text, "the policy on strings")
     urls = set(re.findall(r"[a-z]+://[^\s'\"]*", text)) - {"http://www.w3.org/2000/svg"}
     equal(urls, set(), "addresses")
     # Texts of a profile have no way into the page but as text.
@@ -278,7 +290,7 @@ def asset():
         check(sink not in text, f"{sink} is used")
 
 
-@case("flame graph page: head, frames and tooltip say what the profile says")
+@page_case("head, frames and tooltip say what the profile says")
 def facts():
     p = usual()
     b = show(p)
@@ -309,7 +321,7 @@ def facts():
     quiet(b)
 
 
-@case("flame graph page: search counts nested matches once, and says so")
+@page_case("search counts nested matches once, and says so")
 def search():
     p = usual()
     b = show(p)
@@ -347,7 +359,7 @@ def search():
     quiet(b)
 
 
-@case("flame graph page: zoom by click, keyboard, path and reset; Back and links work")
+@page_case("zoom by click, keyboard, path and reset; Back and links work")
 def zoom():
     p = usual()
     b = show(p)
@@ -391,7 +403,7 @@ def zoom():
     quiet(b)
 
 
-@case("flame graph page: the table's sums, its order, and its choice in the graph")
+@page_case("the table's sums, its order, and its choice in the graph")
 def table():
     p = usual()
     b = show(p)
@@ -430,7 +442,7 @@ def table():
     quiet(b)
 
 
-@case("flame graph page: callers and callees of a function")
+@page_case("callers and callees of a function")
 def callers():
     p = usual()
     b = show(p)
@@ -446,7 +458,7 @@ def callers():
     quiet(b)
 
 
-@case("flame graph page: hostile names stay text")
+@page_case("hostile names stay text")
 def hostile_names():
     p = hostile()
     b = show(p)
@@ -475,7 +487,7 @@ def hostile_names():
     quiet(b)
 
 
-@case("flame graph page: 50,000 nodes are drawn as what can be seen, deep stacks by scrolling")
+@page_case("50,000 nodes are drawn as what can be seen, deep stacks by scrolling")
 def many():
     p = large()
     equal(len(p.nodes), 50000, "nodes")
@@ -503,7 +515,7 @@ def many():
     quiet(b)
 
 
-@case("flame graph page: says what is wrong when there are no samples, or no profile")
+@page_case("says what is wrong when there are no samples, or no profile")
 def nothing():
     b = show(empty())
     check("No samples in this span" in b.text(find_one(b, "#nothing")), "empty")
@@ -532,22 +544,19 @@ def emulate(b, scheme):
                                        "params": {"features": [{"name": "prefers-color-scheme", "value": scheme}]}})  # fmt: skip
 
 
-@case("flame graph page: texts can be read, in the light and in the dark, by kind and by module")
+@page_case("texts can be read, in the light and in the dark, by kind and by module")
 def readable():
     b = browser()
     seen = {}
-    try:
-        for scheme in ("light", "dark"):
-            emulate(b, scheme)
-            for colour in ("kind", "module"):
-                show(large(8000), f"#c={colour}")
-                pairs = {tuple(x) for x in odi(b, "colours()")}
-                seen[scheme, colour] = pairs
-                worst = min(pairs, key=lambda x: contrast(*x))
-                say(f"# {scheme}, {colour}: {len(pairs)} pairs, the worst {worst} {contrast(*worst):.2f}")
-                check(contrast(*worst) >= 4.5, f"{scheme}, {colour}: {worst} has a contrast of {contrast(*worst):.2f}")
-    finally:
-        emulate(b, "")
+    for scheme in ("light", "dark"):
+        emulate(b, scheme)
+        for colour in ("kind", "module"):
+            show(large(8000), f"#c={colour}")
+            pairs = {tuple(x) for x in odi(b, "colours()")}
+            seen[scheme, colour] = pairs
+            worst = min(pairs, key=lambda x: contrast(*x))
+            say(f"# {scheme}, {colour}: {len(pairs)} pairs, the worst {worst} {contrast(*worst):.2f}")
+            check(contrast(*worst) >= 4.5, f"{scheme}, {colour}: {worst} has a contrast of {contrast(*worst):.2f}")
     check(not seen["light", "kind"] & seen["dark", "kind"], "the dark has colours of its own")
     check(len(seen["light", "kind"]) > 30, "modules differ in shade")
 

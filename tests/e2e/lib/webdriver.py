@@ -5,11 +5,12 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 import urllib.error
 import urllib.request
 
-from odi_harness import CannotRun, end, free_port, spawn, temp_folder, wait_for
+from odi_harness import CannotRun, cmdline, end, free_port, on_end, spawn, temp_folder, wait_for
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
@@ -21,13 +22,14 @@ class Browser:
         if not driver or not binary:
             raise CannotRun("no Chromium with its driver on this machine")
         port = free_port()
-        folder = temp_folder()
+        folder = self.folder = temp_folder()
         self.base = f"http://127.0.0.1:{port}"
         self.session = None
         log = os.path.join(folder, "chromedriver.log")
         env = {**os.environ, "HOME": folder, "XDG_CONFIG_HOME": folder, "XDG_CACHE_HOME": folder, "TMPDIR": folder}
         self.process = spawn([driver, f"--port={port}", f"--log-path={log}"], env=env, stdin=subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        on_end(self.close)
         wait_for("chromedriver answers", self.ready, 30, 0.1)
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                      "--disable-background-networking", f"--user-data-dir={folder}/profile",
@@ -69,6 +71,13 @@ class Browser:
                 pass
             self.session = None
         end(self.process)
+        # a driver that was ended leaves its browser behind; ours are those that use our folder
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            if any(self.folder in word for word in cmdline(int(pid))):
+                try:
+                    os.kill(int(pid), signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
 
     # -- what a person does --
 
