@@ -32,6 +32,7 @@
 #define MAX_TESTS         16
 #define MESSAGES_A_TURN   256
 #define FLUSH_STEP_MS     50
+#define END_WAIT_MS       100
 
 static void arm(struct link *l);
 static void start_exporter(struct link *l);
@@ -254,6 +255,9 @@ static void replace(struct link *l, const char *why)
 		/* What it had still said. */
 		while (read_messages(l, MESSAGES_A_TURN, &ignored) > 0)
 			;
+		/* Its socket closes a moment before it has ended. */
+		(void)poll(
+			&(struct pollfd){.fd = l->child.pidfd, .events = POLLIN}, 1, END_WAIT_MS);
 		if (l->child.pid > 0 && sandbox_reap(&l->child, &status) == 0) {
 			sandbox_describe_status(status, status_text, sizeof(status_text));
 			murdered = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;

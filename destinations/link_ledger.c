@@ -204,7 +204,7 @@ int ledger_answer(struct link *l, const struct message_answer *a, const char **w
 		return -EBADMSG;
 	b->routes[i].row = a->row;
 	if (a->final || memcmp(&b->routes[i].counts, &a->counts, sizeof(a->counts)) != 0)
-		l->ends_for_nothing = 0;
+		l->ends_for_nothing = l->ends_in_a_row = 0;
 	take_counts(l, (size_t)at, i, &a->counts, a->final);
 	return 0;
 }

@@ -354,12 +354,13 @@ static void finish(struct sender *s, CURLcode code)
 		.hint = s->type->not_found_hint,
 		.timeout_ns = s->timeout_ns};
 	curl_off_t retry_after = 0, connected = 0;
-	long status = 0;
+	long status = 0, request_size = 0;
 
 	curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
 	curl_easy_getinfo(s->easy, CURLINFO_RETRY_AFTER, &retry_after);
 	curl_easy_getinfo(s->easy, CURLINFO_REDIRECT_URL, &location);
 	curl_easy_getinfo(s->easy, CURLINFO_CONNECT_TIME_T, &connected);
+	curl_easy_getinfo(s->easy, CURLINFO_REQUEST_SIZE, &request_size);
 	curl_easy_getinfo(s->easy, CURLINFO_OS_ERRNO, &f.os_errno);
 	curl_multi_remove_handle(multi, s->easy);
 	s->busy = false;
@@ -371,7 +372,7 @@ static void finish(struct sender *s, CURLcode code)
 			(uint64_t)MIN(retry_after, (curl_off_t)RETRY_AFTER_MAX_S) * NSEC_PER_SEC;
 	f.code = result.http_status >= 200 ? 0 : (int)code;
 	f.http_status = result.http_status;
-	f.connected = connected > 0;
+	f.connected = connected > 0 || request_size > 0; /* a kept connection took no time */
 	f.location = location ? location : "";
 	f.detail = f.code ? s->curl_error : s->answer.len ? (const char *)s->answer.data : "";
 	if (result.outcome == SEND_TAKEN)

@@ -690,7 +690,7 @@ static void test_lies(void **state)
 		if (streq(lies[i], "double"))
 			RUN_UNTIL(w, link_restarts(w->link) > before + (i > 0));
 		else
-			RUN_UNTIL(w, link_restarts(w->link) >= before + 3);
+			RUN_UNTIL(w, link_restarts(w->link) >= before + 2);
 		/* "double" tells the truth first: that may stand. Nothing else may. */
 		if (!streq(lies[i], "double") && !streq(lies[i], "less"))
 			assert_int_equal(row(w, "p")->ledger[0].held, w->sent);
@@ -826,7 +826,8 @@ static void test_destination_test(void **state)
 	assert_false(test_one(w, d)->ok);
 	r->shared->behaviour = ANSWER_NEVER;
 	t = test_one(w, d);
-	assert_non_null(strstr(t->reason, "did not answer within 2.5 s"));
+	if (!strstr(t->reason, "did not answer within 2"))
+		fail_msg("%s", t->reason);
 	/* A port that speaks no TLS. */
 	snprintf(url, sizeof(url), "https://127.0.0.1:%u", r->port);
 	d->options[0].value = url;

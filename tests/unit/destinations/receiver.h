@@ -174,8 +174,7 @@ static inline void receiver_answer(
 			"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\n<p>x");
 		return;
 	case ANSWER_GARBAGE:
-		receiver_write(
-			fd, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\xff\xff\xff\xff", 42);
+		RECEIVER_SAY(fd, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\xff\xff\xff\xff");
 		return;
 	case ANSWER_ENDLESS:
 		RECEIVER_SAY(fd, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
