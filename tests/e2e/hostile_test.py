@@ -184,7 +184,7 @@ def hostile():
             a.add_process(p, "--service-name", os.path.basename(p))
         a.enable(rate=997)
         good = Workload("shares_c")
-        before = a.pid
+        before, wanted = a.pid, {}
         for p in programs:
             try:
                 report = Workload(p, 1).wait()
@@ -192,8 +192,9 @@ def hostile():
                 raise AssertionError(f"{p} does not run, so it tests nothing: {e}") from e
             check(a.alive(), f"agentd ended at {p}")
             say(f"# {os.path.basename(p)}: {report}")
+            wanted[p] = 0.9 * expected_samples(report["cpu_ns"], 997) - 5
         for p in programs:
-            a.settle_running(receiver, os.path.basename(p), 200, 60)
+            a.settle_running(receiver, os.path.basename(p), wanted[p], 60)
         # a new good program, never seen before, is named after all that
         late = copy_program("shares_cpp", "late", folder)
         a.add_process(late, "--service-name", "late")
@@ -210,8 +211,6 @@ def hostile():
         check_shares(profiles.flat("good"), TRUTH["shares_c"]["shares"], "the good program")
         for p in programs:
             name = os.path.basename(p)
-            n = profiles.total(name)
-            check(n > 300, f"{name}: {n} samples")
             empty = [s for s in profiles.samples(name) if any(not f.name for f in s.frames)]
             check(not empty, f"{name}: frames without a name")
             longest = max(len(f.name) for s in profiles.samples(name) for f in s.frames)
