@@ -22,6 +22,7 @@
 
 #define STEP            16384
 #define GZIP_WINDOW     (15 + 16) /* 32 KiB, gzip's header and trailer */
+#define ZLIB_WINDOW     15        /* 32 KiB, zlib's own */
 #define ZSTD_WINDOW_LOG 23
 
 /* Takes back what a failed call appended. The buffer's own failure stays: it is the caller's to
@@ -88,14 +89,14 @@ int compress_gzip(const void *data, size_t len, int level, struct buf *out)
 	return undo(out, before, r);
 }
 
-int decompress_gzip(const void *data, size_t len, size_t max, struct buf *out)
+static int inflate_all(const void *data, size_t len, size_t max, struct buf *out, int window)
 {
 	CLEANUP(inflate_endp) z_stream z = {.next_in = (Bytef *)data};
 	size_t before = out->len, left = len;
 	uint8_t step[STEP];
 	int r = buf_error(out);
 
-	if (r == 0 && inflateInit2(&z, GZIP_WINDOW) != Z_OK)
+	if (r == 0 && inflateInit2(&z, window) != Z_OK)
 		r = -ENOMEM;
 	while (r == 0) {
 		int done;
@@ -123,6 +124,16 @@ int decompress_gzip(const void *data, size_t len, size_t max, struct buf *out)
 			r = -EBADMSG;
 	}
 	return undo(out, before, r);
+}
+
+int decompress_gzip(const void *data, size_t len, size_t max, struct buf *out)
+{
+	return inflate_all(data, len, max, out, GZIP_WINDOW);
+}
+
+int decompress_zlib(const void *data, size_t len, size_t max, struct buf *out)
+{
+	return inflate_all(data, len, max, out, ZLIB_WINDOW);
 }
 
 static void free_cctx(ZSTD_CCtx **c)

@@ -8,4 +8,6 @@ int compress_gzip(const void *data, size_t len, int level, struct buf *out);
 int compress_zstd(const void *data, size_t len, int level, struct buf *out);
 /* Refuse (-EFBIG) past max bytes of output, whatever the input claims; -EBADMSG on damage. */
 int decompress_gzip(const void *data, size_t len, size_t max, struct buf *out);
+/* RFC 1950, as ELF sections have it. */
+int decompress_zlib(const void *data, size_t len, size_t max, struct buf *out);
 int decompress_zstd(const void *data, size_t len, size_t max, struct buf *out);
