@@ -732,8 +732,7 @@ static void test_changed_values(void **state)
 {
 	static const char *const changes[] = {
 		"DROP TRIGGER revision_is_immutable; UPDATE revision SET uid = 0 WHERE revision = 2",
-		"DROP TRIGGER revision_is_immutable; UPDATE revision SET layer = 'x' WHERE revision = "
-		"3",
+		"DROP TRIGGER revision_is_immutable; UPDATE revision SET layer = 'x'",
 		"DELETE FROM revision WHERE revision = 3",
 		"UPDATE state SET value = 4",
 		"DROP TRIGGER document_is_immutable; UPDATE document SET body = 'x'",
