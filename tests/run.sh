@@ -151,8 +151,8 @@ jobs=$(nproc)
 python=$build/venv/bin/python
 
 if wanted build; then
-	run_step build/gcc 900 make -j"$jobs" B="$build" all
-	run_step build/clang 900 make -j"$jobs" B="$build/clang" CC=clang all
+	run_step build/gcc 900 make -s -j"$jobs" B="$build" all
+	run_step build/clang 900 make -s -j"$jobs" B="$build/clang" CC=clang all
 	run_step build/workloads 300 tests/workloads/build.sh "$build/workloads"
 	run_step build/receiver 600 bash -c build_go_receiver
 fi
@@ -172,11 +172,11 @@ unit_tests() { # GROUP FOLDER MAKE_ARGUMENT...
 	local group=$1 folder=$2 t name log
 	shift 2
 	# shellcheck disable=SC2046 # a list of words on purpose
-	make -k -j"$jobs" B="$folder" "$@" $(unit_binaries "$folder") >"$logs/$group.build.log" 2>&1 </dev/null
+	make -s -k -j"$jobs" B="$folder" "$@" $(unit_binaries "$folder") >"$logs/$group.build.log" 2>&1 </dev/null
 	for t in $(unit_binaries "$folder"); do
 		name=$group/${t#"$folder"/tests/unit/}
 		log=$logs/${name//\//.}.build.log
-		if make B="$folder" "$@" "$t" >"$log" 2>&1 </dev/null; then
+		if make -s B="$folder" "$@" "$t" >"$log" 2>&1 </dev/null; then
 			rm -f "$log"
 			run_cases "$name" 120 env CMOCKA_MESSAGE_OUTPUT=TAP ODI_BUILD="$folder" "$t"
 		else
@@ -196,7 +196,7 @@ unit_binaries() {
 wanted unit && unit_tests unit "$build"
 if wanted san; then
 	export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-	run_step build/san 900 make -j"$jobs" B="$build/san" SAN=1 all
+	run_step build/san 900 make -s -j"$jobs" B="$build/san" SAN=1 all
 	unit_tests san "$build/san" SAN=1
 fi
 
