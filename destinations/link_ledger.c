@@ -313,7 +313,7 @@ void ledger_evict_unrouted(struct link *l)
 		struct link_batch *b = l->batches[at];
 		bool gone = false;
 
-		for (size_t i = 0; !b->given && !gone && i < b->n_routes; i++) {
+		for (size_t i = 0; !gone && !b->given && i < b->n_routes; i++) {
 			const struct link_dest *d = ledger_dest(l, b->routes[i].destination);
 
 			if (!b->final[i] && (!d || !d->enabled))

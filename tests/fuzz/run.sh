@@ -30,6 +30,7 @@ rooms_of() { # ROOM: it and those that it may include
 	process) echo "process container base" ;;
 	unwind) echo "unwind elf base" ;;
 	config) echo "config sources destinations process container profile wire store base" ;;
+	destinations) echo "destinations sources profile wire base" ;;
 	*) echo "$1 base" ;;
 	esac
 }

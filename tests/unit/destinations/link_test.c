@@ -417,6 +417,45 @@ static void test_partial_success(void **state)
 	assert_int_equal(r->shared->requests, 1); /* never again */
 }
 
+/* Several profiles, one of them rejected, and nobody says which: the least that it can be is counted. */
+static void test_partial_success_of_several(void **state)
+{
+	struct world *w = *state;
+	struct receiver *r = receive(w, 0);
+	CLEANUP(batch_freep) struct batch *b = NULL;
+	_cleanup_buf_ struct buf bytes;
+	struct batch_header header = {.serial = 1};
+
+	assert_int_equal(batch_new(&b), 0);
+	header.from_unix_ns = clock_unix_ns();
+	for (unsigned i = 0; i < 3; i++) {
+		char service[16];
+		struct profile_resource_attribute a = {text(b, "service.name"), 0, false, 0};
+		struct profile_part *p = NULL;
+		uint32_t at = stack(b, i, 4);
+
+		snprintf(service, sizeof(service), "service-%u", i);
+		a.value = text(b, service);
+		assert_int_equal(batch_part(b, (uint32_t)batch_resource(b, &a, 1), 0, 1000,
+					 header.from_unix_ns, 1000, &p),
+			0);
+		assert_int_equal(batch_add(b, p, at, (uint32_t[4]){0}, 10 + i), 0);
+	}
+	header.samples[0] = 33;
+	buf_init(&bytes, 0);
+	assert_int_equal(profile_encode(b, &header, NULL, 0, &bytes), 0);
+	r->shared->behaviour = ANSWER_PARTIAL;
+	r->shared->number = 1;
+	add(w, "p", "pyroscope", r->url);
+	configure(w);
+	assert_int_equal(
+		link_send(w->link, &header, io_sealed_memfd("t", bytes.data, bytes.len)), 0);
+	RUN_UNTIL(w, through(w, "p"));
+	assert_int_equal(row(w, "p")->ledger[0].rejected, 10);
+	assert_int_equal(row(w, "p")->ledger[0].delivered, 23);
+	RUN_UNTIL(w, strstr(row(w, "p")->last_error, "of 3 profiles; it does not say which"));
+}
+
 static void test_retry_after(void **state)
 {
 	struct world *w = *state;
@@ -588,7 +627,7 @@ static void test_killed(void **state)
 		for (int i = 0; i < 4; i++)
 			each = send_batch(w);
 		seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
-		run_for(w, (unsigned)(seed % 60));
+		run_for(w, (unsigned)(seed % 150));
 		if (link_child_pid(w->link) > 0 && link_child_pid(w->link) != last) {
 			last = link_child_pid(w->link);
 			kill(last, SIGKILL);
@@ -768,7 +807,7 @@ static int liar_main(const char *how)
 	return 0;
 }
 
-/* ---- destination test ---- */
+/* ---- destination test, names, TLS ---- */
 
 struct tested {
 	unsigned n;
@@ -842,6 +881,85 @@ static void test_destination_test(void **state)
 	t = test_one(w, d);
 	assert_false(t->ok);
 	assert_non_null(strstr(t->reason, "no-such-host.invalid"));
+}
+
+/* A name goes through the resolver's thread and libc's files, all of it inside the sandbox. */
+static void test_resolves_names(void **state)
+{
+	struct world *w = *state;
+	struct receiver *r = receive(w, 0);
+	char url[64];
+
+	snprintf(url, sizeof(url), "http://localhost:%u", r->port);
+	add(w, "p", "pyroscope", url);
+	configure(w);
+	send_batch(w);
+	RUN_UNTIL(w, through(w, "p"));
+	assert_int_equal(row(w, "p")->ledger[0].delivered, w->sent);
+	assert_int_equal(link_restarts(w->link), 0);
+}
+
+/* A certificate that nobody vouches for: openssl's own server, with one made here. */
+static void test_tls_is_verified(void **state)
+{
+	struct world *w = *state;
+	struct config_destination *d;
+	const struct link_test_result *t;
+	char command[512], url[64];
+	uint16_t port = 0;
+	pid_t server;
+
+	snprintf(command, sizeof(command),
+		"openssl req -x509 -newkey rsa:2048 -nodes -keyout %s/key -out %s/cert -days 2 "
+		"-subj /CN=localhost 2>/dev/null",
+		liar_folder, liar_folder);
+	assert_int_equal(system(command), 0);
+	close(receiver_listen(&port)); /* a free one */
+	snprintf(url, sizeof(url), "https://localhost:%u", port);
+	snprintf(command, sizeof(command),
+		"exec openssl s_server -accept %u -cert %s/cert -key %s/key -www -quiet "
+		">/dev/null 2>&1",
+		port, liar_folder, liar_folder);
+	server = fork();
+	assert_true(server >= 0);
+	if (server == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		execl("/bin/sh", "sh", "-c", command, NULL);
+		_exit(127);
+	}
+	d = add(w, "p", "pyroscope", url);
+	do
+		t = test_one(w, d); /* until it listens */
+	while (strstr(t->reason, "refused"));
+	kill(server, SIGKILL);
+	waitpid(server, NULL, 0);
+	assert_false(t->ok);
+	if (!strstr(t->reason, "was not accepted") || !strstr(t->remedy, "that this host trusts"))
+		fail_msg("%s; %s", t->reason, t->remedy);
+	assert_int_equal(link_restarts(w->link), 0);
+}
+
+/* What the exporter is while it works: nobody, without capabilities, filtered. */
+static void test_is_sandboxed(void **state)
+{
+	struct world *w = *state;
+	struct receiver *r = receive(w, 0);
+	_cleanup_buf_ struct buf status;
+	char path[64];
+
+	add(w, "p", "pyroscope", r->url);
+	configure(w);
+	send_batch(w);
+	RUN_UNTIL(w, through(w, "p"));
+	snprintf(path, sizeof(path), "/proc/%d/status", link_child_pid(w->link));
+	buf_init(&status, 1 << 16);
+	assert_int_equal(io_read_file(IO_NO_FD, path, &status, 1 << 16), 0);
+	assert_non_null(strstr((char *)status.data, "\nSeccomp:\t2\n"));
+	assert_non_null(strstr((char *)status.data, "\nNoNewPrivs:\t1\n"));
+	assert_non_null(strstr((char *)status.data, "\nCapPrm:\t0000000000000000\n"));
+	if (geteuid() == 0)
+		assert_non_null(
+			strstr((char *)status.data, "\nUid:\t65534\t65534\t65534\t65534\n"));
 }
 
 /* The query of a URL and headers may be secret: no text has them. */
@@ -949,6 +1067,10 @@ int main(int argc, char **argv)
 		TEST(test_failures),
 		TEST(test_taken_with_a_strange_answer),
 		TEST(test_partial_success),
+		TEST(test_partial_success_of_several),
+		TEST(test_resolves_names),
+		TEST(test_tls_is_verified),
+		TEST(test_is_sandboxed),
 		TEST(test_retry_after),
 		TEST(test_refused_then_up),
 		TEST(test_too_old),
