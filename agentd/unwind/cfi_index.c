@@ -17,6 +17,7 @@
 
 #define WINDOW_ENTRIES 16384
 #define WINDOW_TABLE   4096
+#define AUX_SCAN_MAX   65536          /* glibc's dynamic linker has 13 KB */
 #define SCAN_MAX       (256ULL << 20) /* bytes of a section that are read through */
 
 struct cfi *cfi_free(struct cfi *c)
@@ -278,6 +279,38 @@ static int scan(struct cfi *c, const struct elf_file *elf, struct unwind_counts 
 	return 0;
 }
 
+struct aux_seen {
+	uint8_t aux;
+	bool seen;
+};
+
+static void see_aux(void *userdata, uint64_t from, uint64_t to, const struct cfi_state *state)
+{
+	struct aux_seen *s = userdata;
+
+	if (state->has_cfa && !state->expression && state->reg == s->aux)
+		s->seen = true;
+}
+
+bool cfi_uses_aux(struct cfi *c)
+{
+	struct aux_seen s = {.aux = c->machine->aux};
+	uint64_t work = UNWIND_PAGE_WORK, next = 0;
+
+	if (c->machine->ra_is_aux || c->view.size > AUX_SCAN_MAX)
+		return false;
+	for (uint64_t at = 0; at + 4 <= c->view.size && !s.seen; at = next) {
+		struct cfi_entry e;
+		int problem;
+
+		if (cfi_entry_at(c, at, &e, &next, &problem) > 0)
+			(void)cfi_run(c, &e, e.start, e.end, &work, see_aux, &s);
+		if (next <= at)
+			break;
+	}
+	return s.seen;
+}
+
 int cfi_open_eh_frame(struct cfi **ret, const struct elf_file *elf, const struct unwind_machine *m,
 	struct unwind_counts *counts)
 {
@@ -304,6 +337,7 @@ int cfi_open_eh_frame(struct cfi **ret, const struct elf_file *elf, const struct
 		if (r < 0)
 			return r;
 	}
+	c->follow_aux = cfi_uses_aux(c);
 	*ret = TAKE_PTR(c);
 	return 0;
 }

@@ -119,13 +119,15 @@ static bool read_plt(const struct unwind_machine *m, const uint8_t *expression, 
 	return cursor_u8(&in) == OP_PLUS && !in.bad && in.at == in.end;
 }
 
-static int set_base(const struct unwind_machine *m, struct unwind_rule *rule, uint64_t reg)
+static int set_base(const struct cfi *c, struct unwind_rule *rule, uint64_t reg)
 {
+	const struct unwind_machine *m = c->machine;
+
 	if (reg == m->sp)
 		rule->cfa = UNWIND_CFA_SP;
 	else if (reg == m->fp)
 		rule->cfa = UNWIND_CFA_FP;
-	else if (reg == m->aux)
+	else if (reg == m->aux && c->follow_aux)
 		rule->cfa = UNWIND_CFA_AUX;
 	else if (reg < m->leaf)
 		rule->cfa = UNWIND_CFA_LEAF;
@@ -136,9 +138,9 @@ static int set_base(const struct unwind_machine *m, struct unwind_rule *rule, ui
 	return 0;
 }
 
-static int cfa_rule(
-	const struct unwind_machine *m, const struct cfi_state *state, struct unwind_rule *rule)
+static int cfa_rule(const struct cfi *c, const struct cfi_state *state, struct unwind_rule *rule)
 {
+	const struct unwind_machine *m = c->machine;
 	struct shape s = {.reg = state->reg, .offset = state->offset};
 	int64_t offset;
 	uint64_t threshold;
@@ -159,7 +161,7 @@ static int cfa_rule(
 		return UNWIND_PROBLEM_OFFSET + 1;
 	rule->cfa_offset = (int32_t)s.offset;
 	rule->cfa_add = s.deref ? (int16_t)s.add : 0;
-	return set_base(m, rule, s.reg);
+	return set_base(c, rule, s.reg);
 }
 
 /* An offset in slots. */
@@ -236,9 +238,10 @@ static int stack_rule(const struct unwind_machine *m, const struct cfi_state *st
 	return UNWIND_PROBLEM_STACK_RULE + 1;
 }
 
-static void saved_rules(const struct unwind_machine *m, const struct cfi_state *state,
-	struct unwind_rule *rule, bool *lost)
+static void saved_rules(
+	const struct cfi *c, const struct cfi_state *state, struct unwind_rule *rule, bool *lost)
 {
+	const struct unwind_machine *m = c->machine;
 	const struct cfi_loc *fp = &state->loc[TRACK_FP], *aux = &state->loc[TRACK_AUX];
 	unsigned fp_base = 0, aux_base = 0;
 
@@ -248,7 +251,9 @@ static void saved_rules(const struct unwind_machine *m, const struct cfi_state *
 		else
 			rule->flags |= UNWIND_FP_LOST;
 	}
-	if (aux->kind != LOC_SAME) {
+	if (!c->follow_aux && !(m->ra_is_aux || (rule->flags & UNWIND_RA_SP))) {
+		rule->flags |= UNWIND_AUX_LOST;
+	} else if (aux->kind != LOC_SAME) {
 		/* One base serves both. */
 		if (place(m, aux, &rule->aux_offset, &aux_base) &&
 			(!(rule->flags & UNWIND_FP_SAVED) || aux_base == fp_base))
@@ -256,7 +261,8 @@ static void saved_rules(const struct unwind_machine *m, const struct cfi_state *
 		else
 			rule->flags |= UNWIND_AUX_LOST;
 	}
-	*lost = rule->flags & (UNWIND_FP_LOST | UNWIND_AUX_LOST);
+	*lost = (rule->flags & UNWIND_FP_LOST) ||
+		(c->follow_aux && (rule->flags & UNWIND_AUX_LOST));
 	/* So that equal rules are equal bytes. */
 	if (rule->flags & UNWIND_FP_LOST)
 		rule->fp_offset = 0;
@@ -264,9 +270,10 @@ static void saved_rules(const struct unwind_machine *m, const struct cfi_state *
 		rule->aux_offset = 0;
 }
 
-int cfi_rule(const struct unwind_machine *m, const struct cfi_cie *cie,
-	const struct cfi_state *state, struct unwind_rule *ret, bool *lost)
+int cfi_rule(const struct cfi *c, const struct cfi_cie *cie, const struct cfi_state *state,
+	struct unwind_rule *ret, bool *lost)
 {
+	const struct unwind_machine *m = c->machine;
 	struct unwind_rule rule = {0};
 	int problem;
 
@@ -274,14 +281,14 @@ int cfi_rule(const struct unwind_machine *m, const struct cfi_cie *cie,
 	/* No return address: nothing else of the row matters. */
 	if (state->loc[TRACK_RA].kind == LOC_UNDEFINED)
 		return return_rule(m, &state->loc[TRACK_RA], ret);
-	problem = cfa_rule(m, state, &rule);
+	problem = cfa_rule(c, state, &rule);
 	if (!problem)
 		problem = return_rule(m, &state->loc[TRACK_RA], &rule);
 	if (!problem)
 		problem = stack_rule(m, state, &rule);
 	if (problem)
 		return problem;
-	saved_rules(m, state, &rule, lost);
+	saved_rules(c, state, &rule, lost);
 	if (cie->signal)
 		rule.flags |= UNWIND_SIGNAL | UNWIND_MOVES;
 	*ret = rule;

@@ -251,34 +251,34 @@ static int index_get(struct gopclntab *g, uint64_t i, uint64_t *start, uint64_t 
 	return 0;
 }
 
-int gopclntab_find(struct gopclntab *g, uint64_t vaddr, uint64_t *i, uint64_t *start, uint64_t *end)
+int gopclntab_find(struct gopclntab *g, uint64_t vaddr, uint64_t *i)
 {
-	uint64_t lo = 0, n = g->n, offset;
+	uint64_t lo = 0, n = g->n, start, offset;
 
 	while (n > 1) {
 		uint64_t half = n / 2;
 
-		if (index_get(g, lo + half, start, &offset) < 0)
+		if (index_get(g, lo + half, &start, &offset) < 0)
 			return -ENOENT;
-		if (*start <= vaddr) {
+		if (start <= vaddr) {
 			lo += half;
 			n -= half;
 		} else {
 			n = half;
 		}
 	}
-	for (unsigned tries = 0; lo < g->n && tries < 64; lo++, tries++) {
-		if (index_get(g, lo, start, &offset) < 0 || index_get(g, lo + 1, end, &offset) < 0)
-			return -ENOENT;
-		if (*end > vaddr && *end > *start) {
-			*i = lo;
-			return 0;
-		}
-		/* Sorted as it is, the next one is it; anything else is damage. */
-		if (*start > vaddr)
-			return -ENOENT;
-	}
-	return -ENOENT;
+	*i = lo;
+	return 0;
+}
+
+int gopclntab_range(struct gopclntab *g, uint64_t i, uint64_t *start, uint64_t *end)
+{
+	uint64_t offset;
+
+	if (i >= g->n || index_get(g, i, start, &offset) < 0 ||
+		index_get(g, i + 1, end, &offset) < 0)
+		return -ENOENT;
+	return 0;
 }
 
 /* Stack switches that keep no frame pointer, by name: ids changed from version to version. */

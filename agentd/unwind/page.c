@@ -20,6 +20,7 @@
 
 #define TEXT_AHEAD  64  /* read behind the page, to see a trampoline there */
 #define ENTRY_BYTES 256 /* of the entry point's code, where nothing describes it */
+#define RECENT      64
 #define ENTRY_WORK  512 /* what finding a function takes, in bytes of instructions */
 
 enum level { LEVEL_EH, LEVEL_GO, LEVEL_DEBUG, LEVEL_BYTES };
@@ -35,11 +36,15 @@ struct build {
 	bool full;
 	int error;
 	/* Of the function whose rows are made. */
+	const struct cfi *cfi;
 	const struct cfi_cie *cie;
 	uint64_t entry_offset;
 	uint64_t covered; /* its rows are made up to here */
-	struct unwind_rule last_rule;
-	int last_index;
+	/* Rules met lately, by a cheap hash: what is not here is looked up in the dictionary. */
+	struct {
+		struct unwind_rule rule;
+		uint32_t index; /* + 1; 0: empty */
+	} recent[RECENT];
 };
 
 /* ---- rows
@@ -79,10 +84,14 @@ static void append(struct build *b, uint64_t vaddr, uint16_t rule)
 
 static uint16_t index_of(struct build *b, const struct unwind_rule *rule, uint64_t vaddr)
 {
+	uint64_t words[2];
+	unsigned at;
 	int r;
 
-	if (b->last_index >= 0 && memcmp(rule, &b->last_rule, sizeof(*rule)) == 0)
-		return (uint16_t)b->last_index;
+	memcpy(words, rule, sizeof(words));
+	at = (unsigned)(((words[0] ^ words[1]) * 0x9e3779b97f4a7c15ULL) >> 58) % RECENT;
+	if (b->recent[at].index && memcmp(rule, &b->recent[at].rule, sizeof(*rule)) == 0)
+		return (uint16_t)(b->recent[at].index - 1);
 	r = unwind_rules_add(b->rules, rule);
 	if (r < 0) {
 		if (r == -ENOSPC)
@@ -92,8 +101,8 @@ static uint16_t index_of(struct build *b, const struct unwind_rule *rule, uint64
 			b->error = r;
 		return UNWIND_CFA_NONE;
 	}
-	b->last_rule = *rule;
-	b->last_index = r;
+	b->recent[at].rule = *rule;
+	b->recent[at].index = (uint32_t)r + 1;
 	return (uint16_t)r;
 }
 
@@ -106,12 +115,21 @@ static void on_rule(void *userdata, uint64_t from, uint64_t to, const struct unw
 	append(b, from, index_of(b, rule, from));
 }
 
+static void on_go_rule(void *userdata, uint64_t from, uint64_t to, const struct unwind_rule *rule)
+{
+	struct build *b = userdata;
+
+	if (rule->cfa == UNWIND_CFA_UNSUPPORTED)
+		unwind_count(&b->file->counts, UNWIND_PROBLEM_OFFSET, from, b->entry_offset, 1);
+	on_rule(b, from, to, rule);
+}
+
 static void on_state(void *userdata, uint64_t from, uint64_t to, const struct cfi_state *state)
 {
 	struct build *b = userdata;
 	struct unwind_rule rule;
 	bool lost;
-	int problem = cfi_rule(b->file->machine, b->cie, state, &rule, &lost);
+	int problem = cfi_rule(b->cfi, b->cie, state, &rule, &lost);
 
 	if (problem) {
 		unwind_count(&b->file->counts, problem - 1, from, b->entry_offset, 1);
@@ -229,6 +247,7 @@ static void fill_entry(struct build *b, struct cfi *c, enum level level, uint64_
 	if (first >= end)
 		return;
 	fill_gap(b, level + 1, *at, first, lo); /* by other sections: e stays valid */
+	b->cfi = c;
 	b->cie = e.cie;
 	b->entry_offset = offset;
 	b->file->counts.functions++;
@@ -272,28 +291,36 @@ static void fill_cfi(
 static void fill_go(struct build *b, uint64_t from, uint64_t to, uint64_t lo)
 {
 	struct gopclntab *g = b->file->go;
-	uint64_t at = from, i, start, end;
+	uint64_t at = from, i = 0, start, end;
 
-	while (at < to && gopclntab_find(g, at, &i, &start, &end) == 0 && start < to &&
-		spend(b, start, i)) {
+	if (gopclntab_find(g, at, &i) < 0)
+		i = UINT64_MAX;
+	for (; at < to && gopclntab_range(g, i, &start, &end) == 0 && start < to &&
+		spend(b, start, i);
+		i++) {
 		uint64_t first = MAX(start, at), last = MIN(end, to);
-		int problem;
+		int problem = 0;
 
+		if (first >= last)
+			continue;
 		fill_gap(b, LEVEL_GO + 1, at, first, lo);
 		b->entry_offset = i;
 		b->file->counts.functions++;
+		b->covered = first;
 		if (is_trampoline(b, start)) {
 			put_trampoline(b, first, lo);
-			at = last;
-			continue;
+			b->covered = MIN(start + b->file->machine->trampoline_len, last);
+		} else {
+			problem = gopclntab_run(g, i, first, last, &b->work, on_go_rule, b);
 		}
-		b->covered = first;
-		problem = gopclntab_run(g, i, first, last, &b->work, on_rule, b);
 		if (problem)
 			unwind_count(&b->file->counts, problem - 1, b->covered, i, 1);
-		if (b->covered < last)
-			append(b, b->covered, UNWIND_CFA_NONE);
-		at = last;
+		/* A function ends where the next begins; its table ends before the padding. */
+		at = b->covered;
+		if (problem) {
+			append(b, at, UNWIND_CFA_NONE);
+			at = last;
+		}
 	}
 	fill_gap(b, LEVEL_GO + 1, at, to, lo);
 }
@@ -373,8 +400,7 @@ static void build_part(struct build *b, const struct elf_segment *s, uint64_t st
 int unwind_page_build(
 	struct unwind_file *f, uint32_t page, struct unwind_rules *d, struct unwind_page *ret)
 {
-	struct build b = {
-		.file = f, .rules = d, .page = ret, .work = UNWIND_PAGE_WORK, .last_index = -1};
+	struct build b = {.file = f, .rules = d, .page = ret, .work = UNWIND_PAGE_WORK};
 	uint64_t at = (uint64_t)page << UNWIND_PAGE_SHIFT, end = at + UNWIND_PAGE_SIZE;
 	bool any = false;
 

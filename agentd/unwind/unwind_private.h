@@ -102,6 +102,9 @@ struct cfi {
 	const struct unwind_machine *machine;
 	struct view view;
 	bool eh;
+	/* Rules say where aux is saved. Only the dynamic linker needs it, and it costs rows (a tenth of node's): elsewhere
+	 * every rule says that aux is lost. */
+	bool follow_aux;
 	struct cfi_cie cies[CFI_CIES];
 	/* The index: .eh_frame_hdr's table, or one of our own. */
 	struct view table;
@@ -148,9 +151,13 @@ int cfi_run_initial(struct cfi *c, struct cfi_cie *cie, const uint8_t *code, siz
 uint64_t cfi_pointer(const struct cfi *c, struct cursor *in, uint8_t encoding, uint8_t address_size,
 	uint64_t field);
 
+/* Whether any row of the first functions counts its CFA from aux: see cfi.follow_aux. Sections of more than a few pages are
+ * not looked through. */
+bool cfi_uses_aux(struct cfi *c);
+
 /* The rule of a row. 0, or problem + 1: it cannot be told. *lost: fp or aux cannot be followed over it. */
-int cfi_rule(const struct unwind_machine *m, const struct cfi_cie *cie,
-	const struct cfi_state *state, struct unwind_rule *ret, bool *lost);
+int cfi_rule(const struct cfi *c, const struct cfi_cie *cie, const struct cfi_state *state,
+	struct unwind_rule *ret, bool *lost);
 
 /* ---- Go's table of functions
  * ----------------------------------------------------------------------------- */
@@ -162,9 +169,10 @@ DEFINE_FREEP(gopclntab_freep, struct gopclntab *, gopclntab_free)
 int gopclntab_open(
 	struct gopclntab **ret, const struct elf_file *elf, const struct unwind_machine *m);
 size_t gopclntab_memory(const struct gopclntab *g);
-/* The function at or after vaddr: [*start, *end). -ENOENT. */
-int gopclntab_find(
-	struct gopclntab *g, uint64_t vaddr, uint64_t *i, uint64_t *start, uint64_t *end);
+/* The function at vaddr, or the first one behind it. -ENOENT. */
+int gopclntab_find(struct gopclntab *g, uint64_t vaddr, uint64_t *i);
+/* Where function i is: [*start, *end). -ENOENT beyond the last. */
+int gopclntab_range(struct gopclntab *g, uint64_t i, uint64_t *start, uint64_t *end);
 /* Rows of function i within [lo, hi). 0, or problem + 1. */
 int gopclntab_run(struct gopclntab *g, uint64_t i, uint64_t lo, uint64_t hi, uint64_t *work,
 	void (*row)(void *userdata, uint64_t from, uint64_t to, const struct unwind_rule *rule),

@@ -31,6 +31,7 @@ void view_deinit(struct view *v)
 
 const uint8_t *view_get(struct view *v, uint64_t pos, size_t len)
 {
+	uint64_t start;
 	size_t want;
 
 	if (pos > v->size || len > v->size - pos || len > UNWIND_ENTRY_MAX)
@@ -39,7 +40,11 @@ const uint8_t *view_get(struct view *v, uint64_t pos, size_t len)
 		return v->whole + pos;
 	if (v->window && pos >= v->at && pos - v->at <= v->len && len <= v->len - (pos - v->at))
 		return v->window + (pos - v->at);
-	want = MAX(len, (size_t)MIN((uint64_t)v->ahead, v->size - pos));
+	/* A search jumps about before it closes in: blocks at fixed places are hit again, from either side. */
+	start = pos - pos % v->ahead;
+	if (len > v->ahead - (size_t)(pos - start))
+		start = pos;
+	want = MAX((size_t)(pos - start) + len, (size_t)MIN((uint64_t)v->ahead, v->size - start));
 	if (want > v->room || !v->window) {
 		uint8_t *more = realloc(v->window, want + 1);
 
@@ -49,11 +54,11 @@ const uint8_t *view_get(struct view *v, uint64_t pos, size_t len)
 		v->room = want;
 	}
 	v->len = 0;
-	if (elf_file_read(v->elf, v->window, want, v->offset + pos) < 0)
+	if (elf_file_read(v->elf, v->window, want, v->offset + start) < 0)
 		return NULL;
-	v->at = pos;
+	v->at = start;
 	v->len = want;
-	return v->window;
+	return v->window + (pos - start);
 }
 
 static int inflate_whole(struct view *v, const struct elf_file *elf, uint64_t offset, uint64_t size,
