@@ -19,11 +19,10 @@
 #include "agentd/base/log.h"
 #include "agentd/base/text.h"
 #include "destinations/destination.h"
-#include "destinations/catalogue.inc"
+#include "destinations/catalogue_private.h"
 
-#define MAX_FILE   (64U << 10)
-#define MAX_FIELDS 64
-#define MAX_LIST   32
+#define MAX_FILE (64U << 10)
+#define MAX_LIST 32
 
 struct parser {
 	yaml_document_t *doc;
@@ -319,7 +318,7 @@ static bool is_option_name(const char *s)
 }
 
 /* token of RFC 9110. */
-static bool is_header_name(const char *s)
+bool catalogue_is_header_name(const char *s)
 {
 	if (!*s || strlen(s) > 128)
 		return false;
@@ -348,7 +347,7 @@ static int check_field(struct parser *p, const yaml_node_t *n, struct field *f)
 	if ((d->type == OPTION_ENUM) != (d->values != NULL))
 		return wrong(p, n, "the field %s: values belong to an enum, and an enum needs them",
 			d->name);
-	if (*f->header && (!is_header_name(*f->header) || d->type == OPTION_MAP))
+	if (*f->header && (!catalogue_is_header_name(*f->header) || d->type == OPTION_MAP))
 		return wrong(p, n, "the field %s: its header is not one that can be sent", d->name);
 	if (d->fallback && (d->type == OPTION_SECRET || d->type == OPTION_MAP || d->required))
 		return wrong(p, n, "the field %s can have no default", d->name);
@@ -370,8 +369,8 @@ static int get_fields(struct parser *p, const yaml_node_t *n)
 		return wrong(
 			p, n, "fields: expected a list of fields, each with a name and a type");
 	count = (size_t)(n->data.sequence.items.top - n->data.sequence.items.start);
-	if (count > MAX_FIELDS)
-		return wrong(p, n, "fields: expected at most %d", MAX_FIELDS);
+	if (count > CATALOGUE_MAX_FIELDS)
+		return wrong(p, n, "fields: expected at most %d", CATALOGUE_MAX_FIELDS);
 	p->type->option_headers = calloc(count + 1, sizeof(*p->type->option_headers));
 	if (!p->type->option_headers)
 		return -ENOMEM;
@@ -602,175 +601,4 @@ int destination_type_parse(const char *name, const char *yaml, size_t len,
 		return r;
 	*ret = TAKE_PTR(t);
 	return 0;
-}
-
-/* ---- what is built in ---------------------------------------------------------------------------- */
-
-#define ROW(name, text) {name, text, sizeof(text) - 1},
-static const struct {
-	const char *name, *text;
-	size_t len;
-} built_in[] = {CATALOGUE_BUILT_IN(ROW)};
-
-const struct destination_type *const *destination_types(void)
-{
-	static const struct destination_type *types[ARRAY_SIZE(built_in) + 1];
-
-	if (types[0])
-		return types;
-	for (size_t i = 0; i < ARRAY_SIZE(built_in); i++) {
-		struct destination_type *t = NULL;
-		struct err_text err = {};
-
-		if (destination_type_parse(
-			    built_in[i].name, built_in[i].text, built_in[i].len, &t, &err) < 0) {
-			log_error(
-				"a destination type that is built in cannot be read: %s", err.text);
-			abort();
-		}
-		types[i] = t;
-	}
-	return types;
-}
-
-const struct destination_type *destination_type_find(const char *name)
-{
-	for (const struct destination_type *const *t = destination_types(); *t; t++)
-		if (streq((*t)->name, name))
-			return *t;
-	return NULL;
-}
-
-/* ---- options of a destination -------------------------------------------------------------------- */
-
-/* Headers that the transport makes itself: another value would make the request unreadable or another one. */
-static bool is_reserved_header(const char *s)
-{
-	static const char *const reserved[] = {"content-type", "content-length", "content-encoding",
-		"transfer-encoding", "host", "connection", "expect", "user-agent", "te", "trailer",
-		"upgrade", "keep-alive", "proxy-authorization"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(reserved); i++)
-		if (strcasecmp(reserved[i], s) == 0)
-			return true;
-	return false;
-}
-
-/* An entry of the map of headers; the value is never repeated. */
-static int check_header(const char *key, struct err_text *err)
-{
-	if (!is_header_name(key))
-		return err_set(err, -EINVAL,
-			"headers: \"%.80s\" cannot be the name of an HTTP header", key);
-	if (is_reserved_header(key))
-		return err_set(err, -EINVAL,
-			"headers: %s is set by odi itself and cannot be changed", key);
-	return 0;
-}
-
-static int unknown_option(const struct destination_type *t, const char *name, struct err_text *err)
-{
-	const char *names[MAX_FIELDS], *near;
-	char all[400] = "";
-	size_t n = 0, len = 0;
-
-	for (; t->options[n].name; n++) {
-		names[n] = t->options[n].name;
-		if (len < sizeof(all))
-			len += (size_t)snprintf(
-				all + len, sizeof(all) - len, "%s%s", n ? ", " : "", names[n]);
-	}
-	near = text_nearest(name, names, n);
-	if (near)
-		return err_set(err, -EINVAL,
-			"%s has no option \"%.80s\": did you mean \"%s\"? It has: %s", t->name,
-			name, near, all);
-	return err_set(err, -EINVAL, "%s has no option \"%.80s\"; it has: %s", t->name, name, all);
-}
-
-static int check_map_entry(
-	const struct option_desc *d, const char *key, const char *value, struct err_text *err)
-{
-	_cleanup_buf_ struct buf pair;
-	struct err_text inner = {};
-	int r;
-
-	buf_init(&pair, 8192);
-	buf_printf(&pair, "%s=%s", key, value);
-	if (buf_error(&pair))
-		return err_set(err, -EINVAL, "%s: the entry is too long", d->name);
-	r = option_check(d, (const char *)pair.data, &inner);
-	/* What it says may quote the value, which may be a secret. */
-	if (r < 0)
-		return err_set(err, r,
-			"%s: the entry \"%.80s\" is not KEY=VALUE of clean text, at most 4096 bytes",
-			d->name, key);
-	return streq(d->name, "headers") ? check_header(key, err) : 0;
-}
-
-static int check_option(
-	const struct destination_type *t, const struct option_value *o, struct err_text *err)
-{
-	const char *slash = strchr(o->name, '/');
-	char name[80];
-	const struct option_desc *d;
-
-	snprintf(name, sizeof(name), "%.*s", (int)(slash ? slash - o->name : 79), o->name);
-	d = option_find(t->options, name);
-	if (!d)
-		return unknown_option(t, name, err);
-	if (d->type == OPTION_MAP)
-		return slash ? check_map_entry(d, slash + 1, o->value, err)
-			     : err_set(err, -EINVAL, "%s takes KEY=VALUE", name);
-	if (slash)
-		return err_set(err, -EINVAL, "%s takes one value, no keys", name);
-	return option_check(d, o->value, err);
-}
-
-int destination_check(
-	const char *type, const struct option_value *options, size_t n, struct err_text *err)
-{
-	const struct destination_type *t = destination_type_find(type);
-
-	if (!t) {
-		const struct destination_type *const *all = destination_types();
-		const char *names[ARRAY_SIZE(built_in)], *near;
-
-		for (size_t i = 0; i < ARRAY_SIZE(built_in); i++)
-			names[i] = all[i]->name;
-		near = text_nearest(type, names, ARRAY_SIZE(names));
-		if (near)
-			return err_set(err, -EINVAL,
-				"there is no destination type \"%.80s\": did you mean \"%s\"?",
-				type, near);
-		return err_set(err, -EINVAL,
-			"there is no destination type \"%.80s\"; `odictl destination types` lists all",
-			type);
-	}
-	for (size_t i = 0; i < n; i++) {
-		int r = check_option(t, &options[i], err);
-
-		for (size_t k = 0; r >= 0 && k < i; k++)
-			if (streq(options[k].name, options[i].name))
-				r = err_set(err, -EINVAL, "the option %.80s is given twice",
-					options[i].name);
-		if (r < 0)
-			return r;
-	}
-	for (const struct option_desc *d = t->options; d->name; d++)
-		if (d->required && d->type != OPTION_MAP &&
-			!*destination_option(t, options, n, d->name))
-			return option_check(d, "", err);
-	return 0;
-}
-
-const char *destination_option(const struct destination_type *type,
-	const struct option_value *options, size_t n, const char *name)
-{
-	const struct option_desc *d = option_find(type->options, name);
-
-	for (size_t i = 0; i < n; i++)
-		if (streq(options[i].name, name) && options[i].value && *options[i].value)
-			return options[i].value;
-	return d && d->fallback ? d->fallback : "";
 }

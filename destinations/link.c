@@ -2,9 +2,8 @@
 
 /* The exporter's process as agentd sees it: started when it is needed, fed, listened to, replaced.
  *
- * agentd only ever reacts to what comes in, and never waits for the exporter: its socket is non-blocking, and what goes
- * out is a function of state (the configuration that is dirty, batches not given, tests not sent), so a full socket is
- * no special case. A ping goes out at intervals; one that stays without its pong for hang_ms means that the exporter
+ * agentd only ever reacts to what comes in, and never waits for the exporter: its socket is non-blocking (link_talk.c). A
+ * ping goes out at intervals; one that stays without its pong for hang_ms means that the exporter
  * stands still, and it is killed. So is one that says what cannot be (link_ledger.c), or sends what is no message. A
  * new one starts after a pause that doubles up to a second; what the old one held it gets again. Before a dead
  * exporter's socket is closed all that it had said is read, so that no answer is lost that had been given.
@@ -17,9 +16,7 @@
 
 #include "agentd/base/clock.h"
 #include "agentd/base/fdpass.h"
-#include "agentd/base/io.h"
 #include "agentd/base/log.h"
-#include "agentd/base/text.h"
 #include "destinations/link_private.h"
 
 #define MAX_BYTES_DEFAULT (32U << 20)
@@ -35,12 +32,6 @@
 #define END_WAIT_MS       100
 
 static void arm(struct link *l);
-static void start_exporter(struct link *l);
-
-static bool alive(const struct link *l)
-{
-	return l->child.sock >= 0;
-}
 
 static bool has_enabled(const struct link *l)
 {
@@ -55,170 +46,7 @@ static bool wanted(const struct link *l)
 	return l->tests || l->n_batches || has_enabled(l);
 }
 
-/* ---- tests --------------------------------------------------------------------------------------- */
-
-static struct link_test_run *take_test(struct link *l, uint64_t id)
-{
-	for (struct link_test_run **p = &l->tests; *p; p = &(*p)->next) {
-		struct link_test_run *t = *p;
-
-		if (t->id != id)
-			continue;
-		*p = t->next;
-		return t;
-	}
-	return NULL;
-}
-
-/* Takes t, which is off the list: done may call anything here. */
-static void end_test(struct link_test_run *t, const struct link_test_result *result)
-{
-	t->done(t->userdata, result);
-	buf_deinit(&t->spec);
-	free(t);
-}
-
-static void fail_test(struct link_test_run *t, const char *reason, const char *remedy)
-{
-	struct link_test_result result = {.duration_ns = clock_monotonic_ns() - t->started_ns};
-
-	snprintf(result.reason, sizeof(result.reason), "%s", reason);
-	snprintf(result.remedy, sizeof(result.remedy), "%s", remedy);
-	end_test(t, &result);
-}
-
-/* Those whose time is over. */
-static void expire_tests(struct link *l, uint64_t now)
-{
-	for (;;) {
-		struct link_test_run *t = l->tests;
-		char reason[96], limit[32];
-
-		while (t && t->deadline_ns > now)
-			t = t->next;
-		if (!t)
-			return;
-		take_test(l, t->id);
-		text_format_duration(now - t->started_ns, limit, sizeof(limit));
-		snprintf(reason, sizeof(reason), "no answer within %s", limit);
-		fail_test(t, reason,
-			"is the address right, and is no firewall in between that drops packets?");
-	}
-}
-
-/* ---- what goes out ------------------------------------------------------------------------------- */
-
-static int send_config(struct link *l)
-{
-	struct message_config m = {
-		.header = protocol_header(MESSAGE_CONFIG, sizeof(m)),
-		.queue_bytes = l->config.max_unheld_bytes,
-	};
-	_cleanup_buf_ struct buf bytes;
-	_cleanup_close_ int fd = -1;
-	int r;
-
-	buf_init(&bytes, PROTOCOL_CONFIG_MAX);
-	for (size_t i = 0; i < l->n_dests; i++)
-		if (l->dests[i]->enabled)
-			buf_add(&bytes, l->dests[i]->spec.data, l->dests[i]->spec.len);
-	if (buf_error(&bytes))
-		return buf_error(&bytes);
-	fd = io_sealed_memfd("odi-destinations", bytes.data, bytes.len);
-	if (fd < 0)
-		return fd;
-	r = fdpass_send(l->child.sock, &m, sizeof(m), &fd, 1);
-	if (r == 0)
-		l->config_dirty = false;
-	return r;
-}
-
-static int send_batch(struct link *l, struct link_batch *b)
-{
-	static union {
-		struct message_batch batch;
-		uint8_t bytes[FDPASS_MAX_MESSAGE];
-	} m;
-	size_t len;
-	int r;
-
-	m.batch = (struct message_batch){.id = b->id, .batch = b->header};
-	for (size_t i = 0; i < b->n_routes; i++)
-		if (!b->final[i])
-			m.batch.routes[m.batch.n_routes++] = b->routes[i];
-	len = sizeof(m.batch) + m.batch.n_routes * sizeof(m.batch.routes[0]);
-	m.batch.header = protocol_header(MESSAGE_BATCH, len);
-	if (b->memfd < 0)
-		b->memfd = io_sealed_memfd("odi-batch", b->bytes, b->size);
-	if (b->memfd < 0)
-		return b->memfd;
-	r = fdpass_send(l->child.sock, &m, len, &b->memfd, 1);
-	if (r < 0)
-		return r;
-	b->given = true;
-	closep(&b->memfd);
-	return 0;
-}
-
-static int send_test(struct link *l, struct link_test_run *t, uint64_t now)
-{
-	struct message_test m = {
-		.header = protocol_header(MESSAGE_TEST, sizeof(m)),
-		.id = t->id,
-		.deadline_ms = t->deadline_ns > now
-			? (uint32_t)((t->deadline_ns - now) / NSEC_PER_MSEC + 1)
-			: 1,
-	};
-	_cleanup_close_ int fd = io_sealed_memfd("odi-destination", t->spec.data, t->spec.len);
-	int r = fd < 0 ? fd : fdpass_send(l->child.sock, &m, sizeof(m), &fd, 1);
-
-	if (r == 0)
-		t->sent = true;
-	return r;
-}
-
-/* Batches in order, a window ahead of what the exporter says it took in. */
-static int send_batches(struct link *l)
-{
-	size_t ahead = 0;
-	int r = 0;
-
-	for (size_t i = 0; i < l->n_batches && ahead < PROTOCOL_WINDOW && r == 0; i++) {
-		struct link_batch *b = l->batches[i];
-
-		if (!b->given)
-			r = send_batch(l, b);
-		ahead += !b->held;
-	}
-	return r;
-}
-
-/* All that can go out now. */
-static void feed(struct link *l)
-{
-	bool full;
-	int r = 0;
-
-	if (!alive(l))
-		return;
-	if (l->config_dirty)
-		r = send_config(l);
-	for (struct link_test_run *t = l->tests; t && r == 0; t = t->next)
-		if (!t->sent)
-			r = send_test(l, t, clock_monotonic_ns());
-	if (r == 0)
-		r = send_batches(l);
-	full = r == -EAGAIN;
-	/* A closed socket is seen by reading; for want of memory or descriptors the timer tries again. */
-	if (r < 0 && !full && r != -EPIPE)
-		log_error("exporter: cannot hand over: %s", strerrordesc_np(-r));
-	if (l->on_socket)
-		(void)sd_event_source_set_io_events(l->on_socket, EPOLLIN | (full ? EPOLLOUT : 0));
-}
-
 /* ---- its end ------------------------------------------------------------------------------------- */
-
-static int read_messages(struct link *l, size_t max, const char **why);
 
 static void forget_child(struct link *l)
 {
@@ -247,13 +75,13 @@ static void replace(struct link *l, const char *why)
 	bool murdered = false;
 	int status;
 
-	if (!alive(l))
+	if (!link_alive(l))
 		return;
 	if (!why) {
 		const char *ignored;
 
 		/* What it had still said. */
-		while (read_messages(l, MESSAGES_A_TURN, &ignored) > 0)
+		while (link_read(l, MESSAGES_A_TURN, &ignored) > 0)
 			;
 		/* Its socket closes a moment before it has ended. */
 		(void)poll(
@@ -294,123 +122,11 @@ static void lied(struct link *l, const char *why)
 
 /* ---- what comes in ------------------------------------------------------------------------------- */
 
-static bool ends(const char *s, size_t size)
-{
-	return memchr(s, 0, size) != NULL;
-}
-
-static int on_status(struct link *l, const struct message_status *m, const char **why)
-{
-	struct link_dest *d = ledger_dest(l, m->destination);
-
-	*why = "a destination that there is not";
-	if (!m->destination || m->destination >= l->next_dest)
-		return -EBADMSG;
-	*why = "texts that do not end";
-	if (!ends(m->state, sizeof(m->state)) || !ends(m->endpoint, sizeof(m->endpoint)) ||
-		!ends(m->last_error, sizeof(m->last_error)))
-		return -EBADMSG;
-	*why = "a state that there is not";
-	if (!streq(m->state, "ok") && !streq(m->state, "failing") && !streq(m->state, "idle"))
-		return -EBADMSG;
-	if (!d)
-		return 0; /* removed meanwhile */
-	memcpy(d->row.state, m->state, sizeof(d->row.state));
-	memcpy(d->row.endpoint, m->endpoint, sizeof(d->row.endpoint));
-	memcpy(d->row.last_error, m->last_error, sizeof(d->row.last_error));
-	text_clean(d->row.endpoint);
-	text_clean(d->row.last_error);
-	/* A new exporter has not succeeded yet; what the old one said stays true. */
-	d->row.last_success_unix_ns = MAX(d->row.last_success_unix_ns, m->last_success_unix_ns);
-	d->row.last_failure_unix_ns = MAX(d->row.last_failure_unix_ns, m->last_failure_unix_ns);
-	d->row.requests = d->past_requests + m->requests;
-	d->row.failures = d->past_failures + m->failures;
-	d->row.sent_bytes = d->past_bytes + m->sent_bytes;
-	return 0;
-}
-
-static int on_test_result(struct link *l, const struct message_test_result *m, const char **why)
-{
-	struct link_test_result result = {.ok = m->ok != 0, .http_status = m->http_status};
-	struct link_test_run *t;
-
-	*why = "a test that there was not";
-	if (!m->id || m->id > l->next_test)
-		return -EBADMSG;
-	*why = "texts that do not end";
-	if (!ends(m->endpoint, sizeof(m->endpoint)) || !ends(m->reason, sizeof(m->reason)) ||
-		!ends(m->remedy, sizeof(m->remedy)))
-		return -EBADMSG;
-	t = take_test(l, m->id);
-	if (!t)
-		return 0; /* it came too late */
-	memcpy(result.endpoint, m->endpoint, sizeof(result.endpoint));
-	memcpy(result.reason, m->reason, sizeof(result.reason));
-	memcpy(result.remedy, m->remedy, sizeof(result.remedy));
-	text_clean(result.endpoint);
-	text_clean(result.reason);
-	text_clean(result.remedy);
-	result.duration_ns = MIN(m->duration_ns, clock_monotonic_ns() - t->started_ns);
-	end_test(t, &result);
-	return 0;
-}
-
-static int on_message(struct link *l, const void *m, size_t len, const char **why)
-{
-	if (protocol_check(m, len, MESSAGE_ANSWER, sizeof(struct message_answer)) == 0)
-		return ledger_answer(l, m, why);
-	if (protocol_check(m, len, MESSAGE_HELD, sizeof(struct message_held)) == 0)
-		return ledger_held(l, m, why);
-	if (protocol_check(m, len, MESSAGE_STATUS, sizeof(struct message_status)) == 0)
-		return on_status(l, m, why);
-	if (protocol_check(m, len, MESSAGE_TEST_RESULT, sizeof(struct message_test_result)) == 0)
-		return on_test_result(l, m, why);
-	if (protocol_check(m, len, MESSAGE_PONG, sizeof(struct message_ping)) == 0) {
-		*why = "a pong without its ping";
-		if (!l->ping_sent_ns || ((const struct message_ping *)m)->nonce != l->nonce)
-			return -EBADMSG;
-		l->ping_sent_ns = 0;
-		return 0;
-	}
-	*why = "no message that there is";
-	return -EBADMSG;
-}
-
-/* Up to max messages. How many; 0: none is there; -EPIPE: it is gone; -EBADMSG: it lies, *why. */
-static int read_messages(struct link *l, size_t max, const char **why)
-{
-	union {
-		struct message_header header;
-		uint64_t align;
-		uint8_t bytes[4096];
-	} m;
-	int n = 0;
-
-	while ((size_t)n < max && alive(l)) {
-		ssize_t len = fdpass_recv(l->child.sock, m.bytes, sizeof(m), NULL, NULL);
-		int r;
-
-		if (len == -EAGAIN)
-			return n;
-		if (len == -EMSGSIZE) {
-			*why = "a message that is too long";
-			return -EBADMSG;
-		}
-		if (len <= 0)
-			return -EPIPE;
-		r = on_message(l, m.bytes, (size_t)len, why);
-		if (r < 0)
-			return r;
-		n++;
-	}
-	return n;
-}
-
 /* Reads, acts, feeds. */
 static void serve(struct link *l)
 {
 	const char *why = NULL;
-	int r = read_messages(l, MESSAGES_A_TURN, &why);
+	int r = link_read(l, MESSAGES_A_TURN, &why);
 
 	if (r == -EBADMSG) {
 		lied(l, why);
@@ -421,7 +137,7 @@ static void serve(struct link *l)
 		return;
 	}
 	ledger_drop_unused_dests(l);
-	feed(l);
+	link_feed(l);
 }
 
 static int on_socket(sd_event_source *source, int fd, uint32_t events, void *userdata)
@@ -455,7 +171,7 @@ static void start_exporter(struct link *l)
 	struct err_text err = {};
 	int r;
 
-	if (alive(l))
+	if (link_alive(l))
 		return;
 	l->started_ns = clock_monotonic_ns();
 	r = sandbox_spawn(&l->child, "exporter", NULL, &err);
@@ -466,7 +182,7 @@ static void start_exporter(struct link *l)
 	}
 	if (r < 0) {
 		log_error("%s", err.text);
-		if (alive(l))
+		if (link_alive(l))
 			forget_child(l);
 		l->start_at_ns = l->started_ns + RESTART_MAX_NS;
 		return;
@@ -474,7 +190,7 @@ static void start_exporter(struct link *l)
 	l->start_at_ns = 0;
 	l->config_dirty = true;
 	l->next_ping_ns = l->started_ns;
-	feed(l);
+	link_feed(l);
 }
 
 /* ---- time ---------------------------------------------------------------------------------------- */
@@ -487,7 +203,7 @@ static void ping(struct link *l, uint64_t now)
 	if (l->ping_sent_ns && now - l->ping_sent_ns >= hang_ns) {
 		/* The answer may be here and only we are late. */
 		serve(l);
-		if (alive(l) && l->ping_sent_ns && now - l->ping_sent_ns >= hang_ns)
+		if (link_alive(l) && l->ping_sent_ns && now - l->ping_sent_ns >= hang_ns)
 			replace(l, "it stood still, so it was killed");
 		return;
 	}
@@ -507,21 +223,21 @@ static void tick(struct link *l)
 {
 	uint64_t now = clock_monotonic_ns();
 
-	expire_tests(l, now);
+	link_expire_tests(l, now);
 	if (!wanted(l)) {
 		if (!l->idle_since_ns)
 			l->idle_since_ns = now;
 		l->start_at_ns = 0;
-		if (alive(l) && now - l->idle_since_ns >= IDLE_NS)
+		if (link_alive(l) && now - l->idle_since_ns >= IDLE_NS)
 			forget_child(l);
 	} else {
 		l->idle_since_ns = 0;
-		if (!alive(l) && now >= l->start_at_ns)
+		if (!link_alive(l) && now >= l->start_at_ns)
 			start_exporter(l);
 	}
-	if (alive(l))
+	if (link_alive(l))
 		ping(l, now);
-	feed(l);
+	link_feed(l);
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
@@ -538,11 +254,11 @@ static void arm(struct link *l)
 {
 	uint64_t next = UINT64_MAX, now = clock_monotonic_ns();
 
-	if (alive(l))
+	if (link_alive(l))
 		next = MIN(next, MAX(l->next_ping_ns, now));
 	else if (wanted(l))
 		next = MIN(next, MAX(l->start_at_ns, now));
-	if (alive(l) && l->ping_sent_ns)
+	if (link_alive(l) && l->ping_sent_ns)
 		next = MIN(next, l->ping_sent_ns + l->config.hang_ms * NSEC_PER_MSEC);
 	for (const struct link_test_run *t = l->tests; t; t = t->next)
 		next = MIN(next, t->deadline_ns);
@@ -591,7 +307,7 @@ struct link *link_free(struct link *l)
 		struct link_test_run *t = l->tests;
 
 		l->tests = t->next;
-		fail_test(t, "agentd is stopping", "try again when it runs");
+		link_fail_test(t, "agentd is stopping", "try again when it runs");
 	}
 	l->on_socket = sd_event_source_disable_unref(l->on_socket);
 	l->on_end = sd_event_source_disable_unref(l->on_end);
@@ -713,7 +429,7 @@ int link_configure(
 	}
 	ledger_evict_unrouted(l);
 	ledger_drop_unused_dests(l);
-	feed(l);
+	link_feed(l);
 	arm(l); /* starts it, if need be */
 	return 0;
 }
@@ -724,10 +440,10 @@ int link_send(struct link *l, const struct batch_header *header, int memfd)
 
 	if (r < 0)
 		return r;
-	feed(l);
+	link_feed(l);
 	ledger_bound(l);
 	/* The exporter has the same bound: what is far above it it should have given up itself. */
-	if (alive(l) &&
+	if (link_alive(l) &&
 		(l->bytes / 2 > l->config.max_unheld_bytes + PROFILE_MAX_ENCODED ||
 			l->n_batches > 2 * PROTOCOL_BATCHES))
 		lied(l, "it keeps more than it may");
@@ -777,7 +493,7 @@ int link_test(struct link *l, const struct config_destination *d, unsigned deadl
 	t->next = l->tests;
 	l->tests = t;
 	/* Not at once: done is called from the loop only. */
-	feed(l);
+	link_feed(l);
 	arm(l);
 	return 0;
 }
@@ -803,9 +519,9 @@ void link_flush(struct link *l, unsigned deadline_ms)
 
 		if (poll(p, ARRAY_SIZE(p), FLUSH_STEP_MS) < 0 && errno != EINTR)
 			break;
-		if (alive(l) && p[0].revents)
+		if (link_alive(l) && p[0].revents)
 			serve(l);
-		else if (alive(l) && p[1].revents)
+		else if (link_alive(l) && p[1].revents)
 			replace(l, NULL);
 		tick(l);
 	}

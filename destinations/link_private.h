@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The inside of agentd's side of the exporter: link.c (the process and its messages), link_ledger.c (what was handed
+/* The inside of agentd's side of the exporter: link.c (the process), link_talk.c (its
+ * messages), link_ledger.c (what was handed
  * over and what became of it). */
 
 #include "agentd/base/sandbox.h"
@@ -65,6 +66,22 @@ struct link {
 	struct link_test_run *tests;
 	uint64_t next_test;
 };
+
+static inline bool link_alive(const struct link *l)
+{
+	return l->child.sock >= 0;
+}
+
+/* ---- link_talk.c ---- */
+
+/* Sends all that can go out now. */
+void link_feed(struct link *l);
+/* Up to max messages. How many; 0: none is there; -EPIPE: it is gone; -EBADMSG: it lies, *why. */
+int link_read(struct link *l, size_t max, const char **why);
+/* t is off the list and is freed. */
+void link_fail_test(struct link_test_run *t, const char *reason, const char *remedy);
+/* Ends those whose time is over. */
+void link_expire_tests(struct link *l, uint64_t now_ns);
 
 /* ---- link_ledger.c ---- */
 
