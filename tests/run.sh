@@ -195,7 +195,7 @@ unit_binaries() {
 
 wanted unit && unit_tests unit "$build"
 if wanted san; then
-	export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+	export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 	run_step build/san 900 make -s -j"$jobs" B="$build/san" SAN=1 all
 	unit_tests san "$build/san" SAN=1
 fi
@@ -203,19 +203,28 @@ fi
 # Long enough to find what is shallow; by hand for longer.
 wanted fuzz && run_step fuzz 600 tests/fuzz/run.sh "$build" 2
 
-if wanted e2e; then
-	for t in tests/e2e/*_test.py tests/e2e/*_test.sh; do
+# End to end: every file on the plain build; on the one with sanitizers those that reach most of the code.
+end_to_end() { # GROUP BUILD_FOLDER FILE...
+	local group=$1 folder=$2 t seconds
+	shift 2
+	for t in "$@"; do
 		[ -x "$t" ] || continue
 		if [ "$(id -u)" != 0 ]; then
-			report FAIL "${t#tests/}: needs root, to load BPF: put sudo before the command"
+			report FAIL "$group/${t##*/}: needs root, to load BPF: put sudo before the command"
 			continue
 		fi
 		seconds=$(sed -n 's/.*timeout: \([0-9]*\) s.*/\1/p' "$t" | head -n 1)
 		case $t in
-		*.py) run_cases "${t#tests/}" "${seconds:-120}" env ODI_BUILD="$build" "$python" "$t" ;;
-		*) run_cases "${t#tests/}" "${seconds:-120}" "$t" "$build" ;;
+		*.py) run_cases "$group/${t##*/}" "${seconds:-120}" env ODI_BUILD="$folder" \
+			ODI_WORKLOADS="$build/workloads" "$python" "$t" ;;
+		*) run_cases "$group/${t##*/}" "${seconds:-120}" "$t" "$folder" ;;
 		esac
 	done
+}
+
+wanted e2e && end_to_end e2e "$build" tests/e2e/*_test.py tests/e2e/*_test.sh
+if wanted e2e && wanted san; then
+	end_to_end e2e-san "$build/san" tests/e2e/cli_test.py tests/e2e/hostile_test.py tests/e2e/container_test.py
 fi
 
 echo

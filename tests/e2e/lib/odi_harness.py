@@ -182,6 +182,8 @@ class Agentd:
         self.stop()
         if kind:
             self.show_log()
+        found = [line for line in self.log().splitlines() if "Sanitizer" in line or "runtime error:" in line]
+        check(not found, f"sanitizers found: {found[:5]}; see the log above")
 
     def argv(self):
         out = [AGENTD, "--socket", self.socket, "--state-dir", self.state, "--log-level", "debug"]
