@@ -58,6 +58,8 @@ static void on_name(void *userdata, const char *id, const struct container_facts
 		set_k8s(&e->image, facts);
 		e->facts_changed = true;
 	}
+	if (t->survey)
+		table_soon(t);
 	/* At once: whoever asked goes on by itself. */
 	if (!t->asking_name)
 		reads_advance(e);

@@ -157,7 +157,7 @@ void process_on_event(struct process_table *t, const struct sampler_event *event
 void process_on_drained(struct process_table *t, uint64_t up_to_ns);
 /* Waits (bounded by the read deadline) until no sample waits in a queue: before a swap, at a stop. */
 void process_flush(struct process_table *t);
-/* Visits every image that on_facts told of and on_gone did not. The visitor must not hand in events. */
+/* Visits every image whose facts are known, from events, samples or a survey. The visitor must not hand in events. */
 void process_each(struct process_table *t, void (*visit)(void *userdata, struct image *image),
 	void *userdata);
 struct image *process_find(struct process_table *t, const struct sample_image *key);

@@ -279,7 +279,7 @@ static bool ancestors_known(struct entry *e)
 	return true;
 }
 
-static bool name_known(struct entry *e)
+bool reads_name_known(struct entry *e)
 {
 	struct process_table *t = e->table;
 
@@ -318,7 +318,7 @@ bool reads_settle(struct entry *e)
 		wait_for(e, &e->waits_parent);
 		return false;
 	}
-	if (!name_known(e)) {
+	if (!reads_name_known(e)) {
 		wait_for(e, &e->waits_name);
 		return false;
 	}

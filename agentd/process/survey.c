@@ -51,6 +51,20 @@ static void finish(struct process_table *t)
 	free(s);
 }
 
+/* Containers go by their names; all are asked for at once. */
+static bool names_known(struct survey *s)
+{
+	bool known = true;
+
+	for (size_t i = 0; i < s->n; i++) {
+		struct entry *e = image_find(s->table, &s->rows[i].key);
+
+		if (e && e->facts_known && !e->image.ended)
+			known &= reads_name_known(e);
+	}
+	return known;
+}
+
 void survey_progress(struct process_table *t)
 {
 	struct survey *s = t->survey;
@@ -68,7 +82,8 @@ void survey_progress(struct process_table *t)
 		}
 		facts_compose(e);
 	}
-	finish(t);
+	if (names_known(s))
+		finish(t);
 }
 
 static int by_cpu(const void *a, const void *b)

@@ -120,7 +120,7 @@ void process_each(
 {
 	for (struct entry *e = t->lru.lru_next, *next; e != &t->lru; e = next) {
 		next = e->lru_next;
-		if (e->announced)
+		if (e->announced || e->facts_known)
 			visit(userdata, &e->image);
 	}
 }

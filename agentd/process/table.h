@@ -157,6 +157,8 @@ void reads_release_held(struct process_table *t, uint64_t stream_ns); /* UINT64_
 void reads_give_up(struct entry *e);
 /* Whether its samples can be given out: facts, ancestors and name known or given up. Announces. */
 bool reads_settle(struct entry *e);
+/* Whether its container has a name, or none is to be had within a second; asks for it. */
+bool reads_name_known(struct entry *e);
 void reads_advance(struct entry *e); /* settles, and runs the queue */
 void reads_run_waiting(struct process_table *t);
 
