@@ -410,7 +410,8 @@ static struct unwind_rule rule_of(struct gopclntab *g, const struct go_function 
 	struct unwind_rule rule = {.cfa = UNWIND_CFA_SP};
 	bool x86 = g->machine->elf == EM_X86_64;
 
-	if (depth < 0 || depth % UNWIND_SLOT || depth > INT16_MAX * UNWIND_SLOT)
+	if (depth < 0 || depth % UNWIND_SLOT ||
+		depth > (x86 ? INT32_MAX - 8 : INT16_MAX * UNWIND_SLOT))
 		return (struct unwind_rule){.cfa = UNWIND_CFA_UNSUPPORTED};
 	/* x86: the return address is above the frame; arm64: in lr, then at its lower end. */
 	rule.cfa_offset = (int32_t)(depth + (x86 ? 8 : 0));

@@ -18,6 +18,10 @@
 #define X86_UC     40 /* ucontext.uc_mcontext: r8..r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip */
 #define ARM64_REGS (128 + 176 + 8)
 
+/* A stub has just been called, or jumped to right after the call. */
+const struct unwind_rule unwind_stub_rule = {
+	.cfa = UNWIND_CFA_SP, .flags = UNWIND_AUX_LOST, .cfa_offset = 8, .ra_offset = -1};
+
 /* mov $15, %rax; syscall   and   mov x8, #139; svc #0 */
 static const uint8_t x86_sigreturn[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
 static const uint8_t arm64_sigreturn[] = {0x68, 0x11, 0x80, 0xd2, 0x01, 0, 0, 0xd4};
@@ -97,6 +101,20 @@ static size_t x86_nop(const uint8_t *code, size_t len)
 	if (at == 0 && len >= 7 && code[0] == 0x48 && code[1] == 0x8d && code[2] == 0xb4)
 		return len >= 8 ? 8 : 0;
 	return 0;
+}
+
+/* endbr64, bnd jmp *x(%rip) and their shorter forms. */
+size_t unwind_stub(const struct unwind_machine *m, const uint8_t *code, size_t len)
+{
+	size_t at = 0;
+
+	if (m->elf != EM_X86_64)
+		return 0;
+	if (len >= 4 && memcmp(code, "\xf3\x0f\x1e\xfa", 4) == 0)
+		at = 4;
+	if (at < len && code[at] == 0xf2)
+		at++;
+	return len - at >= 6 && code[at] == 0xff && code[at + 1] == 0x25 ? at + 6 : 0;
 }
 
 bool unwind_is_padding(const struct unwind_machine *m, const uint8_t *code, size_t len)

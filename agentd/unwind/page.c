@@ -168,30 +168,50 @@ static void put_trampoline(struct build *b, uint64_t vaddr, uint64_t lo)
 	append(b, vaddr, index_of(b, &b->file->machine->signal, vaddr));
 }
 
+/* Jumps through a table in [from, to); *at and behind is looked at at multiples of 8, where PLTs have their slots. False:
+ * none there. */
+static bool put_stub(struct build *b, const uint8_t *code, uint64_t from, uint64_t to, uint64_t *at)
+{
+	const struct unwind_machine *m = b->file->machine;
+	size_t len = unwind_stub(m, code + (*at - from), (size_t)(to - *at));
+	uint64_t behind = *at + len, next = MIN((behind + 7) & ~7ULL, to);
+
+	if (!len)
+		return false;
+	append(b, *at, index_of(b, &unwind_stub_rule, *at));
+	if (unwind_is_padding(m, code + (behind - from), (size_t)(next - behind)))
+		behind = next;
+	append(b, behind, UNWIND_CFA_NONE);
+	*at = next;
+	return true;
+}
+
 /* Code that nothing describes: [from, to). */
 static void fill_bytes(struct build *b, uint64_t from, uint64_t to)
 {
 	const struct unwind_machine *m = b->file->machine;
-	const uint8_t *code = code_at(b, from, to - from), *p = code;
-	uint64_t entry = b->file->entry;
+	const uint8_t *code = code_at(b, from, to - from);
+	uint64_t entry = b->file->entry, at;
 
 	append(b, from, UNWIND_CFA_NONE);
-	/* The program's first code has no caller. Whoever describes it says so; musl's and Go's do not. */
-	if (entry >= from && entry < to) {
-		append(b, entry, UNWIND_CFA_END);
-		if (to - entry > ENTRY_BYTES)
-			append(b, entry + ENTRY_BYTES, UNWIND_CFA_NONE);
+	if (!code)
 		return;
-	}
-	while (code &&
-		(p = memmem(
-			 p, (size_t)(code + (to - from) - p), m->trampoline, m->trampoline_len))) {
-		uint64_t at = from + (uint64_t)(p - code);
+	for (at = from; at < to;) {
+		size_t left = (size_t)(to - at);
 
-		put_trampoline(b, at, from);
-		p += m->trampoline_len;
-		if (at + m->trampoline_len < to)
-			append(b, at + m->trampoline_len, UNWIND_CFA_NONE);
+		/* The program's first code has no caller; musl's does not say so. */
+		if (at == entry) {
+			append(b, at, UNWIND_CFA_END);
+			at = MIN(at + ENTRY_BYTES, to);
+			append(b, at, UNWIND_CFA_NONE);
+		} else if (left >= m->trampoline_len && code[at - from] == m->trampoline[0] &&
+			memcmp(code + (at - from), m->trampoline, m->trampoline_len) == 0) {
+			put_trampoline(b, at, from);
+			at += m->trampoline_len;
+			append(b, at, UNWIND_CFA_NONE);
+		} else if ((at & 7) || !put_stub(b, code, from, to, &at)) {
+			at++;
+		}
 	}
 }
 

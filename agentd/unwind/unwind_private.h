@@ -22,6 +22,10 @@ struct unwind_machine {
 };
 
 const struct unwind_machine *unwind_machine_find(uint16_t elf);
+/* The length of a jump through a table at code, which changes nothing of the frame: PLTs for IFUNCs in static programs have
+ * no description. 0: something else. */
+size_t unwind_stub(const struct unwind_machine *m, const uint8_t *code, size_t len);
+extern const struct unwind_rule unwind_stub_rule;
 /* Bytes that are never executed: what linkers and assemblers put between functions. */
 bool unwind_is_padding(const struct unwind_machine *m, const uint8_t *code, size_t len);
 
