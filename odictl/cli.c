@@ -3,13 +3,16 @@
 /* Talking to agentd on behalf of the commands: one connection, one way to fail, one way to change things. */
 
 #include <stdarg.h>
-#include "odictl/cli.h"
+#include "agentd/base/text.h"
+#include "odictl/screen.h"
 
 int cli_exit_of(int error)
 {
 	switch (error) {
 	case 0:
 		return EXIT_DONE;
+	case -EINVAL: /* agentd says that what was asked for is wrong */
+		return EXIT_USAGE;
 	case -ECONNREFUSED:
 		return EXIT_UNREACHABLE;
 	case -EACCES:
@@ -27,6 +30,9 @@ int cli_fail(struct cli *cli, int exit_code, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
+	text_clean(text);
+	screen_leave();
+	fflush(stdout);
 	if (cli->json) {
 		struct json j;
 
@@ -37,8 +43,32 @@ int cli_fail(struct cli *cli, int exit_code, const char *format, ...)
 		json_close(&j, '}');
 		json_print(&j, stdout);
 	}
-	fprintf(stderr, "%sodictl: %s%s\n", out_red(cli), text, out_plain(cli));
+	out_wrap(stderr, cli->color_errors ? "\033[31modictl:\033[0m" : "odictl:", 8, text,
+		out_width(stderr));
 	return exit_code;
+}
+
+void cli_hint(struct cli *cli, const char *format, ...)
+{
+	char text[700];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	text_clean(text);
+	if (!cli->json)
+		out_wrap(stderr, "", 8, text, out_width(stderr));
+}
+
+int cli_finish_output(struct cli *cli, int exit_code)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return exit_code;
+	if (errno == EPIPE)
+		return exit_code;
+	fprintf(stderr, "odictl: cannot write to standard output: %m\n");
+	return exit_code ? exit_code : EXIT_FAILED;
 }
 
 bool cli_on_terminal(void)
@@ -46,19 +76,20 @@ bool cli_on_terminal(void)
 	return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 }
 
-bool cli_confirm(struct cli *cli, const char *question)
+int cli_confirm(struct cli *cli, const char *question)
 {
 	char answer[16] = "";
 
 	if (cli->yes)
-		return true;
-	if (!cli_on_terminal()) {
-		cli_fail(cli, EXIT_USAGE, "%s Say --yes to do it without being asked.", question);
-		return false;
-	}
+		return 0;
+	if (!cli_on_terminal() || cli->json)
+		return cli_fail(
+			cli, EXIT_USAGE, "%s Say --yes to do it without being asked.", question);
 	printf("%s [y/N] ", question);
 	fflush(stdout);
-	return fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y');
+	if (fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y'))
+		return 0;
+	return cli_fail(cli, EXIT_FAILED, "nothing was changed");
 }
 
 struct api_client *cli_client(struct cli *cli, int *exit_code)
@@ -86,8 +117,26 @@ int cli_call(struct cli *cli, Control__Request *request, Control__Reply **ret)
 	if (!c)
 		return exit_code;
 	r = api_call(c, request, ret, &err);
+	cli->last_error = r;
 	if (r < 0)
 		return cli_fail(cli, cli_exit_of(r), "%s", err.text);
+	out_clean(&(*ret)->base);
+	return 0;
+}
+
+int cli_next(struct cli *cli, int timeout_ms, Control__Reply **ret)
+{
+	struct err_text err = {};
+	int r = api_next(cli->client, timeout_ms, ret, &err);
+
+	if (r == -EINTR) {
+		*ret = NULL;
+		return 0;
+	}
+	if (r < 0)
+		return cli_fail(cli, cli_exit_of(r), "%s", err.text);
+	if (*ret)
+		out_clean(&(*ret)->base);
 	return 0;
 }
 
@@ -96,26 +145,28 @@ int cli_call(struct cli *cli, Control__Request *request, Control__Reply **ret)
 Control__Change *change_add(struct change_list *l, const char *set, const char *path_format, ...)
 {
 	Control__Change *c;
-	char path[600];
+	char *path = NULL;
 	va_list args;
 
 	if (l->n == ARRAY_SIZE(l->changes))
 		return NULL;
 	c = malloc(sizeof(*c));
-	if (!c)
-		return NULL;
 	va_start(args, path_format);
-	vsnprintf(path, sizeof(path), path_format, args);
+	if (vasprintf(&path, path_format, args) < 0)
+		path = NULL;
 	va_end(args);
-	control__change__init(c);
-	c->path = strdup(path);
-	if (set) {
-		c->what_case = CONTROL__CHANGE__WHAT_SET;
-		c->set = strdup(set);
-	} else {
-		c->what_case = CONTROL__CHANGE__WHAT_REMOVE;
-		c->remove = true;
+	if (!c || !path) {
+		free(c);
+		free(path);
+		return NULL;
 	}
+	control__change__init(c);
+	c->path = path;
+	c->what_case = set ? CONTROL__CHANGE__WHAT_SET : CONTROL__CHANGE__WHAT_REMOVE;
+	if (set)
+		c->set = strdup(set);
+	else
+		c->remove = true;
 	l->changes[l->n++] = c;
 	return c;
 }
@@ -131,7 +182,8 @@ void change_free(struct change_list *l)
 	l->n = 0;
 }
 
-int cli_apply(struct cli *cli, struct change_list *l, const char *reason, Control__Reply **reply)
+static int apply(struct cli *cli, struct change_list *l, const char *reason, bool dry_run,
+	Control__Reply **reply)
 {
 	Control__Request request = CONTROL__REQUEST__INIT;
 	Control__Apply apply = CONTROL__APPLY__INIT;
@@ -141,6 +193,7 @@ int cli_apply(struct cli *cli, struct change_list *l, const char *reason, Contro
 	apply.changes = l->changes;
 	apply.n_changes = l->n;
 	apply.reason = (char *)reason;
+	apply.dry_run = dry_run;
 	request.verb_case = CONTROL__REQUEST__VERB_APPLY;
 	request.apply = &apply;
 	r = cli_call(cli, &request, reply);
@@ -152,4 +205,18 @@ int cli_apply(struct cli *cli, struct change_list *l, const char *reason, Contro
 		return cli_fail(cli, EXIT_FAILED, "agentd answered something else than was asked");
 	}
 	return 0;
+}
+
+int cli_apply(struct cli *cli, struct change_list *l, const char *reason, Control__Reply **reply)
+{
+	return apply(cli, l, reason, false, reply);
+}
+
+int cli_apply_dry(struct cli *cli, struct change_list *l)
+{
+	Control__Reply *reply = NULL;
+	int r = apply(cli, l, "", true, &reply);
+
+	api_reply_free(reply);
+	return r;
 }

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* odictl: one command table (main.c), from which dispatch, --help and "did you mean" come. A command gets its
- * words as struct args and answers with an exit code. */
+/* odictl: one command table (commands.c), from which dispatch, --help and "did you mean" come. A command gets its
+ * words as struct args and answers with an exit code.
+ *
+ * Nothing that came from agentd or from argv reaches a terminal raw: replies are cleaned where they arrive
+ * (cli_call, cli_next), messages where they are printed (cli_fail), cells where they enter a table. */
 
 #include "agentd/api/api.h"
 #include "agentd/base/buf.h"
@@ -16,16 +19,22 @@ enum exit_code {
 	EXIT_NOT_PERMITTED = 4
 };
 
-enum { FLAG = 0, VALUE = 1, REPEAT = 2 };
+/* SWITCH: as FLAG, but --x=no is said as well (the yes/no options of kinds and types). */
+enum { FLAG = 0, VALUE = 1, REPEAT = 2, SWITCH = 3 };
+enum { KINDS_NONE = 0, KINDS_SOURCE, KINDS_DESTINATION };
 
 struct option_spec {
 	const char *name;  /* without the dashes; NULL ends a table */
 	int kind;          /* FLAG, VALUE, REPEAT (a value, may come again) */
 	const char *value; /* what stands in the help: "HZ" */
 	const char *help;
+	char letter;        /* -n beside --lines; 0: none */
+	const char *stored; /* of a kind: what agentd calls it, where that is not name */
+	bool map;           /* of a kind: key=value, kept as stored/key */
 };
 
 struct given {
+	const struct option_spec *spec;
 	const char *name, *value; /* value NULL: a flag */
 };
 
@@ -39,8 +48,10 @@ struct args {
 
 struct cli {
 	const char *socket;
-	bool json, yes, help, color;
+	bool json, yes, help, version, color, color_errors;
+	int last_error;            /* of the last cli_call(): why it failed, for a hint */
 	struct api_client *client; /* connected on first use by cli_client() */
+	struct kinds *kinds;       /* kinds.h: what agentd knows, once it was asked */
 };
 
 struct command {
@@ -49,36 +60,58 @@ struct command {
 	size_t min, max;        /* of positional words */
 	const char *summary, *details, *example;
 	const struct option_spec *options;
-	bool open_options; /* unknown --x are kept in given[]: the kind or type knows them */
+	int kinds; /* its first word is a kind or type, which has options of its own (kinds.h) */
 	int (*run)(struct cli *cli, struct args *args);
-	bool group_help; /* `odictl source` alone shows the group */
 };
 
 extern const struct command commands[];
 extern const size_t n_commands;
 
-/* ---- args.c ---- */
-/* The command that argv names; the words it takes in *n_words. NULL: unknown (said on stderr). */
-const struct command *args_find(int argc, char **argv, int *n_words);
-/* extra: option tables known only at run time (kinds, types); NULL-terminated list or NULL. */
-int args_parse(struct args *args, const struct command *c, int argc, char **argv, struct cli *cli);
+/* ---- args.c: words and options; prints what is wrong and returns EXIT_USAGE ---- */
+/* Takes the options that every command has out of argv, wherever they stand before "--". */
+int args_globals(struct cli *cli, int *argc, char **argv);
+/* The command that argv names; the words it takes in *n_words. NULL: unknown (said). */
+const struct command *args_find(struct cli *cli, int argc, char **argv, int *n_words);
+/* extra: further options, known only at run time; its last has name NULL; may be NULL. args borrows argv and extra. */
+int args_parse(struct cli *cli, struct args *args, const struct command *c,
+	const struct option_spec *extra, int argc, char **argv);
+/* The first word that is no option, nor an option's value; NULL: none. */
+const char *args_first_word(
+	const struct command *c, const struct option_spec *extra, int argc, char **argv);
 const char *args_value(const struct args *args, const char *name);
 bool args_flag(const struct args *args, const char *name);
-/* key=value options (labels): splits at the first '='; false and a message when there is none. */
-bool args_key_value(const char *text, char *key, size_t key_size, const char **value);
+/* A number in [min, max] of option name; *ret stays as it is when it was not given. 0 or EXIT_USAGE. */
+int args_number(struct cli *cli, const struct args *args, const char *name, uint64_t min,
+	uint64_t max, uint64_t *ret);
+/* key=value options (labels): splits at the first '='; EXIT_USAGE and a message when there is none. *key: free() it. */
+int args_key_value(struct cli *cli, const char *text, char **key, const char **value);
 
 /* ---- help.c ---- */
 void help_all(FILE *f);
 void help_command(FILE *f, const struct command *c);
 void help_group(FILE *f, const char *group);
 bool help_is_group(const char *word);
+/* What is known about these words: all, a group, a command, a kind of one. An exit code. */
+int help_words(struct cli *cli, int argc, char **argv);
+#define HELP_INDENT 28
+#define HELP_WIDTH  80
+/* One option's lines; what: its text, NULL: its own. */
+void help_option(FILE *f, const struct option_spec *o, const char *what);
 
 /* ---- cli.c: talking to agentd, printing ---- */
 struct api_client *cli_client(struct cli *cli, int *exit_code);
-/* Sends; on failure prints the error and returns the exit code, else 0 with *ret (api_reply_free). */
+/* Sends; on failure prints the error and returns the exit code, else 0 with *ret (api_reply_free), cleaned. */
 int cli_call(struct cli *cli, Control__Request *request, Control__Reply **ret);
+/* The next part of a stream (api_next); *ret NULL after the last one or a signal. 0 or an exit code. */
+int cli_next(struct cli *cli, int timeout_ms, Control__Reply **ret);
+/* Prints "odictl: ..." on stderr (and, with --json, an object on stdout) and returns exit_code. */
 int cli_fail(struct cli *cli, int exit_code, const char *format, ...) PRINTF(3, 4);
+/* One more line on stderr after cli_fail(): what to type. Not with --json. */
+void cli_hint(struct cli *cli, const char *format, ...) PRINTF(2, 3);
 int cli_exit_of(int error);
+/* At the end: what was printed must have got out. Returns exit_code, or EXIT_FAILED with a message; a reader who
+ * went away early (EPIPE) had enough. */
+int cli_finish_output(struct cli *cli, int exit_code);
 
 struct change_list {
 	Control__Change *changes[256];
@@ -90,19 +123,42 @@ Control__Change *change_add(struct change_list *l, const char *set, const char *
 void change_free(struct change_list *l);
 /* Applies to the local layer, prints warnings; 0 or an exit code. *applied for callers who show more (may be NULL). */
 int cli_apply(struct cli *cli, struct change_list *l, const char *reason, Control__Reply **reply);
-bool cli_confirm(struct cli *cli, const char *question);
+/* Whether it would work; changes nothing. */
+int cli_apply_dry(struct cli *cli, struct change_list *l);
+/* 0 yes; EXIT_FAILED no; EXIT_USAGE where nobody can be asked and --yes was not given. */
+int cli_confirm(struct cli *cli, const char *question);
 bool cli_on_terminal(void);
 
-/* ---- out.c ---- */
-struct table; /* columns line up; a NULL cell is empty */
+/* ---- table.c ---- */
+/* Columns line up; a NULL cell is empty. On a terminal the widest left-aligned columns are cut with an ellipsis
+ * until a row fits the window; elsewhere everything is printed in full. */
+struct table;
 struct table *table_new(const char *const *headers, const char *align /* "l" or "r" a column */);
 void table_row(struct table *t, const char *const *cells);
 void table_print(struct table *t, FILE *f); /* and frees it */
+void table_fit(
+	struct table *t, FILE *f, size_t columns); /* the same for a window of that width; 0: any */
 void table_free(struct table *t);
-const char *out_ago(uint64_t unix_ns, char *buf, size_t size);  /* "3 s ago", "never" */
-const char *out_time(uint64_t unix_ns, char *buf, size_t size); /* local time */
-const char *out_number(uint64_t n, char *buf, size_t size);     /* 12,345 */
-const char *out_seconds(uint64_t ns, char *buf, size_t size);   /* "12.3 s" */
+
+/* ---- out.c ---- */
+size_t out_width(FILE *f); /* columns of the terminal that f is; 0: it is none */
+size_t out_columns(
+	const char *s); /* columns that a terminal shows of s; our own colour codes take none */
+/* Cuts s in place to so many columns, the last one an ellipsis; s must have 3 bytes of room after its end. */
+void out_cut(char *s, size_t columns);
+/* A clean copy of what a stranger gave, cut to fit, for messages. */
+const char *out_quote(const char *s, char *buf, size_t size);
+/* "head  text": text starts at column indent and is wrapped there between words to width columns (0: not). */
+void out_wrap(FILE *f, const char *head, size_t indent, const char *text, size_t width);
+/* The same for stdout, wrapped to its window. */
+void out_line(const char *head, size_t indent, const char *format, ...) PRINTF(3, 4);
+/* All text in a message becomes clean (text_clean): no control characters, valid UTF-8. */
+void out_clean(ProtobufCMessage *message);
+const char *out_ago(uint64_t unix_ns, char *buf, size_t size);            /* "3 s ago", "never" */
+const char *out_duration_since(uint64_t unix_ns, char *buf, size_t size); /* "1h 30m" */
+const char *out_time(uint64_t unix_ns, char *buf, size_t size);           /* local time */
+const char *out_number(uint64_t n, char *buf, size_t size);               /* 12,345 */
+const char *out_seconds(uint64_t ns, char *buf, size_t size);             /* "12.3 s" */
 const char *out_bold(const struct cli *cli), *out_red(const struct cli *cli),
 	*out_dim(const struct cli *cli), *out_plain(const struct cli *cli);
 
@@ -110,9 +166,10 @@ const char *out_bold(const struct cli *cli), *out_red(const struct cli *cli),
 struct json {
 	struct buf out;
 	unsigned depth;
-	bool first;
+	bool first, compact; /* compact: on one line */
 };
 void json_init(struct json *j);
+void json_init_compact(struct json *j);
 void json_open(struct json *j, const char *key, char bracket); /* '{' or '[' */
 void json_close(struct json *j, char bracket);                 /* '}' or ']' */
 void json_str(struct json *j, const char *key, const char *value);

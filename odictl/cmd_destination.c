@@ -4,7 +4,7 @@
  * catalogue: `destination add TYPE --help` shows them, and a new type needs nothing here. */
 
 #include "agentd/base/text.h"
-#include "odictl/cli.h"
+#include "odictl/kinds.h"
 #include "odictl/named.h"
 
 static int get_types(struct cli *cli, Control__Reply **ret)
@@ -30,28 +30,6 @@ static int get_destinations(struct cli *cli, const char *name, Control__Reply **
 
 /* ---- types ---- */
 
-static void print_options(Control__OptionInfo **list, size_t n)
-{
-	static const char *const headers[] = {"  OPTION", "VALUE", "DEFAULT", "WHAT"};
-	struct table *t = table_new(headers, "llll");
-
-	for (size_t i = 0; t && i < n; i++) {
-		char name[100], type[300];
-		size_t at;
-		const char *cells[] = {name, type,
-			list[i]->required ? "(required)" : list[i]->fallback, list[i]->help};
-
-		snprintf(name, sizeof(name), "  --%s", list[i]->name);
-		at = (size_t)snprintf(
-			type, sizeof(type), "%s", list[i]->n_values ? "" : list[i]->type);
-		for (size_t v = 0; v < list[i]->n_values && at < sizeof(type); v++)
-			at += (size_t)snprintf(type + at, sizeof(type) - at, "%s%s", v ? "|" : "",
-				list[i]->values[v]);
-		table_row(t, cells);
-	}
-	table_print(t, stdout);
-}
-
 static void json_options(struct json *j, Control__OptionInfo **list, size_t n)
 {
 	json_open(j, "options", '[');
@@ -71,7 +49,7 @@ static void json_options(struct json *j, Control__OptionInfo **list, size_t n)
 
 int cmd_destination_types(struct cli *cli, struct args *args)
 {
-	static const char *const headers[] = {"TYPE", "WHAT IT IS", "SIGNALS", "TRANSPORT"};
+	static const char *const headers[] = {"TYPE", "SIGNALS", "TRANSPORT", "WHAT IT IS"};
 	Control__Reply *reply = NULL;
 	struct table *t;
 	struct json j;
@@ -86,7 +64,7 @@ int cmd_destination_types(struct cli *cli, struct args *args)
 	for (size_t i = 0; t && i < reply->destination_types->n_types; i++) {
 		const Control__DestinationType *d = reply->destination_types->types[i];
 		char signals[100] = "", what[400];
-		const char *cells[] = {d->name, what, signals, d->transport};
+		const char *cells[] = {d->name, signals, d->transport, what};
 
 		snprintf(what, sizeof(what), "%s: %s", d->display_name, d->summary);
 		for (size_t s = 0; s < d->n_signals; s++) {
@@ -117,81 +95,39 @@ int cmd_destination_types(struct cli *cli, struct args *args)
 	return r;
 }
 
-static int type_help(struct cli *cli, const char *type)
-{
-	Control__Reply *reply = NULL;
-	const char *names[64], *near;
-	size_t n;
-	int r = get_types(cli, &reply);
-
-	if (r)
-		return r;
-	n = MIN(reply->destination_types->n_types, ARRAY_SIZE(names));
-	for (size_t i = 0; i < n; i++) {
-		const Control__DestinationType *d = reply->destination_types->types[i];
-
-		names[i] = d->name;
-		if (!streq(d->name, type))
-			continue;
-		printf("usage: odictl destination add %s [NAME] [options]\n\n%s: %s\n\n", type,
-			d->display_name, d->summary);
-		print_options(d->options, d->n_options);
-		printf("  --disabled  add it switched off\n\nexample: odictl destination add %s\n",
-			type);
-		api_reply_free(reply);
-		return EXIT_DONE;
-	}
-	near = text_nearest(type, names, n);
-	r = cli_fail(cli, EXIT_USAGE,
-		"there is no destination type '%.80s'%s%s%s; odictl destination "
-		"types lists them",
-		type, near ? ": did you mean '" : "", near ? near : "", near ? "'?" : "");
-	api_reply_free(reply);
-	return r;
-}
-
 /* ---- add ---- */
 
 /* Options that were left at a default that matters to people: where it sends. */
-static void print_defaults(struct cli *cli, const char *type, const struct args *args)
+static void print_defaults(struct cli *cli, const struct args *args)
 {
-	Control__Reply *reply = NULL;
+	const struct kind *kind = kinds_find(cli->kinds, args->positional[0]);
 
-	if (get_types(cli, &reply))
-		return;
-	for (size_t i = 0; i < reply->destination_types->n_types; i++) {
-		const Control__DestinationType *d = reply->destination_types->types[i];
+	for (size_t i = 0; kind && i < kind->n_options; i++) {
+		const Control__OptionInfo *o = kind->options[i];
 
-		if (!streq(d->name, type))
-			continue;
-		for (size_t o = 0; o < d->n_options; o++)
-			if ((streq(d->options[o]->type, "url") ||
-				    streq(d->options[o]->type, "host:port")) &&
-				d->options[o]->fallback[0] &&
-				!args_value(args, d->options[o]->name))
-				printf("note: --%s was not given, so %s is taken\n",
-					d->options[o]->name, d->options[o]->fallback);
+		if ((streq(o->type, "url") || streq(o->type, "host:port")) && o->fallback[0] &&
+			!args_value(args, o->name))
+			out_line("note:", 6, "--%s was not given: it sends to %s, the default",
+				o->name, o->fallback);
 	}
-	api_reply_free(reply);
 }
 
-static int option_changes(struct args *args, const char *name, struct change_list *l)
+static int add_changes(struct cli *cli, struct args *args, const char *name, struct change_list *l)
 {
-	for (size_t i = 0; i < args->n_given; i++) {
-		const struct given *g = &args->given[i];
-		char key[200];
-		const char *value;
+	Control__Change *first = change_add(l, args->positional[0], "destinations/%s/type", name);
 
-		if (streq(g->name, "disabled"))
-			continue;
-		if (streq(g->name, "header")) {
-			if (!args_key_value(g->value, key, sizeof(key), &value))
-				return EXIT_USAGE;
-			change_add(l, value, "destinations/%s/options/headers/%s", name, key);
-			continue;
-		}
-		change_add(l, g->value ? g->value : "true", "destinations/%s/options/%s", name,
-			g->name);
+	if (first)
+		first->must_not_exist = true;
+	change_add(
+		l, args_flag(args, "disabled") ? "false" : "true", "destinations/%s/enabled", name);
+	for (size_t i = 0; i < args->n_given; i++) {
+		int r = 0;
+
+		if (!streq(args->given[i].name, "disabled"))
+			r = named_option_change(
+				cli, l, "destination", name, &args->given[i], false);
+		if (r)
+			return r;
 	}
 	return 0;
 }
@@ -224,28 +160,23 @@ int cmd_destination_add(struct cli *cli, struct args *args)
 {
 	struct change_list l = {};
 	Control__Reply *reply = NULL;
-	Control__Change *first;
-	const char *type = args->n_positional ? args->positional[0] : "", *name;
-	char reason[200];
+	const char *type = args->positional[0], *name;
+	char reason[300];
 	struct json j;
 	int r;
 
-	if (cli->help && type[0])
-		return type_help(cli, type);
 	name = args->n_positional > 1 ? args->positional[1] : type;
-	if (!text_is_name(name))
-		return cli_fail(cli, EXIT_USAGE,
-			"'%.80s' is no name for a destination: 1 to 64 letters, digits, and . _ - @ :",
-			name);
-	first = change_add(&l, type, "destinations/%s/type", name);
-	if (first)
-		first->must_not_exist = true;
-	change_add(&l, args_flag(args, "disabled") ? "false" : "true", "destinations/%s/enabled",
-		name);
-	r = option_changes(args, name, &l);
+	r = named_check(cli, "destination", name);
+	if (!r)
+		r = add_changes(cli, args, name, &l);
 	snprintf(reason, sizeof(reason), "destination add %s %s", type, name);
 	if (!r)
 		r = cli_apply(cli, &l, reason, &reply);
+	if (r && cli->last_error == -EEXIST)
+		cli_hint(cli,
+			"choose another name: odictl destination add %s NAME; or remove it: odictl "
+			"destination remove %s",
+			type, name);
 	change_free(&l);
 	if (r)
 		return r;
@@ -260,11 +191,11 @@ int cmd_destination_add(struct cli *cli, struct args *args)
 		json_close(&j, '}');
 		r = json_print(&j, stdout);
 	} else {
-		printf("destination %s (%s) is added; odictl destination test %s\n", name, type,
-			name);
-		print_defaults(cli, type, args);
-		for (size_t i = 0; i < reply->applied->n_warnings; i++)
-			printf("note: %s\n", reply->applied->warnings[i]);
+		out_line("", 0,
+			"destination %s (%s) is added; to try it: odictl destination test %s", name,
+			type, name);
+		print_defaults(cli, args);
+		named_print_notes(reply->applied);
 	}
 	api_reply_free(reply);
 	return r;
@@ -301,12 +232,12 @@ static int test_one(struct cli *cli, const char *name, struct json *j, bool *ok)
 		json_uint(j, "duration_ns", t->duration_ns);
 		json_close(j, '}');
 	} else if (t->ok) {
-		printf("%s: ok, %s took an empty profile in %s\n", name, t->endpoint, took);
+		out_line("", 0, "%s: ok, %s took an empty profile in %s", name, t->endpoint, took);
 	} else {
-		printf("%s%s: failed%s at %s: %s\n", out_red(cli), name, out_plain(cli),
+		out_line("", 2, "%s%s: failed%s at %s: %s", out_red(cli), name, out_plain(cli),
 			t->endpoint, t->reason);
 		if (t->remedy[0])
-			printf("    %s\n", t->remedy);
+			out_line("  ->", 5, "%s", t->remedy);
 	}
 	api_reply_free(reply);
 	return 0;
@@ -323,14 +254,16 @@ int cmd_destination_test(struct cli *cli, struct args *args)
 	json_open(&j, NULL, '{');
 	json_open(&j, "tests", '[');
 	if (args->n_positional) {
-		r = test_one(cli, args->positional[0], &j, &ok);
+		r = named_check(cli, "destination", args->positional[0]);
+		if (!r)
+			r = test_one(cli, args->positional[0], &j, &ok);
 	} else {
 		r = get_destinations(cli, NULL, &reply);
 		for (size_t i = 0; !r && i < reply->destinations->n_destinations; i++)
 			r = test_one(cli, reply->destinations->destinations[i]->name, &j, &ok);
 		if (!r && !reply->destinations->n_destinations)
 			r = cli_fail(cli, EXIT_FAILED,
-				"there is no destination; odictl destination add pyroscope");
+				"there is no destination to test; to add one: odictl destination add pyroscope");
 		api_reply_free(reply);
 	}
 	json_close(&j, ']');
@@ -347,7 +280,7 @@ int cmd_destination_test(struct cli *cli, struct args *args)
 int cmd_destination_list(struct cli *cli, struct args *args)
 {
 	static const char *const headers[] = {
-		"NAME", "TYPE", "STATE", "ENDPOINT", "BATCHES", "SENT", "LAST", "FROM"};
+		"NAME", "TYPE", "STATE", "ENDPOINT", "BATCHES", "SENT", "LAST SUCCESS", "FROM"};
 	Control__Reply *reply = NULL;
 	struct table *t;
 	struct json j;
@@ -384,43 +317,56 @@ int cmd_destination_list(struct cli *cli, struct args *args)
 	return r;
 }
 
+static void print_destination(struct cli *cli, const Control__DestinationState *d)
+{
+	char ago[64], size[32], n[32];
+
+	out_line("name", 10, "%s", d->name);
+	out_line("type", 10, "%s", d->type);
+	out_line("state", 10, "%s%s%s", streq(d->state, "failing") ? out_red(cli) : "", d->state,
+		streq(d->state, "failing") ? out_plain(cli) : "");
+	out_line("endpoint", 10, "%s", d->endpoint);
+	out_line("from", 10, "%s (%s)", d->layer, d->origin);
+	text_format_size(d->sent_bytes, size, sizeof(size));
+	out_line("sent", 10, "%llu batches, %s, %s samples", (unsigned long long)d->sent_batches,
+		size, out_number(d->sent_samples, n, sizeof(n)));
+	text_format_size(d->queued_bytes, size, sizeof(size));
+	out_line("waiting", 10, "%u batches, %s", d->queued_batches, size);
+	out_line("requests", 10, "%llu, %llu failed", (unsigned long long)d->requests,
+		(unsigned long long)d->failures);
+	out_line("success", 10, "%s", out_ago(d->last_success_unix_ns, ago, sizeof(ago)));
+	out_line("failure", 10, "%s%s%s", out_ago(d->last_failure_unix_ns, ago, sizeof(ago)),
+		d->last_error[0] ? ": " : "", d->last_error);
+	named_print_pairs("options", d->options, d->n_options);
+}
+
 int cmd_destination_show(struct cli *cli, struct args *args)
 {
 	Control__Reply *reply = NULL;
-	const Control__DestinationState *d;
-	char ago[64], sent[32], queued[32], n[32];
 	struct json j;
-	int r = get_destinations(cli, args->positional[0], &reply);
+	int r = named_check(cli, "destination", args->positional[0]);
 
+	if (!r)
+		r = get_destinations(cli, args->positional[0], &reply);
 	if (r)
 		return r;
-	d = reply->destinations->destinations[0];
-	if (cli->json) {
+	if (!reply->destinations->n_destinations) {
+		r = cli_fail(cli, EXIT_FAILED,
+			"there is no destination '%s'; odictl destination list shows all",
+			args->positional[0]);
+	} else if (cli->json) {
 		json_init(&j);
 		json_open(&j, NULL, '{');
 		json_open(&j, "destinations", '[');
-		json_destination(&j, d);
+		json_destination(&j, reply->destinations->destinations[0]);
 		json_close(&j, ']');
 		json_close(&j, '}');
 		r = json_print(&j, stdout);
-		api_reply_free(reply);
-		return r;
+	} else {
+		print_destination(cli, reply->destinations->destinations[0]);
 	}
-	text_format_size(d->sent_bytes, sent, sizeof(sent));
-	text_format_size(d->queued_bytes, queued, sizeof(queued));
-	printf("name      %s\ntype      %s\nstate     %s\nendpoint  %s\nfrom      %s (%s)\n",
-		d->name, d->type, d->state, d->endpoint, d->layer, d->origin);
-	printf("sent      %llu batches, %s, %s samples\n", (unsigned long long)d->sent_batches,
-		sent, out_number(d->sent_samples, n, sizeof(n)));
-	printf("waiting   %u batches, %s\n", d->queued_batches, queued);
-	printf("requests  %llu, %llu failed\n", (unsigned long long)d->requests,
-		(unsigned long long)d->failures);
-	printf("success   %s\n", out_ago(d->last_success_unix_ns, ago, sizeof(ago)));
-	printf("failure   %s%s%s\n", out_ago(d->last_failure_unix_ns, ago, sizeof(ago)),
-		d->last_error[0] ? ": " : "", d->last_error);
-	named_print_pairs("options", d->options, d->n_options);
 	api_reply_free(reply);
-	return EXIT_DONE;
+	return r;
 }
 
 int cmd_destination_enable(struct cli *cli, struct args *args)

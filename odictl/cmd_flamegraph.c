@@ -4,11 +4,13 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/stat.h>
 #include "agentd/base/io.h"
 #include "odictl/tree.h"
 
 #define MAX_NODES        50000
 #define MAX_NODES_FOLDED 1000000
+#define MAX_PICTURE      (512U << 20) /* bytes */
 
 static const struct {
 	const char *name;
@@ -24,6 +26,7 @@ static const struct {
 static int choose_format(struct cli *cli, const char *format, const char *file, size_t *ret)
 {
 	const char *dot = file ? strrchr(file, '.') : NULL;
+	char quoted[80];
 
 	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
 		if (format ? streq(format, formats[i].name)
@@ -34,9 +37,43 @@ static int choose_format(struct cli *cli, const char *format, const char *file, 
 	}
 	if (format)
 		return cli_fail(cli, EXIT_USAGE,
-			"--format: '%s' is none of html, svg, folded, json", format);
+			"--format: '%s' is none of html, svg, folded, json",
+			out_quote(format, quoted, sizeof(quoted)));
 	*ret = 0;
 	return 0;
+}
+
+static int write_all(int fd, const uint8_t *data, size_t len)
+{
+	while (len) {
+		ssize_t n = write(fd, data, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		data += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* A pipe or a terminal that has a name (/dev/stdout) is written to, and not replaced by a file. 1: file is none. */
+static int write_special(const char *file, const struct buf *out)
+{
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+
+	if (stat(file, &st) < 0 || S_ISREG(st.st_mode))
+		return 1;
+	if (S_ISDIR(st.st_mode))
+		return -EISDIR;
+	if (!S_ISFIFO(st.st_mode) && !S_ISCHR(st.st_mode))
+		return -ENOTSUP;
+	fd = open(file, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return -errno;
+	return write_all(fd, out->data, out->len);
 }
 
 static int write_picture(struct cli *cli, const char *file, const struct buf *out)
@@ -44,32 +81,39 @@ static int write_picture(struct cli *cli, const char *file, const struct buf *ou
 	_cleanup_free_ char *dir = NULL;
 	_cleanup_close_ int fd = -1;
 	const char *slash = strrchr(file, '/');
-	int r;
+	char quoted[300];
+	int r = write_special(file, out);
 
+	if (r <= 0)
+		return r ? cli_fail(cli, EXIT_FAILED, "cannot write %s: %s",
+				   out_quote(file, quoted, sizeof(quoted)), strerror(-r))
+			 : 0;
 	dir = slash ? strndup(file, slash == file ? 1 : (size_t)(slash - file)) : strdup(".");
 	if (!dir)
 		return cli_fail(cli, EXIT_FAILED, "out of memory");
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return cli_fail(cli, EXIT_FAILED, "cannot write %s: %s: %m", file, dir);
-	r = io_write_atomic(fd, slash ? slash + 1 : file, out->data, out->len, 0644);
+	r = fd < 0 ? -errno
+		   : io_write_atomic(fd, slash ? slash + 1 : file, out->data, out->len, 0644);
 	if (r < 0)
-		return cli_fail(cli, EXIT_FAILED, "cannot write %s: %s", file, strerror(-r));
+		return cli_fail(cli, EXIT_FAILED,
+			"cannot write %s: %s; choose another place with -o FILE",
+			out_quote(file, quoted, sizeof(quoted)), strerror(-r));
 	return 0;
 }
 
 static int report(struct cli *cli, const char *file, const char *format, const struct tree *t)
 {
-	char path[PATH_MAX], seconds[32], samples[32];
+	char path[PATH_MAX], seconds[32], samples[32], quoted[PATH_MAX];
 	const char *full = realpath(file, path) ? path : file;
 	struct json j;
 
 	if (!cli->json) {
-		printf("%s: %s CPU seconds, %s samples\n", full,
+		printf("%s: %s CPU seconds, %s samples\n", out_quote(full, quoted, sizeof(quoted)),
 			out_seconds(t->total_ns, seconds, sizeof(seconds)),
 			out_number(t->total_samples, samples, sizeof(samples)));
 		if (!t->total_samples)
-			puts("note: no samples in this span; odictl status says whether profiling is on");
+			out_line("note:", 6,
+				"no samples in this span; odictl status says whether profiling is on");
 		return EXIT_DONE;
 	}
 	json_init(&j);
@@ -85,40 +129,49 @@ static int report(struct cli *cli, const char *file, const char *format, const s
 	return json_print(&j, stdout);
 }
 
+static void draw(size_t format, const struct tree *t, const char *title, struct buf *out)
+{
+	buf_init(out, MAX_PICTURE);
+	if (formats[format].draw)
+		formats[format].draw(t, title, out);
+	else
+		flame_folded(t, out);
+}
+
 int cmd_flamegraph(struct cli *cli, struct args *args)
 {
 	CLEANUP(tree_freep) struct tree *t = NULL;
 	_cleanup_buf_ struct buf out = {};
 	const char *file = args_value(args, "output"), *title = args_value(args, "title");
-	char default_file[40], default_title[320];
+	char default_file[40], own_title[400];
 	struct selection s;
 	size_t format = 0;
 	int r = selection_parse(cli, args, &s);
 
 	if (!r)
 		r = choose_format(cli, args_value(args, "format"), file, &format);
+	if (!r && file && !file[0])
+		r = cli_fail(cli, EXIT_USAGE, "--output needs the name of a file");
 	if (r)
 		return r;
-	if (!file) {
-		snprintf(default_file, sizeof(default_file), "flamegraph.%s", formats[format].name);
-		file = default_file;
-	}
-	snprintf(default_title, sizeof(default_title), "CPU%s%s",
-		s.service[0] || s.source[0] ? " of " : "", s.service[0] ? s.service : s.source);
+	if (title)
+		out_quote(title, own_title, sizeof(own_title));
+	else
+		snprintf(own_title, sizeof(own_title), "CPU time%s%s",
+			s.service[0] || s.source[0] ? " of " : "",
+			s.service[0] ? s.service : s.source);
+	snprintf(default_file, sizeof(default_file), "flamegraph.%s", formats[format].name);
 	r = tree_query(cli, &s, formats[format].draw ? MAX_NODES : MAX_NODES_FOLDED, &t);
 	if (r)
 		return r;
-	buf_init(&out, 0);
-	if (formats[format].draw)
-		formats[format].draw(t, title ? title : default_title, &out);
-	else
-		flame_folded(t, &out);
+	draw(format, t, own_title, &out);
 	if (buf_error(&out))
 		return cli_fail(cli, EXIT_FAILED, "cannot draw: %s", strerror(-buf_error(&out)));
-	if (streq(file, "-")) {
+	if (file && streq(file, "-")) {
 		fwrite(out.data, 1, out.len, stdout);
 		return EXIT_DONE;
 	}
+	file = file ? file : default_file;
 	r = write_picture(cli, file, &out);
 	return r ? r : report(cli, file, formats[format].name, t);
 }

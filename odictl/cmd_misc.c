@@ -2,7 +2,6 @@
 
 /* history, logs, host label, version, help. */
 
-#include <signal.h>
 #include "agentd/base/text.h"
 #include "odictl/cli.h"
 
@@ -34,84 +33,109 @@ int cmd_version(struct cli *cli, struct args *args)
 
 int cmd_help(struct cli *cli, struct args *args)
 {
-	char *words[16];
-	int n = (int)MIN(args->n_positional, ARRAY_SIZE(words)), taken;
-	const struct command *c;
+	return help_words(cli, (int)args->n_positional, (char **)args->positional);
+}
 
-	for (int i = 0; i < n; i++)
-		words[i] = (char *)args->positional[i];
-	if (!n) {
-		help_all(stdout);
-		return EXIT_DONE;
+static int label_changes(struct cli *cli, const struct args *args, struct change_list *l)
+{
+	for (size_t i = 0; i < args->n_positional; i++) {
+		_cleanup_free_ char *key = NULL;
+		const char *word = args->positional[i], *value;
+		size_t n = strlen(word);
+		int r;
+
+		if (n > 1 && word[n - 1] == '-' && !strchr(word, '=')) {
+			change_add(l, NULL, "host/labels/%.*s", (int)n - 1, word);
+			continue;
+		}
+		r = args_key_value(cli, word, &key, &value);
+		if (r)
+			return r;
+		change_add(l, value, "host/labels/%s", key);
 	}
-	if (n == 1 && help_is_group(words[0])) {
-		help_group(stdout, words[0]);
-		return EXIT_DONE;
+	return 0;
+}
+
+static int show_labels(struct cli *cli)
+{
+	Control__Request request = CONTROL__REQUEST__INIT;
+	Control__GetConfig get = CONTROL__GET_CONFIG__INIT;
+	Control__Reply *reply = NULL;
+	struct json j;
+	int r;
+
+	get.prefix = (char *)"host/labels";
+	request.verb_case = CONTROL__REQUEST__VERB_GET_CONFIG;
+	request.get_config = &get;
+	r = cli_call(cli, &request, &reply);
+	if (r)
+		return r;
+	json_init(&j);
+	json_open(&j, NULL, '{');
+	json_open(&j, "labels", '{');
+	for (size_t i = 0; i < reply->config->n_values; i++) {
+		const Control__ConfigValue *v = reply->config->values[i];
+		const char *key = v->path;
+
+		if (text_starts(key, "host/labels/"))
+			key += strlen("host/labels/");
+		json_str(&j, key, v->value);
+		if (!cli->json)
+			printf("%s=%s\n", key, v->value);
 	}
-	c = args_find(n, words, &taken);
-	if (!c)
-		return EXIT_USAGE;
-	help_command(stdout, c);
-	return EXIT_DONE;
+	json_close(&j, '}');
+	json_close(&j, '}');
+	if (cli->json)
+		r = json_print(&j, stdout);
+	else
+		buf_deinit(&j.out);
+	if (!cli->json && !reply->config->n_values)
+		puts("no host labels; to add one: odictl host label region=eu-1");
+	api_reply_free(reply);
+	return r;
 }
 
 int cmd_host_label(struct cli *cli, struct args *args)
 {
 	struct change_list l = {};
 	Control__Reply *reply = NULL;
-	int r = EXIT_DONE;
+	int r = label_changes(cli, args, &l);
 
-	for (size_t i = 0; i < args->n_positional && !r; i++) {
-		char key[160];
-		const char *value;
-		size_t n = strlen(args->positional[i]);
-
-		if (n > 1 && n < sizeof(key) && args->positional[i][n - 1] == '-' &&
-			!strchr(args->positional[i], '=')) {
-			snprintf(key, sizeof(key), "%.*s", (int)n - 1, args->positional[i]);
-			change_add(&l, NULL, "host/labels/%s", key);
-		} else if (args_key_value(args->positional[i], key, sizeof(key), &value)) {
-			change_add(&l, value, "host/labels/%s", key);
-		} else {
-			r = EXIT_USAGE;
-		}
-	}
 	if (!r && l.n)
 		r = cli_apply(cli, &l, "host label", &reply);
 	change_free(&l);
 	api_reply_free(reply);
-	if (!r) {
-		Control__Request request = CONTROL__REQUEST__INIT;
-		Control__GetConfig get = CONTROL__GET_CONFIG__INIT;
-		struct json j;
+	return r ? r : show_labels(cli);
+}
 
-		get.prefix = (char *)"host/labels";
-		request.verb_case = CONTROL__REQUEST__VERB_GET_CONFIG;
-		request.get_config = &get;
-		r = cli_call(cli, &request, &reply);
-		if (r)
-			return r;
-		json_init(&j);
-		json_open(&j, NULL, '{');
-		json_open(&j, "labels", '{');
-		for (size_t i = 0; i < reply->config->n_values; i++) {
-			const Control__ConfigValue *v = reply->config->values[i];
+static void json_entry(struct json *j, const Control__HistoryEntry *e)
+{
+	json_open(j, NULL, '{');
+	json_uint(j, "revision", e->revision);
+	json_time(j, "time", e->time_unix_ns);
+	json_str(j, "layer", e->layer);
+	json_str(j, "origin", e->origin);
+	json_uint(j, "uid", e->uid);
+	json_str(j, "user", e->user);
+	json_str(j, "reason", e->reason);
+	json_str(j, "hash", e->hash);
+	json_open(j, "diff", '[');
+	for (size_t d = 0; d < e->n_diff; d++)
+		json_str(j, NULL, e->diff[d]);
+	json_close(j, ']');
+	json_close(j, '}');
+}
 
-			json_str(&j, v->path + strlen("host/labels/"), v->value);
-			if (!cli->json)
-				printf("%s=%s\n", v->path + strlen("host/labels/"), v->value);
-		}
-		json_close(&j, '}');
-		json_close(&j, '}');
-		if (cli->json)
-			json_print(&j, stdout);
-		else
-			buf_deinit(&j.out);
-		if (!cli->json && !reply->config->n_values)
-			puts("no host labels; odictl host label region=eu-1");
-		api_reply_free(reply);
-	}
-	return r;
+static void print_entry(struct cli *cli, const Control__HistoryEntry *e)
+{
+	char when[40], head[80];
+
+	snprintf(head, sizeof(head), "%s%llu%s", out_bold(cli), (unsigned long long)e->revision,
+		out_plain(cli));
+	out_line(head, 6, "%s  %s (uid %u)  %s  %s", out_time(e->time_unix_ns, when, sizeof(when)),
+		e->user[0] ? e->user : "?", e->uid, e->origin, e->reason);
+	for (size_t d = 0; d < e->n_diff; d++)
+		out_line("", 8, "%s", e->diff[d]);
 }
 
 int cmd_history(struct cli *cli, struct args *args)
@@ -119,14 +143,12 @@ int cmd_history(struct cli *cli, struct args *args)
 	Control__Request request = CONTROL__REQUEST__INIT;
 	Control__GetHistory get = CONTROL__GET_HISTORY__INIT;
 	Control__Reply *reply = NULL;
-	const char *lines = args_value(args, "lines");
 	uint64_t limit = 20;
 	struct json j;
-	int r;
+	int r = args_number(cli, args, "lines", 1, 10000, &limit);
 
-	if (lines && text_u64(lines, 1, 10000, &limit) < 0)
-		return cli_fail(cli, EXIT_USAGE,
-			"--lines: expected a number from 1 to 10000, got '%s'", lines);
+	if (r)
+		return r;
 	get.limit = (uint32_t)limit;
 	request.verb_case = CONTROL__REQUEST__VERB_GET_HISTORY;
 	request.get_history = &get;
@@ -137,31 +159,9 @@ int cmd_history(struct cli *cli, struct args *args)
 	json_open(&j, NULL, '{');
 	json_open(&j, "history", '[');
 	for (size_t i = 0; i < reply->history->n_entries; i++) {
-		const Control__HistoryEntry *e = reply->history->entries[i];
-		char when[40];
-
-		json_open(&j, NULL, '{');
-		json_uint(&j, "revision", e->revision);
-		json_time(&j, "time", e->time_unix_ns);
-		json_str(&j, "layer", e->layer);
-		json_str(&j, "origin", e->origin);
-		json_uint(&j, "uid", e->uid);
-		json_str(&j, "user", e->user);
-		json_str(&j, "reason", e->reason);
-		json_str(&j, "hash", e->hash);
-		json_open(&j, "diff", '[');
-		for (size_t d = 0; d < e->n_diff; d++)
-			json_str(&j, NULL, e->diff[d]);
-		json_close(&j, ']');
-		json_close(&j, '}');
-		if (cli->json)
-			continue;
-		printf("%s%llu%s  %s  %s (uid %u)  %s  %s\n", out_bold(cli),
-			(unsigned long long)e->revision, out_plain(cli),
-			out_time(e->time_unix_ns, when, sizeof(when)), e->user[0] ? e->user : "?",
-			e->uid, e->origin, e->reason);
-		for (size_t d = 0; d < e->n_diff; d++)
-			printf("    %s\n", e->diff[d]);
+		json_entry(&j, reply->history->entries[i]);
+		if (!cli->json)
+			print_entry(cli, reply->history->entries[i]);
 	}
 	json_close(&j, ']');
 	json_close(&j, '}');
@@ -175,50 +175,80 @@ int cmd_history(struct cli *cli, struct args *args)
 	return r;
 }
 
-static void print_log(struct cli *cli, const Control__LogLine *l)
+/* ---- logs ---- */
+
+static const char *level_name(uint32_t level)
 {
-	static const char *const names[] = {"", "", "", "error", "warning", "", "info", "debug"};
-	char when[40];
+	static const char *const names[] = {
+		"emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"};
 
-	if (cli->json) {
+	return names[level & 7];
+}
+
+static void json_log(struct json *j, const Control__LogLine *l)
+{
+	json_open(j, NULL, '{');
+	json_uint(j, "serial", l->serial);
+	json_time(j, "time", l->time_unix_ns);
+	json_str(j, "level", level_name(l->level));
+	json_str(j, "text", l->text);
+	json_close(j, '}');
+}
+
+/* One document, or with --follow, which has no end, an object a line. */
+static int print_logs(struct cli *cli, const Control__Logs *logs, bool follow, struct json *all)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < logs->n_lines && !r; i++) {
+		const Control__LogLine *l = logs->lines[i];
 		struct json j;
+		char when[40];
 
-		json_init(&j);
-		json_open(&j, NULL, '{');
-		json_uint(&j, "serial", l->serial);
-		json_time(&j, "time", l->time_unix_ns);
-		json_str(&j, "level", names[l->level & 7]);
-		json_str(&j, "text", l->text);
-		json_close(&j, '}');
-		json_print(&j, stdout);
-		return;
+		if (!cli->json) {
+			printf("%s %s%-7s%s %s\n", out_time(l->time_unix_ns, when, sizeof(when)),
+				l->level <= 3 ? out_red(cli) : "", level_name(l->level),
+				l->level <= 3 ? out_plain(cli) : "", l->text);
+		} else if (!follow) {
+			json_log(all, l);
+		} else {
+			json_init_compact(&j);
+			json_log(&j, l);
+			r = json_print(&j, stdout);
+		}
 	}
-	printf("%s %s%-7s%s %s\n", out_time(l->time_unix_ns, when, sizeof(when)),
-		l->level <= 3 ? out_red(cli) : "", names[l->level & 7],
-		l->level <= 3 ? out_plain(cli) : "", l->text);
+	return r;
+}
+
+static int parse_level(struct cli *cli, const char *level, uint32_t *ret)
+{
+	static const char *const levels[] = {"error", "warning", "info", "debug"};
+	static const uint32_t numbers[] = {3, 4, 6, 7};
+	char quoted[80];
+
+	for (size_t i = 0; level && i < ARRAY_SIZE(levels); i++)
+		if (streq(level, levels[i]))
+			*ret = numbers[i];
+	if (level && !*ret)
+		return cli_fail(cli, EXIT_USAGE,
+			"--level: '%s' is none of error, warning, info, debug",
+			out_quote(level, quoted, sizeof(quoted)));
+	return 0;
 }
 
 int cmd_logs(struct cli *cli, struct args *args)
 {
-	static const char *const levels[] = {"error", "warning", "info", "debug"};
-	static const uint32_t numbers[] = {3, 4, 6, 7};
 	Control__Request request = CONTROL__REQUEST__INIT;
 	Control__GetLogs get = CONTROL__GET_LOGS__INIT;
 	Control__Reply *reply = NULL;
-	struct err_text err = {};
-	const char *lines = args_value(args, "lines"), *level = args_value(args, "level");
 	uint64_t n = 50;
-	int r;
+	struct json all;
+	int r = args_number(cli, args, "lines", 1, 1000, &n);
 
-	if (lines && text_u64(lines, 1, 1000, &n) < 0)
-		return cli_fail(cli, EXIT_USAGE,
-			"--lines: expected a number from 1 to 1000, got '%s'", lines);
-	for (size_t i = 0; level && i < ARRAY_SIZE(levels); i++)
-		if (streq(level, levels[i]))
-			get.level = numbers[i];
-	if (level && !get.level)
-		return cli_fail(cli, EXIT_USAGE,
-			"--level: '%s' is none of error, warning, info, debug", level);
+	if (!r)
+		r = parse_level(cli, args_value(args, "level"), &get.level);
+	if (r)
+		return r;
 	get.lines = (uint32_t)n;
 	get.follow = args_flag(args, "follow");
 	request.verb_case = CONTROL__REQUEST__VERB_GET_LOGS;
@@ -226,22 +256,24 @@ int cmd_logs(struct cli *cli, struct args *args)
 	r = cli_call(cli, &request, &reply);
 	if (r)
 		return r;
-	for (;;) {
+	json_init(&all);
+	json_open(&all, NULL, '{');
+	json_open(&all, "logs", '[');
+	while (reply && !r) {
 		bool final = reply->final;
 
-		for (size_t i = 0; i < reply->logs->n_lines; i++)
-			print_log(cli, reply->logs->lines[i]);
-		fflush(stdout);
+		r = print_logs(cli, reply->logs, get.follow, &all);
+		/* A reader that went away ends it. */
+		final |= fflush(stdout) != 0;
 		api_reply_free(reply);
 		reply = NULL;
-		if (final)
-			return EXIT_DONE;
-		r = api_next(cli->client, -1, &reply, &err);
-		if (r == -EINTR)
-			return EXIT_DONE;
-		if (r < 0)
-			return cli_fail(cli, cli_exit_of(r), "%s", err.text);
-		if (!reply)
-			return EXIT_DONE;
+		if (!r && !final)
+			r = cli_next(cli, -1, &reply);
 	}
+	json_close(&all, ']');
+	json_close(&all, '}');
+	if (!r && cli->json && !get.follow)
+		return json_print(&all, stdout);
+	buf_deinit(&all.out);
+	return r;
 }

@@ -3,7 +3,7 @@
 /* profiling enable, disable, status. */
 
 #include "agentd/base/text.h"
-#include "odictl/cli.h"
+#include "odictl/named.h"
 
 /* Whether a source called or of kind host is there already. */
 static int find_host_source(struct cli *cli, bool *found, bool *enabled, char *name, size_t size)
@@ -21,6 +21,7 @@ static int find_host_source(struct cli *cli, bool *found, bool *enabled, char *n
 		return r;
 	*found = false;
 	*enabled = true;
+	snprintf(name, size, "host");
 	for (size_t i = 0; i < reply->config->n_values && !*found; i++) {
 		const Control__ConfigValue *v = reply->config->values[i];
 		size_t n = strlen(v->path);
@@ -28,6 +29,9 @@ static int find_host_source(struct cli *cli, bool *found, bool *enabled, char *n
 		if (n > 13 && streq(v->path + n - 5, "/kind") && streq(v->value, "host")) {
 			*found = true;
 			snprintf(name, size, "%.*s", (int)(n - 13), v->path + 8);
+		} else if (streq(v->path, "sources/host/kind")) {
+			/* Something else is called that. */
+			snprintf(name, size, "whole-host");
 		}
 	}
 	for (size_t i = 0; *found && i < reply->config->n_values; i++) {
@@ -42,87 +46,68 @@ static int find_host_source(struct cli *cli, bool *found, bool *enabled, char *n
 	return 0;
 }
 
-static int add_host_source(struct cli *cli, struct change_list *l, bool *added)
+static int add_host_source(struct cli *cli, struct change_list *l, char *name, size_t size)
 {
-	char name[100];
 	bool found, enabled;
-	int r = find_host_source(cli, &found, &enabled, name, sizeof(name));
+	int r = find_host_source(cli, &found, &enabled, name, size);
 
-	*added = false;
 	if (r)
 		return r;
 	if (!found) {
-		Control__Change *c = change_add(l, "host", "sources/host/kind");
+		Control__Change *c = change_add(l, "host", "sources/%s/kind", name);
 
 		if (c)
 			c->must_not_exist = true;
-		change_add(l, "true", "sources/host/enabled");
-		*added = true;
-	} else if (!enabled) {
-		change_add(l, "true", "sources/%s/enabled", name);
-		*added = true;
 	}
+	if (!found || !enabled)
+		change_add(l, "true", "sources/%s/enabled", name);
+	else
+		name[0] = '\0';
 	return 0;
 }
 
-static int print_applied(
-	struct cli *cli, const Control__Applied *a, const char *done, const char *same)
+static int enable_changes(struct cli *cli, const struct args *args, struct change_list *l)
 {
-	struct json j;
+	static const char *const settings[] = {"rate", "types", "interval"};
+	bool kernel = args_flag(args, "kernel-frames"), none = args_flag(args, "no-kernel-frames");
 
-	if (!cli->json) {
-		puts(a->changed ? done : same);
-		for (size_t i = 0; i < a->n_effects; i++)
-			printf("%s\n", a->effects[i]);
-		for (size_t i = 0; i < a->n_warnings; i++)
-			printf("note: %s\n", a->warnings[i]);
-		return EXIT_DONE;
-	}
-	json_init(&j);
-	json_open(&j, NULL, '{');
-	json_bool(&j, "changed", a->changed);
-	json_uint(&j, "revision", a->revision);
-	json_open(&j, "warnings", '[');
-	for (size_t i = 0; i < a->n_warnings; i++)
-		json_str(&j, NULL, a->warnings[i]);
-	json_close(&j, ']');
-	json_close(&j, '}');
-	return json_print(&j, stdout);
+	if (kernel && none)
+		return cli_fail(cli, EXIT_USAGE, "--kernel-frames or --no-kernel-frames, not both");
+	change_add(l, "true", "profiling/enabled");
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
+		if (args_value(args, settings[i]))
+			change_add(l, args_value(args, settings[i]), "profiling/%s", settings[i]);
+	if (kernel || none)
+		change_add(l, kernel ? "true" : "false", "profiling/kernel-frames");
+	return 0;
 }
 
 int cmd_profiling_enable(struct cli *cli, struct args *args)
 {
 	struct change_list l = {};
 	Control__Reply *reply = NULL;
-	const char *rate = args_value(args, "rate"), *types = args_value(args, "types"),
-		   *interval = args_value(args, "interval");
-	bool host_added = false;
-	char done[200];
-	int r = 0;
+	char host[100] = "", text[300];
+	int r = enable_changes(cli, args, &l);
 
-	change_add(&l, "true", "profiling/enabled");
-	if (rate)
-		change_add(&l, rate, "profiling/rate");
-	if (types)
-		change_add(&l, types, "profiling/types");
-	if (interval)
-		change_add(&l, interval, "profiling/interval");
-	if (args_flag(args, "no-kernel-frames") && args_flag(args, "kernel-frames"))
-		r = cli_fail(cli, EXIT_USAGE, "--kernel-frames or --no-kernel-frames, not both");
-	else if (args_flag(args, "no-kernel-frames") || args_flag(args, "kernel-frames"))
-		change_add(&l, args_flag(args, "kernel-frames") ? "true" : "false",
-			"profiling/kernel-frames");
 	if (!r && args_flag(args, "all"))
-		r = add_host_source(cli, &l, &host_added);
+		r = add_host_source(cli, &l, host, sizeof(host));
 	if (!r)
-		r = cli_apply(cli, &l, "profiling enable", &reply);
+		r = cli_apply(cli, &l,
+			args_flag(args, "all") ? "profiling enable --all" : "profiling enable",
+			&reply);
 	change_free(&l);
 	if (r)
 		return r;
-	snprintf(done, sizeof(done), "profiling is on%s%s",
-		host_added ? "; the whole host is a source (host)" : "",
-		host_added ? "; odictl top --watch, odictl flamegraph" : "");
-	r = print_applied(cli, reply->applied, done, "profiling was on already; nothing changed");
+	if (!reply->applied->changed)
+		snprintf(text, sizeof(text), "profiling was on already; nothing changed");
+	else if (host[0])
+		snprintf(text, sizeof(text),
+			"profiling is on, and the whole host is a source (%s); to see it: odictl top "
+			"--watch, odictl flamegraph",
+			host);
+	else
+		snprintf(text, sizeof(text), "profiling is on");
+	r = named_print_change(cli, reply->applied, NULL, text);
 	api_reply_free(reply);
 	return r;
 }
@@ -138,11 +123,12 @@ int cmd_profiling_disable(struct cli *cli, struct args *args)
 	change_free(&l);
 	if (r)
 		return r;
-	if (!cli->json)
-		/* That it is off now is what was asked for: no note about it. */
-		reply->applied->n_warnings = 0;
-	r = print_applied(cli, reply->applied, "profiling is off; no program is loaded",
-		"profiling was off already; nothing changed");
+	/* That it is off now is what was asked for: a person needs no note about it. */
+	for (size_t i = 0; !cli->json && i < reply->applied->n_warnings; i++)
+		reply->applied->warnings[i][0] = '\0';
+	r = named_print_change(cli, reply->applied, NULL,
+		reply->applied->changed ? "profiling is off; no program is loaded"
+					: "profiling was off already; nothing changed");
 	api_reply_free(reply);
 	return r;
 }
@@ -169,6 +155,7 @@ int cmd_profiling_status(struct cli *cli, struct args *args)
 		json_bool(&j, "enabled", s->profiling_enabled);
 		json_bool(&j, "active", s->profiling_active);
 		json_uint(&j, "rate_hz", s->rate_hz);
+		named_json_strings(&j, "types", s->types, s->n_types);
 		json_bool(&j, "kernel_frames", s->kernel_frames);
 		json_uint(&j, "interval_ns", s->interval_ns);
 		json_time(&j, "active_since", s->active_since_unix_ns);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* source add, list, show, enable, disable, remove, candidates. What a kind is called, what it matches and which
- * options it has is known to agentd: it is asked, so that a new kind needs nothing here. */
+/* source list, show, enable, disable, remove. What a kind matches and which options it has is known to agentd: it is
+ * asked, so that a new kind needs nothing here. */
 
-#include "agentd/base/text.h"
-#include "odictl/cli.h"
 #include "odictl/named.h"
+#include "odictl/source.h"
 
-static int get_sources(struct cli *cli, const char *name, bool images, Control__Reply **ret)
+#define MAX_IMAGES 30 /* that are printed; --json has all */
+
+int source_get(struct cli *cli, const char *name, bool images, Control__Reply **ret)
 {
 	Control__Request request = CONTROL__REQUEST__INIT;
 	Control__GetSources get = CONTROL__GET_SOURCES__INIT;
@@ -19,18 +20,7 @@ static int get_sources(struct cli *cli, const char *name, bool images, Control__
 	return cli_call(cli, &request, ret);
 }
 
-static int get_candidates(struct cli *cli, uint32_t limit, Control__Reply **ret)
-{
-	Control__Request request = CONTROL__REQUEST__INIT;
-	Control__GetCandidates get = CONTROL__GET_CANDIDATES__INIT;
-
-	get.limit = limit;
-	request.verb_case = CONTROL__REQUEST__VERB_GET_CANDIDATES;
-	request.get_candidates = &get;
-	return cli_call(cli, &request, ret);
-}
-
-static void describe_matches(const Control__SourceState *s, char *out, size_t size)
+void source_describe_matches(const Control__SourceState *s, char *out, size_t size)
 {
 	if (!s->enabled)
 		snprintf(out, size, "disabled");
@@ -42,7 +32,7 @@ static void describe_matches(const Control__SourceState *s, char *out, size_t si
 		snprintf(out, size, "matches nothing yet");
 }
 
-static void json_source(struct json *j, const Control__SourceState *s)
+void source_json(struct json *j, const Control__SourceState *s)
 {
 	json_open(j, NULL, '{');
 	json_str(j, "name", s->name);
@@ -81,195 +71,6 @@ static void json_source(struct json *j, const Control__SourceState *s)
 	json_close(j, '}');
 }
 
-/* ---- add ---- */
-
-static int print_candidates(struct cli *cli, const Control__Candidates *c, FILE *f, bool numbered)
-{
-	static const char *const headers[] = {
-		"", "CORES", "CPU TIME", "PROCESSES", "WHAT", "TAKEN BY", "TO ADD IT"};
-	struct table *t = table_new(headers, "rrrrlll");
-
-	for (size_t i = 0; t && i < c->n_candidates; i++) {
-		const Control__Candidate *x = c->candidates[i];
-		char number[24] = "", cores[16], cpu[32], n[16], what[400];
-		const char *cells[] = {
-			number, cores, cpu, n, what, x->taken_by, x->taken_by[0] ? "" : x->command};
-
-		if (numbered)
-			snprintf(number, sizeof(number), "%zu", i + 1);
-		snprintf(cores, sizeof(cores), "%.2f", x->cores);
-		text_format_duration(x->cpu_ns, cpu, sizeof(cpu));
-		snprintf(n, sizeof(n), "%u", x->processes);
-		snprintf(what, sizeof(what), "%s %s", x->kind, x->match);
-		table_row(t, cells);
-	}
-	table_print(t, f);
-	return EXIT_DONE;
-}
-
-/* `odictl source add`, bare: on a terminal the candidates to choose from, else usage and candidates. */
-static int choose(struct cli *cli, struct args *args, Control__Reply **candidates)
-{
-	char line[32] = "";
-	uint64_t n;
-	int r = get_candidates(cli, 15, candidates);
-
-	if (r)
-		return r;
-	if (!(*candidates)->candidates->n_candidates)
-		return cli_fail(cli, EXIT_USAGE, "usage: odictl source add KIND [MATCH]");
-	if (!cli_on_terminal() || cli->json) {
-		fprintf(stderr, "usage: odictl source add KIND [MATCH]; what runs here:\n");
-		print_candidates(cli, (*candidates)->candidates, stderr, false);
-		return EXIT_USAGE;
-	}
-	print_candidates(cli, (*candidates)->candidates, stdout, true);
-	printf("number to add (nothing: none): ");
-	fflush(stdout);
-	if (!fgets(line, sizeof(line), stdin))
-		return EXIT_USAGE;
-	line[strcspn(line, "\n")] = '\0';
-	if (!line[0])
-		return EXIT_USAGE;
-	if (text_u64(line, 1, (*candidates)->candidates->n_candidates, &n) < 0)
-		return cli_fail(cli, EXIT_USAGE, "'%s' is none of the numbers", line);
-	args->positional[0] = (*candidates)->candidates->candidates[n - 1]->kind;
-	args->positional[1] = (*candidates)->candidates->candidates[n - 1]->match;
-	args->n_positional = 2;
-	return 0;
-}
-
-/* What a source is called when nobody says: by what it matches. */
-static void default_name(const char *kind, const char *match, char *out, size_t size)
-{
-	const char *from = match[0] ? match : kind, *slash = strrchr(from, '/');
-	size_t n = 0;
-
-	if (slash && slash[1])
-		from = slash + 1;
-	for (; *from && n + 1 < MIN(size, (size_t)64); from++) {
-		bool fine = (*from >= 'a' && *from <= 'z') || (*from >= 'A' && *from <= 'Z') ||
-			(*from >= '0' && *from <= '9') || strchr("._@:-", *from);
-
-		if (!n && (!fine || *from == '-' || *from == '.'))
-			continue;
-		out[n++] = fine ? *from : '-';
-	}
-	while (n && out[n - 1] == '-')
-		n--;
-	out[n] = '\0';
-	if (n > 8 && streq(out + n - 8, ".service"))
-		out[n - 8] = '\0';
-	if (!out[0])
-		snprintf(out, size, "%s", kind);
-}
-
-static int add_changes(
-	struct cli *cli, struct args *args, struct change_list *l, char *name, size_t size)
-{
-	const char *kind = args->positional[0],
-		   *match = args->n_positional > 1 ? args->positional[1] : "",
-		   *given_name = args_value(args, "name");
-	Control__Change *first;
-
-	if (given_name)
-		snprintf(name, size, "%s", given_name);
-	else
-		default_name(kind, match, name, size);
-	if (!text_is_name(name))
-		return cli_fail(cli, EXIT_USAGE,
-			"'%.80s' is no name for a source: 1 to 64 letters, digits, and . _ - @ :; choose "
-			"one with --name",
-			name);
-	first = change_add(l, kind, "sources/%s/kind", name);
-	if (first)
-		first->must_not_exist = true;
-	if (match[0])
-		change_add(l, match, "sources/%s/match", name);
-	change_add(l, args_flag(args, "disabled") ? "false" : "true", "sources/%s/enabled", name);
-	for (size_t i = 0; i < args->n_given; i++) {
-		const struct given *g = &args->given[i];
-		char key[200];
-		const char *value;
-
-		if (streq(g->name, "name") || streq(g->name, "disabled"))
-			continue;
-		if (streq(g->name, "label")) {
-			if (!args_key_value(g->value, key, sizeof(key), &value))
-				return EXIT_USAGE;
-			change_add(l, value, "sources/%s/labels/%s", name, key);
-		} else if (streq(g->name, "service-name") || streq(g->name, "types")) {
-			change_add(l, g->value, "sources/%s/%s", name, g->name);
-		} else if (text_starts(g->name, "per-")) {
-			change_add(l, g->value ? g->value : "true", "sources/%s/%s", name, g->name);
-		} else {
-			change_add(l, g->value ? g->value : "true", "sources/%s/options/%s", name,
-				g->name);
-		}
-	}
-	return 0;
-}
-
-static int report_added(struct cli *cli, const char *name, const Control__Applied *applied)
-{
-	Control__Reply *reply = NULL;
-	const Control__SourceState *s;
-	char matches[64];
-	struct json j;
-	int r = get_sources(cli, name, false, &reply);
-
-	if (r)
-		return r;
-	if (!reply->sources->n_sources) {
-		api_reply_free(reply);
-		return cli_fail(cli, EXIT_FAILED, "source %s is gone again", name);
-	}
-	s = reply->sources->sources[0];
-	describe_matches(s, matches, sizeof(matches));
-	if (cli->json) {
-		json_init(&j);
-		json_open(&j, NULL, '{');
-		json_uint(&j, "revision", applied->revision);
-		json_open(&j, "sources", '[');
-		json_source(&j, s);
-		json_close(&j, ']');
-		named_json_strings(&j, "warnings", applied->warnings, applied->n_warnings);
-		json_close(&j, '}');
-		r = json_print(&j, stdout);
-	} else {
-		printf("source %s (%s%s%s): %s%s\n", s->name, s->kind, s->match[0] ? " " : "",
-			s->match, s->images_now && s->enabled ? "matches " : "", matches);
-		for (size_t i = 0; i < applied->n_warnings; i++)
-			printf("note: %s\n", applied->warnings[i]);
-	}
-	api_reply_free(reply);
-	return r;
-}
-
-int cmd_source_add(struct cli *cli, struct args *args)
-{
-	struct change_list l = {};
-	Control__Reply *reply = NULL, *candidates = NULL;
-	char name[300], reason[400];
-	int r = 0;
-
-	if (!args->n_positional)
-		r = choose(cli, args, &candidates);
-	if (!r)
-		r = add_changes(cli, args, &l, name, sizeof(name));
-	if (!r) {
-		snprintf(reason, sizeof(reason), "source add %s %s", args->positional[0],
-			args->n_positional > 1 ? args->positional[1] : "");
-		r = cli_apply(cli, &l, reason, &reply);
-	}
-	if (!r)
-		r = report_added(cli, name, reply->applied);
-	change_free(&l);
-	api_reply_free(reply);
-	api_reply_free(candidates);
-	return r;
-}
-
 /* ---- list and show ---- */
 
 int cmd_source_list(struct cli *cli, struct args *args)
@@ -279,7 +80,7 @@ int cmd_source_list(struct cli *cli, struct args *args)
 	Control__Reply *reply = NULL;
 	struct table *t;
 	struct json j;
-	int r = get_sources(cli, NULL, false, &reply);
+	int r = source_get(cli, NULL, false, &reply);
 
 	if (r)
 		return r;
@@ -288,13 +89,14 @@ int cmd_source_list(struct cli *cli, struct args *args)
 		json_open(&j, NULL, '{');
 		json_open(&j, "sources", '[');
 		for (size_t i = 0; i < reply->sources->n_sources; i++)
-			json_source(&j, reply->sources->sources[i]);
+			source_json(&j, reply->sources->sources[i]);
 		json_close(&j, ']');
 		json_close(&j, '}');
 		r = json_print(&j, stdout);
 	} else if (!reply->sources->n_sources) {
-		puts("no source yet; odictl source candidates shows what runs here, odictl source add "
-		     "host takes everything");
+		out_line("", 0,
+			"no source yet; odictl source candidates shows what runs here, odictl source add host "
+			"takes everything");
 	} else {
 		t = table_new(headers, "llllrrll");
 		for (size_t i = 0; t && i < reply->sources->n_sources; i++) {
@@ -304,7 +106,7 @@ int cmd_source_list(struct cli *cli, struct args *args)
 				out_number(s->samples, samples, sizeof(samples)),
 				out_ago(s->last_sample_unix_ns, ago, sizeof(ago)), s->layer};
 
-			describe_matches(s, matches, sizeof(matches));
+			source_describe_matches(s, matches, sizeof(matches));
 			table_row(t, cells);
 		}
 		table_print(t, stdout);
@@ -313,66 +115,90 @@ int cmd_source_list(struct cli *cli, struct args *args)
 	return r;
 }
 
+static int by_samples(const void *x, const void *y)
+{
+	const Control__ImageState *a = *(Control__ImageState *const *)x,
+				  *b = *(Control__ImageState *const *)y;
+
+	if (a->samples != b->samples)
+		return a->samples < b->samples ? 1 : -1;
+	return a->pid < b->pid ? -1 : a->pid > b->pid;
+}
+
 static void print_images(const char *title, Control__ImageState **list, size_t n, bool taken_by)
 {
-	static const char *const headers[] = {"PID", "COMMAND", "SERVICE", "SAMPLES", "", "WHERE"};
+	static const char *const headers[] = {"PID", "COMMAND", "SERVICE", "SAMPLES", "WHERE"};
+	static const char *const lost[] = {"PID", "COMMAND", "SERVICE", "TAKEN BY", "WHERE"};
 	struct table *t;
 
 	if (!n)
 		return;
-	printf("%s\n", title);
-	t = table_new(headers, "rllrll");
-	for (size_t i = 0; t && i < n; i++) {
-		char pid[16], samples[32], by[100] = "";
-		const char *cells[] = {pid, list[i]->comm, list[i]->service, samples, by,
+	printf("\n%s\n", title);
+	qsort(list, n, sizeof(*list), by_samples);
+	t = table_new(taken_by ? lost : headers, taken_by ? "rllll" : "rllrl");
+	for (size_t i = 0; t && i < n && i < MAX_IMAGES; i++) {
+		char pid[16], samples[32];
+		const char *cells[] = {pid, list[i]->comm, list[i]->service,
+			taken_by ? list[i]->taken_by : samples,
 			list[i]->container[0]      ? list[i]->container
 				: list[i]->unit[0] ? list[i]->unit
 						   : list[i]->exe};
 
 		snprintf(pid, sizeof(pid), "%u", list[i]->pid);
 		out_number(list[i]->samples, samples, sizeof(samples));
-		if (taken_by)
-			snprintf(by, sizeof(by), "taken by %s", list[i]->taken_by);
 		table_row(t, cells);
 	}
 	table_print(t, stdout);
+	if (n > MAX_IMAGES)
+		printf("and %zu more; --json shows all\n", n - MAX_IMAGES);
+}
+
+static void print_source(const Control__SourceState *s)
+{
+	char number[32], ago[64], matches[64];
+
+	source_describe_matches(s, matches, sizeof(matches));
+	out_line("name", 10, "%s", s->name);
+	out_line("kind", 10, "%s", s->kind);
+	out_line("match", 10, "%s", s->match[0] ? s->match : "everything");
+	out_line("enabled", 10, "%s", s->enabled ? "yes" : "no");
+	out_line("service", 10, "%s",
+		s->service_name[0] ? s->service_name : "(as the process, unit or container says)");
+	out_line("from", 10, "%s (%s)", s->layer, s->origin);
+	out_line("now", 10, "%s", matches);
+	out_line("samples", 10, "%s, last %s", out_number(s->samples, number, sizeof(number)),
+		out_ago(s->last_sample_unix_ns, ago, sizeof(ago)));
+	named_print_pairs("options", s->options, s->n_options);
+	named_print_pairs("labels", s->labels, s->n_labels);
+	print_images("processes it takes", s->images, s->n_images, false);
+	print_images(
+		"processes it matches but others take", s->lost_claims, s->n_lost_claims, true);
 }
 
 int cmd_source_show(struct cli *cli, struct args *args)
 {
 	Control__Reply *reply = NULL;
-	const Control__SourceState *s;
 	struct json j;
-	char number[32], ago[64], matches[64];
-	int r = get_sources(cli, args->positional[0], true, &reply);
+	int r = named_check(cli, "source", args->positional[0]);
 
+	if (!r)
+		r = source_get(cli, args->positional[0], true, &reply);
 	if (r)
 		return r;
-	s = reply->sources->sources[0];
-	if (cli->json) {
+	if (!reply->sources->n_sources) {
+		r = cli_fail(cli, EXIT_FAILED,
+			"there is no source '%s'; odictl source list shows all",
+			args->positional[0]);
+	} else if (cli->json) {
 		json_init(&j);
 		json_open(&j, NULL, '{');
 		json_open(&j, "sources", '[');
-		json_source(&j, s);
+		source_json(&j, reply->sources->sources[0]);
 		json_close(&j, ']');
 		json_close(&j, '}');
 		r = json_print(&j, stdout);
 	} else {
-		describe_matches(s, matches, sizeof(matches));
-		printf("name      %s\nkind      %s\nmatch     %s\nenabled   %s\nservice   %s\nfrom      %s "
-		       "(%s)\nnow       %s\nsamples   %s, last %s\n",
-			s->name, s->kind, s->match[0] ? s->match : "everything",
-			s->enabled ? "yes" : "no",
-			s->service_name[0] ? s->service_name
-					   : "(as the process, unit or container says)",
-			s->layer, s->origin, matches,
-			out_number(s->samples, number, sizeof(number)),
-			out_ago(s->last_sample_unix_ns, ago, sizeof(ago)));
-		named_print_pairs("options", s->options, s->n_options);
-		named_print_pairs("labels", s->labels, s->n_labels);
-		print_images("\nprocesses it takes", s->images, s->n_images, false);
-		print_images("\nprocesses it matches but others take", s->lost_claims,
-			s->n_lost_claims, true);
+		print_source(reply->sources->sources[0]);
 	}
 	api_reply_free(reply);
 	return r;
@@ -391,48 +217,4 @@ int cmd_source_disable(struct cli *cli, struct args *args)
 int cmd_source_remove(struct cli *cli, struct args *args)
 {
 	return named_remove(cli, "source", args->positional[0]);
-}
-
-int cmd_source_candidates(struct cli *cli, struct args *args)
-{
-	Control__Reply *reply = NULL;
-	const char *lines = args_value(args, "lines");
-	uint64_t limit = 15;
-	struct json j;
-	int r;
-
-	if (lines && text_u64(lines, 1, 200, &limit) < 0)
-		return cli_fail(
-			cli, EXIT_USAGE, "-n: expected a number from 1 to 200, got '%s'", lines);
-	r = get_candidates(cli, (uint32_t)limit, &reply);
-	if (r)
-		return r;
-	if (cli->json) {
-		json_init(&j);
-		json_open(&j, NULL, '{');
-		json_open(&j, "candidates", '[');
-		for (size_t i = 0; i < reply->candidates->n_candidates; i++) {
-			const Control__Candidate *c = reply->candidates->candidates[i];
-
-			json_open(&j, NULL, '{');
-			json_str(&j, "kind", c->kind);
-			json_str(&j, "match", c->match);
-			json_str(&j, "name", c->suggested_name);
-			json_uint(&j, "processes", c->processes);
-			json_uint(&j, "cpu_ns", c->cpu_ns);
-			json_num(&j, "cores", c->cores);
-			json_str(&j, "taken_by", c->taken_by);
-			json_str(&j, "command", c->command);
-			json_close(&j, '}');
-		}
-		json_close(&j, ']');
-		json_close(&j, '}');
-		r = json_print(&j, stdout);
-	} else if (!reply->candidates->n_candidates) {
-		puts("nothing runs here that could be told apart; odictl source add host takes everything");
-	} else {
-		r = print_candidates(cli, reply->candidates, stdout, false);
-	}
-	api_reply_free(reply);
-	return r;
 }

@@ -4,102 +4,116 @@
 
 #include "agentd/base/clock.h"
 #include "agentd/base/text.h"
-#include "odictl/cli.h"
 #include "odictl/named.h"
+#include "odictl/source.h"
+
+#define INDENT     13
+#define MAX_LISTED 10 /* sources, destinations: it has to fit one screen */
 
 static double share(uint64_t part, uint64_t whole)
 {
 	return whole ? 100.0 * (double)part / (double)whole : 0;
 }
 
-static void print_profiling(struct cli *cli, const Control__Status *s)
+static void print_profiling(const Control__Status *s)
 {
-	char since[64] = "", interval[64];
+	char since[64] = "", interval[64], types[200] = "";
+	size_t at = 0;
 
 	if (!s->profiling_active) {
-		printf("%-13s%s\n", "profiling",
+		out_line("profiling", INDENT, "%s",
 			s->profiling_enabled ? "enabled, but not running" : "off");
 		return;
 	}
-	text_format_duration(clock_unix_ns() - s->active_since_unix_ns, since, sizeof(since));
+	for (size_t i = 0; i < s->n_types && at < sizeof(types); i++)
+		at += (size_t)snprintf(
+			types + at, sizeof(types) - at, "%s%s", i ? "+" : "", s->types[i]);
+	out_duration_since(s->active_since_unix_ns, since, sizeof(since));
 	text_format_duration(s->interval_ns, interval, sizeof(interval));
-	printf("%-13son, %u Hz on %u CPUs, %s, kernel frames %s, batches of %s, for %s\n",
-		"profiling", s->rate_hz, s->cpus_sampled, s->n_types ? s->types[0] : "",
-		s->kernel_frames ? "on" : "off", interval, since);
+	out_line("profiling", INDENT,
+		"on for %s: %s, %u Hz on %u of %u CPUs, kernel frames %s, batches of %s", since,
+		types, s->rate_hz, s->cpus_sampled, s->cpus_online, s->kernel_frames ? "on" : "off",
+		interval);
 }
 
 static void print_sources(const Control__Status *s)
 {
 	if (!s->n_sources)
-		printf("%-13snone\n", "sources");
-	for (size_t i = 0; i < s->n_sources && i < 12; i++) {
+		out_line("sources", INDENT, "none");
+	for (size_t i = 0; i < s->n_sources && i < MAX_LISTED; i++) {
 		const Control__SourceState *x = s->sources[i];
 		char n[32], matches[64];
 
-		if (!x->enabled)
-			snprintf(matches, sizeof(matches), "disabled");
-		else if (!x->images_now && x->claimed_by_others)
-			snprintf(matches, sizeof(matches), "all %u taken by others",
-				x->claimed_by_others);
-		else
-			snprintf(matches, sizeof(matches), "%u process%s", x->images_now,
-				x->images_now == 1 ? "" : "es");
-		printf("%-13s%s (%s%s%s): %s, %s samples\n", i ? "" : "sources", x->name, x->kind,
-			x->match[0] ? " " : "", x->match, matches,
+		source_describe_matches(x, matches, sizeof(matches));
+		out_line(i ? "" : "sources", INDENT, "%s (%s%s%s): %s, %s samples", x->name,
+			x->kind, x->match[0] ? " " : "", x->match, matches,
 			out_number(x->samples, n, sizeof(n)));
 	}
-	if (s->n_sources > 12)
-		printf("%-13sand %zu more: odictl source list\n", "", s->n_sources - 12);
+	if (s->n_sources > MAX_LISTED)
+		out_line("", INDENT, "and %zu more: odictl source list", s->n_sources - MAX_LISTED);
 }
 
 static void print_destinations(struct cli *cli, const Control__Status *s)
 {
 	if (!s->n_destinations)
-		printf("%-13snone: profiles stay on this host\n", "destinations");
-	for (size_t i = 0; i < s->n_destinations; i++) {
+		out_line("destinations", INDENT, "none: profiles stay on this host");
+	for (size_t i = 0; i < s->n_destinations && i < MAX_LISTED; i++) {
 		const Control__DestinationState *d = s->destinations[i];
 		char ago[64], sent[32];
 		bool failing = streq(d->state, "failing");
 
+		if (!d->enabled) {
+			out_line(i ? "" : "destinations", INDENT, "%s: disabled", d->name);
+			continue;
+		}
 		text_format_size(d->sent_bytes, sent, sizeof(sent));
-		printf("%-13s%s: %s%s%s, %s, last success %s, %llu batches (%s)\n",
-			i ? "" : "destinations", d->name, failing ? out_red(cli) : "", d->state,
-			failing ? out_plain(cli) : "", d->endpoint,
-			out_ago(d->last_success_unix_ns, ago, sizeof(ago)),
+		out_line(i ? "" : "destinations", INDENT,
+			"%s: %s%s%s, %s, last success %s, %llu batches (%s)", d->name,
+			failing ? out_red(cli) : "", d->state, failing ? out_plain(cli) : "",
+			d->endpoint, out_ago(d->last_success_unix_ns, ago, sizeof(ago)),
 			(unsigned long long)d->sent_batches, sent);
 	}
+	if (s->n_destinations > MAX_LISTED)
+		out_line("", INDENT, "and %zu more: odictl destination list",
+			s->n_destinations - MAX_LISTED);
 }
 
-static void print_ledger(struct cli *cli, const Control__Ledger *l, bool verbose)
+static void print_delivery(const Control__DestinationLedger *x)
+{
+	char a[32], b[32], c[32], d[32], e[32], f[32];
+
+	out_line("", INDENT,
+		"%s: routed %s = delivered %s + held %s + rejected %s + evicted %s + shaped away %s",
+		x->name, out_number(x->routed, a, sizeof(a)),
+		out_number(x->delivered, b, sizeof(b)), out_number(x->held, c, sizeof(c)),
+		out_number(x->rejected, d, sizeof(d)), out_number(x->evicted, e, sizeof(e)),
+		out_number(x->shaped, f, sizeof(f)));
+}
+
+static void print_ledger(const Control__Ledger *l, bool verbose)
 {
 	char a[32], b[32], c[32], d[32], e[32], f[32], g[32], h[32];
 
-	printf("%-13sdue %s = taken %s + late %s\n", "samples", out_number(l->due, a, sizeof(a)),
+	out_line("samples", INDENT, "due %s = taken %s + late %s", out_number(l->due, a, sizeof(a)),
 		out_number(l->taken, b, sizeof(b)), out_number(l->late, c, sizeof(c)));
-	printf("%-13staken = profiled %s + idle %s + ignored %s + lost %s + on the way %s%s\n", "",
+	out_line("", INDENT,
+		"taken = profiled %s + idle %s + ignored %s + lost %s + on the way %s%s%s",
 		out_number(l->profiled, d, sizeof(d)), out_number(l->idle, e, sizeof(e)),
 		out_number(l->ignored, f, sizeof(f)), out_number(l->lost, g, sizeof(g)),
-		out_number(l->open, h, sizeof(h)), l->closes ? "" : " (does not close)");
+		out_number(l->open, h, sizeof(h)),
+		l->closes ? "" : "; this does not close: ", l->closes ? "" : l->gap);
 	for (size_t i = 0; i < l->n_lost_by; i++)
-		printf("%-13s  lost: %s: %s\n", "", l->lost_by[i]->cause,
-			out_number(l->lost_by[i]->samples, a, sizeof(a)));
-	for (size_t i = 0; i < l->n_destinations; i++) {
-		const Control__DestinationLedger *x = l->destinations[i];
-
-		if (!verbose && !x->rejected && !x->evicted)
-			continue;
-		printf("%-13s%s: routed %s = delivered %s + held %s + rejected %s + evicted %s + shaped "
-		       "away %s\n",
-			"", x->name, out_number(x->routed, a, sizeof(a)),
-			out_number(x->delivered, b, sizeof(b)), out_number(x->held, c, sizeof(c)),
-			out_number(x->rejected, d, sizeof(d)), out_number(x->evicted, e, sizeof(e)),
-			out_number(x->shaped, f, sizeof(f)));
-	}
+		if (verbose || l->lost_by[i]->samples)
+			out_line("", INDENT, "lost: %s: %s", l->lost_by[i]->cause,
+				out_number(l->lost_by[i]->samples, a, sizeof(a)));
+	for (size_t i = 0; i < l->n_destinations; i++)
+		if (verbose || l->destinations[i]->rejected || l->destinations[i]->evicted)
+			print_delivery(l->destinations[i]);
 }
 
 static void print_cost(const Control__Status *s)
 {
-	uint64_t memory = 0, up = clock_unix_ns() - s->started_unix_ns, cpu = s->bpf_run_ns;
+	uint64_t memory = 0, now = clock_unix_ns(), cpu = s->bpf_run_ns;
 	char size[32];
 
 	for (size_t i = 0; i < s->n_processes; i++) {
@@ -107,8 +121,10 @@ static void print_cost(const Control__Status *s)
 		cpu += s->processes[i]->cpu_ns;
 	}
 	text_format_size(memory, size, sizeof(size));
-	printf("%-13s%.2f %% of one CPU since the start, %s of memory in %zu processes\n", "cost",
-		share(cpu, up), size, s->n_processes);
+	out_line("cost", INDENT,
+		"%.2f %% of one CPU since the start, %s of memory in %zu process%s",
+		share(cpu, now > s->started_unix_ns ? now - s->started_unix_ns : 0), size,
+		s->n_processes, s->n_processes == 1 ? "" : "es");
 }
 
 static void print_local(const Control__Status *s)
@@ -117,11 +133,12 @@ static void print_local(const Control__Status *s)
 
 	text_format_size(s->local_bytes, used, sizeof(used));
 	text_format_size(s->local_max_bytes, max, sizeof(max));
-	text_format_duration(s->local_to_unix_ns - s->local_from_unix_ns, span, sizeof(span));
+	text_format_duration(s->local_to_unix_ns - MIN(s->local_from_unix_ns, s->local_to_unix_ns),
+		span, sizeof(span));
 	if (s->local_from_unix_ns)
-		printf("%-13s%s of profiles, %s of at most %s\n", "kept here", span, used, max);
+		out_line("kept here", INDENT, "%s of profiles, %s of at most %s", span, used, max);
 	else
-		printf("%-13snothing yet, at most %s\n", "kept here", max);
+		out_line("kept here", INDENT, "nothing yet, at most %s", max);
 }
 
 static void print_verbose(const Control__Status *s)
@@ -132,12 +149,23 @@ static void print_verbose(const Control__Status *s)
 		char size[32], cpu[32];
 
 		text_format_size(p->memory_bytes, size, sizeof(size));
-		printf("%-13s%s: pid %u, %s CPU seconds, %s, %u restarts\n", i ? "" : "processes",
-			p->role, p->pid, out_seconds(p->cpu_ns, cpu, sizeof(cpu)), size,
-			p->restarts);
+		out_line(i ? "" : "processes", INDENT,
+			"%s: pid %u, %s CPU seconds, %s, %u restarts", p->role, p->pid,
+			out_seconds(p->cpu_ns, cpu, sizeof(cpu)), size, p->restarts);
 	}
 	for (size_t i = 0; i < s->n_details; i++)
-		printf("%-28s %s\n", s->details[i]->key, s->details[i]->value);
+		out_line(s->details[i]->key, 29, "%s", s->details[i]->value);
+}
+
+static void print_problem(struct cli *cli, const Control__Problem *p)
+{
+	char head[100];
+
+	snprintf(head, sizeof(head), "%s%.40s%s", streq(p->severity, "failure") ? out_red(cli) : "",
+		p->severity, out_plain(cli));
+	out_line(head, INDENT, "%s", p->text);
+	if (p->remedy[0])
+		out_line("", INDENT, "-> %s", p->remedy);
 }
 
 static void print_status(struct cli *cli, const Control__Status *s, bool verbose)
@@ -145,26 +173,19 @@ static void print_status(struct cli *cli, const Control__Status *s, bool verbose
 	printf("%sodi %s%s on %s: %s%s%s\n", out_bold(cli), s->version, out_plain(cli), s->host,
 		s->healthy ? "" : out_red(cli), s->healthy ? "healthy" : "NOT healthy",
 		out_plain(cli));
-	print_profiling(cli, s);
+	print_profiling(s);
 	print_sources(s);
 	print_destinations(cli, s);
 	for (size_t i = 0; i < s->n_ledger; i++)
-		print_ledger(cli, s->ledger[i], verbose);
+		print_ledger(s->ledger[i], verbose);
 	if (s->frames)
-		printf("%-13s%.1f %% of all frames, %.1f %% of user space's\n", "named",
+		out_line("named", INDENT, "%.1f %% of all frames, %.1f %% of user space's",
 			share(s->frames_named, s->frames),
 			share(s->user_frames_named, s->user_frames));
 	print_local(s);
 	print_cost(s);
-	for (size_t i = 0; i < s->n_problems; i++) {
-		const Control__Problem *p = s->problems[i];
-
-		printf("%s%-13s%s%s%s\n", streq(p->severity, "failure") ? out_red(cli) : "",
-			streq(p->severity, "note") ? "note" : p->severity, p->text, out_plain(cli),
-			"");
-		if (p->remedy[0])
-			printf("%-13s-> %s\n", "", p->remedy);
-	}
+	for (size_t i = 0; i < s->n_problems; i++)
+		print_problem(cli, s->problems[i]);
 	if (verbose)
 		print_verbose(s);
 }
@@ -240,6 +261,10 @@ static void json_lists(struct json *j, const Control__Status *s)
 		json_close(j, '}');
 	}
 	json_close(j, ']');
+}
+
+static void json_state(struct json *j, const Control__Status *s)
+{
 	json_open(j, "problems", '[');
 	for (size_t i = 0; i < s->n_problems; i++) {
 		json_open(j, NULL, '{');
@@ -264,8 +289,24 @@ static void json_lists(struct json *j, const Control__Status *s)
 	json_close(j, ']');
 }
 
+static void json_profiling(struct json *j, const Control__Status *s)
+{
+	json_open(j, "profiling", '{');
+	json_bool(j, "enabled", s->profiling_enabled);
+	json_bool(j, "active", s->profiling_active);
+	json_uint(j, "rate_hz", s->rate_hz);
+	named_json_strings(j, "types", s->types, s->n_types);
+	json_bool(j, "kernel_frames", s->kernel_frames);
+	json_uint(j, "interval_ns", s->interval_ns);
+	json_time(j, "active_since", s->active_since_unix_ns);
+	json_uint(j, "cpus_online", s->cpus_online);
+	json_uint(j, "cpus_sampled", s->cpus_sampled);
+	json_close(j, '}');
+}
+
 static int print_json(const Control__Status *s)
 {
+	static const Control__Ledger none = CONTROL__LEDGER__INIT;
 	struct json j;
 
 	json_init(&j);
@@ -275,19 +316,9 @@ static int print_json(const Control__Status *s)
 	json_str(&j, "host", s->host);
 	json_time(&j, "started", s->started_unix_ns);
 	json_uint(&j, "revision", s->revision);
-	json_open(&j, "profiling", '{');
-	json_bool(&j, "enabled", s->profiling_enabled);
-	json_bool(&j, "active", s->profiling_active);
-	json_uint(&j, "rate_hz", s->rate_hz);
-	named_json_strings(&j, "types", s->types, s->n_types);
-	json_bool(&j, "kernel_frames", s->kernel_frames);
-	json_uint(&j, "interval_ns", s->interval_ns);
-	json_time(&j, "active_since", s->active_since_unix_ns);
-	json_uint(&j, "cpus_online", s->cpus_online);
-	json_uint(&j, "cpus_sampled", s->cpus_sampled);
-	json_close(&j, '}');
-	for (size_t i = 0; i < s->n_ledger; i++)
-		json_ledger(&j, s->ledger[i]);
+	json_profiling(&j, s);
+	/* Always an object, and one: of the first type. */
+	json_ledger(&j, s->n_ledger ? s->ledger[0] : &none);
 	json_open(&j, "names", '{');
 	json_uint(&j, "frames", s->frames);
 	json_uint(&j, "named", s->frames_named);
@@ -303,6 +334,7 @@ static int print_json(const Control__Status *s)
 	json_uint(&j, "bpf_run_ns", s->bpf_run_ns);
 	json_uint(&j, "images", s->images);
 	json_lists(&j, s);
+	json_state(&j, s);
 	json_open(&j, "details", '{');
 	for (size_t i = 0; i < s->n_details; i++)
 		json_str(&j, s->details[i]->key, s->details[i]->value);

@@ -3,14 +3,16 @@
 /* `odictl top`: CPU seconds and cores beside shares, self and total, a running sum, function and module. */
 
 #include <poll.h>
-#include <sys/ioctl.h>
-#include "agentd/base/clock.h"
 #include "agentd/base/text.h"
+#include "odictl/screen.h"
 #include "odictl/tree.h"
+
+#define WATCH_MS 2000
 
 struct top_view {
 	enum top_by by;
 	size_t lines;
+	bool watched;
 };
 
 static const char *const by_names[] = {"service", "process", "thread", "module", "function"};
@@ -25,68 +27,80 @@ static double cores(uint64_t ns, const struct tree *t)
 	return tree_span_ns(t) ? (double)ns / (double)tree_span_ns(t) : 0;
 }
 
-static void print_head(struct cli *cli, const struct tree *t)
+static void print_head(struct cli *cli, const struct tree *t, FILE *f, size_t width)
 {
-	char span[64], from[40], to[40], samples[32], seconds[32];
+	char span[64], from[40], to[40], samples[32], seconds[32], text[400];
 
 	text_format_duration(tree_span_ns(t), span, sizeof(span));
-	printf("%s%s CPU seconds in %s%s (%.2f cores, %s samples), %s to %s\n", out_bold(cli),
-		out_seconds(t->total_ns, seconds, sizeof(seconds)), span, out_plain(cli),
-		cores(t->total_ns, t), out_number(t->total_samples, samples, sizeof(samples)),
-		out_time(t->from_unix_ns, from, sizeof(from)),
-		out_time(t->to_unix_ns, to, sizeof(to)));
+	out_time(t->from_unix_ns, from, sizeof(from));
+	out_time(t->to_unix_ns, to, sizeof(to));
+	/* The day once, if it is the same. */
+	snprintf(text, sizeof(text), "%s%s CPU seconds in %s%s: %.2f cores, %s samples; %s to %s",
+		out_bold(cli), out_seconds(t->total_ns, seconds, sizeof(seconds)), span,
+		out_plain(cli), cores(t->total_ns, t),
+		out_number(t->total_samples, samples, sizeof(samples)), from,
+		strncmp(from, to, 10) == 0 && strlen(to) > 11 ? to + 11 : to);
+	if (width)
+		out_cut(text, width);
+	fprintf(f, "%s\n", text);
 	if (t->damaged)
-		printf("note: %llu damaged blocks of local profiles were left out\n",
+		fprintf(f, "note: %llu damaged blocks of local profiles were left out\n",
 			(unsigned long long)t->damaged);
 }
 
-static void print_rows(
-	const struct tree *t, const struct top_view *v, const struct top_row *rows, size_t n)
+/* For functions and modules self and total, for all else one figure. */
+static struct table *new_table(const struct top_view *v)
 {
 	static const char *const functions[] = {
 		"SELF", "SELF %", "SUM %", "TOTAL", "TOTAL %", "CORES", "FUNCTION", "MODULE"};
-	static const char *const groups[] = {"CPU", "CPU %", "SUM %", "CORES", "", "SERVICE"};
-	bool function = v->by == TOP_FUNCTION, module = v->by == TOP_MODULE;
-	const char *head[8];
-	struct table *table;
+	static const char *const modules[] = {
+		"SELF", "SELF %", "SUM %", "TOTAL", "TOTAL %", "CORES", "MODULE"};
+	static const char *const services[] = {"CPU", "CPU %", "SUM %", "CORES", "SERVICE"};
+	static const char *const processes[] = {
+		"CPU", "CPU %", "SUM %", "CORES", "PROCESS", "SERVICE"};
+	static const char *const threads[] = {
+		"CPU", "CPU %", "SUM %", "CORES", "THREAD", "SERVICE"};
+
+	switch (v->by) {
+	case TOP_FUNCTION:
+		return table_new(functions, "rrrrrrll");
+	case TOP_MODULE:
+		return table_new(modules, "rrrrrrl");
+	case TOP_SERVICE:
+		return table_new(services, "rrrrl");
+	default:
+		return table_new(v->by == TOP_PROCESS ? processes : threads, "rrrrll");
+	}
+}
+
+static void print_rows(const struct tree *t, const struct top_view *v, const struct top_row *rows,
+	size_t n, FILE *f, size_t width)
+{
+	bool both = v->by == TOP_FUNCTION || v->by == TOP_MODULE;
+	struct table *table = new_table(v);
 	uint64_t sum = 0;
 
-	memcpy(head, functions, sizeof(head));
-	if (module) {
-		head[6] = "MODULE";
-		head[7] = "";
-	}
-	if (!function && !module) {
-		memcpy(head, groups, sizeof(groups));
-		head[4] = v->by == TOP_SERVICE ? "SERVICE"
-			: v->by == TOP_PROCESS ? "PROCESS"
-					       : "THREAD";
-		if (v->by == TOP_SERVICE)
-			head[5] = "";
-	}
-	table = table_new(head, function || module ? "rrrrrrll" : "rrrrll");
 	for (size_t i = 0; table && i < MIN(n, v->lines); i++) {
+		const struct top_row *row = &rows[i];
 		char self[32], self_p[16], sum_p[16], total[32], total_p[16], c[16];
+		const char *second = v->by == TOP_FUNCTION ? row->module : row->service;
 
-		sum += rows[i].self_ns;
-		out_seconds(rows[i].self_ns, self, sizeof(self));
-		out_seconds(rows[i].total_ns, total, sizeof(total));
-		snprintf(self_p, sizeof(self_p), "%.1f", percent(rows[i].self_ns, t->total_ns));
+		sum += row->self_ns;
+		out_seconds(row->self_ns, self, sizeof(self));
+		out_seconds(row->total_ns, total, sizeof(total));
+		snprintf(self_p, sizeof(self_p), "%.1f", percent(row->self_ns, t->total_ns));
 		snprintf(sum_p, sizeof(sum_p), "%.1f", percent(sum, t->total_ns));
-		snprintf(total_p, sizeof(total_p), "%.1f", percent(rows[i].total_ns, t->total_ns));
-		snprintf(c, sizeof(c), "%.2f", cores(rows[i].self_ns, t));
-		if (function || module)
+		snprintf(total_p, sizeof(total_p), "%.1f", percent(row->total_ns, t->total_ns));
+		snprintf(c, sizeof(c), "%.2f", cores(row->self_ns, t));
+		if (both)
 			table_row(table,
-				(const char *const[]){self, self_p, sum_p, total, total_p, c,
-					rows[i].name, rows[i].module});
+				(const char *const[]){
+					self, self_p, sum_p, total, total_p, c, row->name, second});
 		else
 			table_row(table,
-				(const char *const[]){self, self_p, sum_p, c, rows[i].name,
-					v->by == TOP_SERVICE ? "" : rows[i].module});
+				(const char *const[]){self, self_p, sum_p, c, row->name, second});
 	}
-	table_print(table, stdout);
-	if (n > v->lines)
-		printf("and %zu more; -n %zu shows them\n", n - v->lines, n);
+	table_fit(table, f, width);
 }
 
 static int print_json(
@@ -128,12 +142,41 @@ static int print_json(
 	return json_print(&j, stdout);
 }
 
-static void print_nothing(const struct top_view *v)
+static bool none_recorded(const struct top_row *rows, size_t n)
 {
-	puts("no samples in this span; odictl status says whether profiling is on and what it takes");
+	for (size_t i = 0; i < n; i++)
+		if (!streq(rows[i].name, TOP_NOT_RECORDED))
+			return false;
+	return true;
 }
 
-static int show(struct cli *cli, struct selection *s, const struct top_view *v, bool clear)
+static void print_text(struct cli *cli, const struct tree *t, const struct top_view *v,
+	const struct top_row *rows, size_t n, FILE *f, size_t width)
+{
+	if (!t->total_samples) {
+		out_wrap(f, "", 0,
+			"no samples in this span; odictl status says whether profiling is on and what it "
+			"takes",
+			width);
+		return;
+	}
+	print_head(cli, t, f, width);
+	print_rows(t, v, rows, n, f, width);
+	if (n > v->lines && !v->watched)
+		fprintf(f, "and %zu more; -n %zu shows them\n", n - v->lines, n);
+	if ((v->by == TOP_PROCESS || v->by == TOP_THREAD) && none_recorded(rows, n)) {
+		char text[200];
+
+		snprintf(text, sizeof(text),
+			"to see them, a source has to record them: odictl source add host --per-%s",
+			by_names[v->by]);
+		out_wrap(f, "note:", 6, text, width);
+	}
+}
+
+/* Asks and prints; with width, for a window of that width. */
+static int show(
+	struct cli *cli, struct selection *s, const struct top_view *v, FILE *f, size_t width)
 {
 	CLEANUP(tree_freep) struct tree *t = NULL;
 	_cleanup_free_ struct top_row *rows = NULL;
@@ -145,68 +188,101 @@ static int show(struct cli *cli, struct selection *s, const struct top_view *v, 
 	n = top_rows(t, v->by, &rows);
 	if (cli->json)
 		return print_json(t, v, rows, n);
-	if (clear)
-		fputs("\033[H\033[2J", stdout);
-	if (!t->total_samples) {
-		print_nothing(v);
-		return EXIT_DONE;
-	}
-	print_head(cli, t);
-	print_rows(t, v, rows, n);
-	if ((v->by == TOP_PROCESS || v->by == TOP_THREAD) && n == 1 && rows[0].name[0] == '(')
-		printf("note: to see them, a source has to record them: odictl source add host --per-%s\n",
-			by_names[v->by]);
+	print_text(cli, t, v, rows, n, f, width);
 	return EXIT_DONE;
 }
 
+static int draw(struct cli *cli, struct selection *s, struct top_view *v)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+	int r;
+
+	if (!f)
+		return cli_fail(cli, EXIT_FAILED, "out of memory");
+	r = show(cli, s, v, f, out_width(stdout));
+	fclose(f);
+	if (!r)
+		screen_draw(text, len);
+	free(text);
+	return r;
+}
+
+static int watch_terminal(struct cli *cli, struct selection *s, struct top_view *v, bool fit)
+{
+	size_t lines = v->lines;
+	int r;
+
+	screen_enter();
+	do {
+		size_t rows = screen_rows();
+
+		selection_move(s);
+		v->lines = rows > 3 ? rows - 2 : 1;
+		if (!fit)
+			v->lines = MIN(v->lines, lines);
+		r = draw(cli, s, v);
+	} while (!r && screen_wait(WATCH_MS));
+	screen_leave();
+	return r;
+}
+
+/* Where nothing can be drawn over, one table follows the other. */
 static int watch(struct cli *cli, struct selection *s, struct top_view *v, bool fit)
 {
-	for (;;) {
-		struct winsize size;
+	v->watched = true;
+	if (isatty(STDOUT_FILENO) && !cli->json)
+		return watch_terminal(cli, s, v, fit);
+	for (bool first = true;; first = false) {
 		int r;
 
-		if (s->relative) {
-			s->to_unix_ns = clock_unix_ns();
-			s->from_unix_ns = s->to_unix_ns - MIN(s->since_ns, s->to_unix_ns);
-		}
-		if (fit && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 6)
-			v->lines = size.ws_row - 4U;
-		r = show(cli, s, v, isatty(STDOUT_FILENO));
-		if (r)
+		selection_move(s);
+		if (!first && !cli->json)
+			puts("");
+		r = show(cli, s, v, stdout, 0);
+		if (r || fflush(stdout) != 0)
 			return r;
-		if (fflush(stdout) != 0)
-			return EXIT_FAILED;
-		poll(NULL, 0, 2000);
+		poll(NULL, 0, WATCH_MS);
 	}
+}
+
+static int parse_by(struct cli *cli, const char *by, enum top_by *ret)
+{
+	const char *near;
+	char quoted[80];
+
+	for (size_t i = 0; i < ARRAY_SIZE(by_names); i++) {
+		if (streq(by, by_names[i])) {
+			*ret = (enum top_by)i;
+			return 0;
+		}
+	}
+	near = text_nearest(by, by_names, ARRAY_SIZE(by_names));
+	return cli_fail(cli, EXIT_USAGE,
+		"--by: '%s' is none of service, process, thread, module, function%s%s%s",
+		out_quote(by, quoted, sizeof(quoted)), near ? ": did you mean " : "",
+		near ? near : "", near ? "?" : "");
 }
 
 int cmd_top(struct cli *cli, struct args *args)
 {
 	struct selection s;
-	struct top_view v = {.by = TOP_FUNCTION, .lines = 20};
-	const char *by = args_value(args, "by"), *lines = args_value(args, "lines"), *near;
-	uint64_t n;
+	struct top_view v = {.by = TOP_FUNCTION};
+	const char *by = args_value(args, "by");
+	uint64_t n = 20;
+	bool watched = args_flag(args, "watch");
 	int r = selection_parse(cli, args, &s);
 
+	if (!r && by)
+		r = parse_by(cli, by, &v.by);
+	if (!r)
+		r = args_number(cli, args, "lines", 1, 1000000, &n);
+	if (!r && watched && args_value(args, "to"))
+		r = cli_fail(cli, EXIT_USAGE, "--watch goes on until now: leave --to out");
 	if (r)
 		return r;
-	if (by) {
-		for (v.by = 0; v.by <= TOP_FUNCTION && !streq(by, by_names[v.by]); v.by++)
-			;
-		near = text_nearest(by, by_names, ARRAY_SIZE(by_names));
-		if (v.by > TOP_FUNCTION)
-			return cli_fail(cli, EXIT_USAGE,
-				"--by: '%s' is none of service, process, thread, module, function%s%s%s",
-				by, near ? ": did you mean " : "", near ? near : "",
-				near ? "?" : "");
-	}
-	if (lines) {
-		if (text_u64(lines, 1, 1000000, &n) < 0)
-			return cli_fail(cli, EXIT_USAGE,
-				"-n: expected a number from 1 to 1000000, got '%s'", lines);
-		v.lines = n;
-	}
-	if (args_flag(args, "watch"))
-		return watch(cli, &s, &v, !lines);
-	return show(cli, &s, &v, false);
+	v.lines = n;
+	return watched ? watch(cli, &s, &v, !args_value(args, "lines"))
+		       : show(cli, &s, &v, stdout, out_width(stdout));
 }

@@ -13,19 +13,24 @@ static const char *node_name(const struct tree *t, uint32_t i)
 	return n->service ? n->service : i ? t->functions[n->function].name : "";
 }
 
-/* ';' and line ends have a meaning in the format. */
+/* ';' and line ends have a meaning in the format, and an empty name would be no frame. */
 static void add_folded_name(struct buf *out, const char *name)
 {
-	for (; *name; name++) {
-		char c = *name == ';' ? ':' : *name == '\n' ? ' ' : *name;
+	if (!*name)
+		buf_str(out, "[unnamed]");
+	while (*name) {
+		size_t n = strcspn(name, ";\n\r");
 
-		buf_add(out, &c, 1);
+		buf_add(out, name, n);
+		name += n;
+		if (*name)
+			buf_str(out, *name++ == ';' ? ":" : " ");
 	}
 }
 
 void flame_folded(const struct tree *t, struct buf *out)
 {
-	uint32_t path[4096];
+	uint32_t path[TREE_MAX_DEPTH];
 
 	for (uint32_t i = 1; i < t->n_nodes; i++) {
 		size_t depth = 0;

@@ -1,87 +1,158 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* A still picture: an SVG with no script in it, for tickets, chats and documents. Root at the top, a row a frame,
- * each with its full text as a tooltip; frames narrower than half a pixel are left out. */
+/* A still picture: an SVG with no script in it, for tickets, chats and documents. Services at the top, a row a frame
+ * below, each with its full text as a tooltip.
+ *
+ * Children stand in falling order of time, so what is too narrow to be seen stands together at the right: it becomes
+ * one grey block that says how much it is, instead of a comb of lines or a gap that looks like time of the parent.
+ * Text is escaped here whatever cleaned it before: the file is opened by browsers. */
 
 #include "agentd/base/hash.h"
 #include "agentd/base/text.h"
 #include "odictl/tree.h"
 
 #define WIDTH     1200.0
-#define ROW       17.0
-#define MARGIN    10.0
-#define HEAD      44.0
-#define CHARACTER 6.6 /* width of one at font size 11 */
-#define MAX_DEPTH 512
+#define MARGIN    16.0
+#define HEAD      62.0
+#define ROW       18.0
+#define NARROW    1.2  /* below that a frame goes into the grey block */
+#define CHARACTER 6.62 /* width of one at font size 11 */
+#define MAX_ROWS  512
 
+enum colour { COLOUR_SERVICE, COLOUR_NATIVE, COLOUR_KERNEL, COLOUR_RUNTIME, COLOURS };
+
+static const struct {
+	const char *name;
+	unsigned hue, spread, saturation, lightness;
+} colours[COLOURS] = {
+	[COLOUR_SERVICE] = {"service", 212, 0, 18, 84},
+	[COLOUR_NATIVE] = {"user space", 18, 34, 88, 74},
+	[COLOUR_KERNEL] = {"kernel", 208, 16, 62, 79},
+	[COLOUR_RUNTIME] = {"runtime", 100, 50, 48, 74},
+};
+
+static bool is_xml(uint32_t c)
+{
+	return c >= 0x20 && (c < 0x7f || c > 0x9f) && (c & 0xfffe) != 0xfffe;
+}
+
+/* At most so many characters, whole ones; what XML cannot hold becomes '?'. */
 static void add_text(struct buf *out, const char *s, size_t max)
 {
-	size_t n = 0;
+	for (size_t n = 0; *s && n < max; n++) {
+		uint32_t c = 0;
+		size_t len = text_utf8(s, &c);
 
-	for (; *s; s++) {
-		/* Characters, not bytes; a cut never falls inside one. */
-		if (((unsigned char)*s & 0xc0) != 0x80 && n++ >= max)
-			break;
-		if (*s == '<')
-			buf_str(out, "&lt;");
-		else if (*s == '>')
-			buf_str(out, "&gt;");
-		else if (*s == '&')
-			buf_str(out, "&amp;");
-		else if ((unsigned char)*s < 0x20)
+		if (!len || !is_xml(c))
 			buf_str(out, "?");
+		else if (c == '<')
+			buf_str(out, "&lt;");
+		else if (c == '>')
+			buf_str(out, "&gt;");
+		else if (c == '&')
+			buf_str(out, "&amp;");
+		else if (c == '"')
+			buf_str(out, "&quot;");
 		else
-			buf_add(out, s, 1);
+			buf_add(out, s, len);
+		s += len ? len : 1;
 	}
 }
 
-/* The same module has the same colour in every picture: a plain hash, not the keyed one. */
-static void colour(const struct tree *t, uint32_t i, char out[32])
+static enum colour kind_of(const struct tree *t, const struct tree_node *n)
+{
+	uint32_t type = n->service ? 0 : t->functions[n->function].type;
+
+	if (n->service)
+		return COLOUR_SERVICE;
+	/* enum profile_frame_type: none, native, kernel, then one a runtime, the last unknown. */
+	return type == 2 ? COLOUR_KERNEL : type < 2 || type == 7 ? COLOUR_NATIVE : COLOUR_RUNTIME;
+}
+
+/* A module has the same shade in every picture: the hash has a fixed key. */
+static void fill_of(const struct tree *t, uint32_t i, char *out, size_t size)
 {
 	static const struct hash_key key = {{1, 2}};
 	const struct tree_node *n = &t->nodes[i];
-	const struct tree_function *f = &t->functions[n->function];
-	uint64_t h;
+	enum colour k = kind_of(t, n);
+	const char *module = n->service ? "" : t->functions[n->function].module;
+	uint64_t h = hash_bytes(&key, module, strlen(module));
 
-	if (n->service) {
-		snprintf(out, 32, "#c9d1da");
-		return;
+	snprintf(out, size, "hsl(%u,%u%%,%u%%)",
+		colours[k].hue + (unsigned)(h % (colours[k].spread + 1)), colours[k].saturation,
+		colours[k].lightness + (unsigned)(h >> 32) % 5);
+}
+
+static void add_rect(struct buf *out, double x, size_t row, double w, const char *fill)
+{
+	buf_printf(out,
+		"<rect x=\"%.2f\" y=\"%.0f\" width=\"%.2f\" height=\"%.0f\" rx=\"1.5\" fill=\"%s\"/>",
+		x, HEAD + (double)row * ROW, MAX(w - 0.6, 0.4), ROW - 1, fill);
+}
+
+static void add_cost(const struct tree *t, uint64_t ns, struct buf *out)
+{
+	char seconds[32];
+
+	buf_printf(out, "%s s, %.2f %%", out_seconds(ns, seconds, sizeof(seconds)),
+		t->total_ns ? 100.0 * (double)ns / (double)t->total_ns : 0);
+}
+
+static size_t count_characters(const char *s)
+{
+	size_t n = 0;
+
+	for (; *s; n++) {
+		size_t len = text_utf8(s, NULL);
+
+		s += len ? len : 1;
 	}
-	h = hash_bytes(&key, f->module, strlen(f->module));
-	if (f->type == 2)
-		snprintf(out, 32, "hsl(%u,45%%,%u%%)", 205 + (unsigned)(h % 20),
-			72 + (unsigned)(h >> 8) % 8);
-	else
-		snprintf(out, 32, "hsl(%u,75%%,%u%%)", (unsigned)(h % 55),
-			68 + (unsigned)(h >> 8) % 9);
+	return n;
 }
 
 static void add_frame(
-	const struct tree *t, uint32_t i, double x, double y, double w, struct buf *out)
+	const struct tree *t, uint32_t i, double x, size_t row, double w, struct buf *out)
 {
 	const struct tree_node *n = &t->nodes[i];
 	const char *name = n->service ? n->service : t->functions[n->function].name;
 	const char *module = n->service ? "service" : t->functions[n->function].module;
-	size_t letters = w > 3 * CHARACTER ? (size_t)((w - 4) / CHARACTER) : 0, length = 0;
-	char fill[32], seconds[32];
+	size_t fit = w > 6 ? (size_t)((w - 6) / CHARACTER) : 0, length = count_characters(name);
+	char fill[40];
 
-	colour(t, i, fill);
-	for (const char *s = name; *s; s++)
-		length += ((unsigned char)*s & 0xc0) != 0x80;
-	buf_printf(out, "<g><title>");
+	fill_of(t, i, fill, sizeof(fill));
+	buf_str(out, "<g><title>");
 	add_text(out, name, 400);
 	buf_str(out, " (");
 	add_text(out, module, 200);
-	buf_printf(out, ") %s s, %.2f %%</title>",
-		out_seconds(n->total_ns, seconds, sizeof(seconds)),
-		t->total_ns ? 100.0 * (double)n->total_ns / (double)t->total_ns : 0);
-	buf_printf(out, "<rect x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"%.1f\" fill=\"%s\"/>",
-		x, y, MAX(w - 0.4, 0.3), ROW - 1, fill);
-	if (letters) {
-		buf_printf(out, "<text x=\"%.2f\" y=\"%.1f\">", x + 2, y + 12);
-		add_text(out, name, length > letters ? letters - 1 : letters);
-		buf_str(out, length > letters ? "…</text>" : "</text>");
+	buf_str(out, ") ");
+	add_cost(t, n->total_ns, out);
+	buf_str(out, "</title>");
+	add_rect(out, x, row, w, fill);
+	/* Two letters and an ellipsis tell nobody anything. */
+	if (fit >= 3 || (fit && length <= fit)) {
+		buf_printf(out, "<text x=\"%.2f\" y=\"%.1f\"%s>", x + 3,
+			HEAD + (double)row * ROW + 12.5, n->service ? " font-weight=\"bold\"" : "");
+		add_text(out, name, length > fit ? fit - 1 : fit);
+		buf_str(out, length > fit ? "…</text>" : "</text>");
 	}
+	buf_str(out, "</g>\n");
+}
+
+/* i and all its later siblings. */
+static void add_rest(
+	const struct tree *t, uint32_t i, double x, size_t row, double scale, struct buf *out)
+{
+	uint64_t ns = 0;
+	size_t n = 0;
+
+	for (; i; i = t->nodes[i].next_sibling, n++)
+		ns += t->nodes[i].total_ns;
+	if ((double)ns * scale < 0.3)
+		return;
+	buf_printf(out, "<g><title>%zu more: ", n);
+	add_cost(t, ns, out);
+	buf_str(out, "</title>");
+	add_rect(out, x, row, (double)ns * scale, "#e3e5e8");
 	buf_str(out, "</g>\n");
 }
 
@@ -90,62 +161,91 @@ struct place {
 	double x;
 };
 
-/* Depth first, each node's children side by side below it; returns the deepest row. */
-static size_t add_frames(const struct tree *t, struct buf *out, bool measure)
+/* Depth first, each node's children side by side below it; returns the number of rows. out NULL: only that. */
+static size_t add_frames(const struct tree *t, struct buf *out)
 {
 	double scale = t->total_ns ? (WIDTH - 2 * MARGIN) / (double)t->total_ns : 0;
-	struct place *stack = calloc(MAX_DEPTH + 1, sizeof(*stack));
-	size_t depth = 0, deepest = 0;
+	_cleanup_free_ struct place *stack = calloc(MAX_ROWS, sizeof(*stack));
+	size_t row = 0, rows = 0;
 
-	if (!stack || !t->n_nodes) {
-		free(stack);
+	if (!stack || !t->n_nodes)
 		return 0;
-	}
 	stack[0] = (struct place){t->nodes[0].first_child, MARGIN};
 	for (;;) {
-		uint32_t i = stack[depth].node;
-		double x = stack[depth].x, w;
+		uint32_t i = stack[row].node;
+		double x = stack[row].x, w = i ? (double)t->nodes[i].total_ns * scale : 0;
 
-		if (!i) {
-			if (!depth)
-				break;
-			depth--;
+		if (i && w < NARROW && out)
+			add_rest(t, i, x, row, scale, out);
+		if (w < NARROW) {
+			if (!row)
+				return rows;
+			row--;
 			continue;
 		}
-		w = (double)t->nodes[i].total_ns * scale;
-		stack[depth] = (struct place){t->nodes[i].next_sibling, x + w};
-		if (w < 0.5)
-			continue;
-		deepest = MAX(deepest, depth + 1);
-		if (!measure)
-			add_frame(t, i, x, HEAD + (double)depth * ROW, w, out);
-		if (depth < MAX_DEPTH)
-			stack[++depth] = (struct place){t->nodes[i].first_child, x};
+		stack[row] = (struct place){t->nodes[i].next_sibling, x + w};
+		rows = MAX(rows, row + 1);
+		if (out)
+			add_frame(t, i, x, row, w, out);
+		if (row + 1 < MAX_ROWS)
+			stack[++row] = (struct place){t->nodes[i].first_child, x};
 	}
-	free(stack);
-	return deepest;
+}
+
+/* What the colours mean, of those that occur; from the right margin to the left. */
+static void add_legend(const struct tree *t, struct buf *out)
+{
+	bool used[COLOURS] = {};
+	double x = WIDTH - MARGIN;
+
+	for (size_t i = 1; i < t->n_nodes; i++)
+		used[kind_of(t, &t->nodes[i])] = true;
+	for (size_t k = COLOURS; k-- > 0;) {
+		if (!used[k])
+			continue;
+		x -= (double)strlen(colours[k].name) * CHARACTER;
+		buf_printf(out,
+			"<text x=\"%.1f\" y=\"24\" fill=\"#57606a\">%s</text>"
+			"<rect x=\"%.1f\" y=\"15\" width=\"11\" height=\"11\" rx=\"2\" "
+			"fill=\"hsl(%u,%u%%,%u%%)\"/>\n",
+			x, colours[k].name, x - 16, colours[k].hue + colours[k].spread / 2,
+			colours[k].saturation, colours[k].lightness);
+		x -= 16 + 18;
+	}
+}
+
+static void add_head(const struct tree *t, const char *title, struct buf *out)
+{
+	char span[64], seconds[32], samples[32], from[40], to[40], host[256] = "";
+
+	gethostname(host, sizeof(host) - 1);
+	text_format_duration(tree_span_ns(t), span, sizeof(span));
+	buf_printf(out, "<text x=\"%.0f\" y=\"26\" font-size=\"16\" font-weight=\"bold\">", MARGIN);
+	add_text(out, title, 90);
+	buf_printf(out, "</text>\n<text x=\"%.0f\" y=\"46\" fill=\"#57606a\">", MARGIN);
+	add_text(out, host, 64);
+	buf_printf(out, " · %s to %s · %s CPU seconds in %s (%.2f cores) · %s samples%s</text>\n",
+		out_time(t->from_unix_ns, from, sizeof(from)),
+		out_time(t->to_unix_ns, to, sizeof(to)),
+		out_seconds(t->total_ns, seconds, sizeof(seconds)), span,
+		tree_span_ns(t) ? (double)t->total_ns / (double)tree_span_ns(t) : 0,
+		out_number(t->total_samples, samples, sizeof(samples)),
+		t->total_samples ? "" : ": none in this span");
+	add_legend(t, out);
 }
 
 void flame_svg(const struct tree *t, const char *title, struct buf *out)
 {
-	size_t rows = add_frames(t, NULL, true);
+	size_t rows = add_frames(t, NULL);
 	double height = HEAD + (double)MAX(rows, (size_t)1) * ROW + MARGIN;
-	char span[64], seconds[32], samples[32];
 
-	text_format_duration(tree_span_ns(t), span, sizeof(span));
 	buf_printf(out,
 		"<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f "
-		"%.0f\" font-family=\"ui-monospace,Menlo,Consolas,monospace\" font-size=\"11\">\n"
-		"<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n"
-		"<text x=\"%.0f\" y=\"20\" font-size=\"15\" font-weight=\"bold\">",
-		WIDTH, height, WIDTH, height, MARGIN);
-	add_text(out, title, 120);
-	buf_printf(out,
-		"</text>\n<text x=\"%.0f\" y=\"36\" fill=\"#555\">%s CPU seconds in %s, %s samples%s"
-		"</text>\n",
-		MARGIN, out_seconds(t->total_ns, seconds, sizeof(seconds)), span,
-		out_number(t->total_samples, samples, sizeof(samples)),
-		t->total_samples ? "" : ": no samples in this span");
-	add_frames(t, out, false);
+		"%.0f\" font-family=\"ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace\" "
+		"font-size=\"11\" fill=\"#1f2328\">\n"
+		"<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n",
+		WIDTH, height, WIDTH, height);
+	add_head(t, title, out);
+	add_frames(t, out);
 	buf_str(out, "</svg>\n");
 }

@@ -3,6 +3,7 @@
 /* Help, made from the command table. `odictl --help` fits one screen. */
 
 #include "odictl/cli.h"
+#include "odictl/kinds.h"
 
 bool help_is_group(const char *word)
 {
@@ -33,7 +34,7 @@ static size_t print_group_line(FILE *f, size_t at)
 
 void help_all(FILE *f)
 {
-	fputs("usage: odictl COMMAND [options]\n\n"
+	fputs("usage: odictl COMMAND [options]\n"
 	      "odi profiles this host: which service, which function, how much CPU.\n\n",
 		f);
 	for (size_t i = 0; i < n_commands;) {
@@ -44,8 +45,9 @@ void help_all(FILE *f)
 			i++;
 		}
 	}
-	fputs("\nevery command takes --help, --json, --socket PATH (or ODI_SOCKET), --yes, --no-color\n"
-	      "exit: 0 done, 1 failed, 2 usage, 3 agentd not reachable, 4 not permitted\n\n"
+	fputs("\nevery command takes --help, --json, --yes, --no-color,\n"
+	      "                    --socket PATH (or ODI_SOCKET; " API_DEFAULT_SOCKET ")\n"
+	      "exit: 0 done, 1 failed, 2 usage, 3 agentd not reachable, 4 not permitted\n"
 	      "start with:\n"
 	      "  odictl profiling enable --all && odictl top --watch\n"
 	      "  odictl flamegraph -o cpu.html\n",
@@ -59,24 +61,52 @@ void help_group(FILE *f, const char *group)
 	fprintf(f, "usage: odictl %s COMMAND [options]\n\n", group);
 	for (size_t i = 0; i < n_commands; i++)
 		if (strncmp(commands[i].words, group, n) == 0 && commands[i].words[n] == ' ')
-			fprintf(f, "  %-24s %s\n", commands[i].words + n + 1, commands[i].summary);
+			fprintf(f, "  %-12s %s\n", commands[i].words + n + 1, commands[i].summary);
 	fprintf(f, "\nodictl %s COMMAND --help shows one command\n", group);
+}
+
+void help_option(FILE *f, const struct option_spec *o, const char *what)
+{
+	char left[200];
+
+	char letter[8] = "   ";
+
+	if (o->letter)
+		snprintf(letter, sizeof(letter), "-%c,", o->letter);
+	snprintf(left, sizeof(left), "  %s --%s%s%s", letter, o->name, o->value ? " " : "",
+		o->value ? o->value : "");
+	out_wrap(f, left, HELP_INDENT, what ? what : o->help, HELP_WIDTH);
 }
 
 void help_command(FILE *f, const struct command *c)
 {
-	fprintf(f, "usage: odictl %s%s%s%s\n\n%s\n", c->words, c->positional[0] ? " " : "",
-		c->positional, c->options ? " [options]" : "", c->summary);
+	fprintf(f, "usage: odictl %s%s%s%s\n\n", c->words, c->positional[0] ? " " : "",
+		c->positional, c->options || c->kinds ? " [options]" : "");
+	out_wrap(f, "", 0, c->summary, HELP_WIDTH);
 	if (c->details)
-		fprintf(f, "%s\n", c->details);
+		out_wrap(f, "", 0, c->details, HELP_WIDTH);
 	if (c->options)
 		fputs("\n", f);
-	for (const struct option_spec *o = c->options; o && o->name; o++) {
-		char left[64];
-
-		snprintf(left, sizeof(left), "--%s%s%s", o->name, o->value ? " " : "",
-			o->value ? o->value : "");
-		fprintf(f, "  %-22s %s\n", left, o->help);
-	}
+	for (const struct option_spec *o = c->options; o && o->name; o++)
+		help_option(f, o, NULL);
 	fprintf(f, "\nalso: --json, --socket PATH, --yes, --no-color\nexample: %s\n", c->example);
+}
+
+int help_words(struct cli *cli, int argc, char **argv)
+{
+	const struct command *c;
+	int words;
+
+	if (!argc) {
+		help_all(stdout);
+		return EXIT_DONE;
+	}
+	if (help_is_group(argv[0]) && (argc == 1 || argv[1][0] == '-')) {
+		help_group(stdout, argv[0]);
+		return EXIT_DONE;
+	}
+	c = args_find(cli, argc, argv, &words);
+	if (!c)
+		return EXIT_USAGE;
+	return kinds_help(cli, c, argc - words, argv + words);
 }

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <time.h>
+#include "agentd/base/text.h"
 #include "odictl/cli.h"
 
 void json_init(struct json *j)
@@ -12,32 +13,48 @@ void json_init(struct json *j)
 	buf_init(&j->out, 0);
 	j->depth = 0;
 	j->first = true;
+	j->compact = false;
+}
+
+void json_init_compact(struct json *j)
+{
+	json_init(j);
+	j->compact = true;
 }
 
 void json_escape(struct buf *b, const char *s)
 {
 	buf_str(b, "\"");
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s;
+	while (*s) {
+		uint32_t c;
+		size_t len = text_utf8(s, &c);
 
-		if (c == '"' || c == '\\')
-			buf_printf(b, "\\%c", c);
-		else if (c == '<') /* so that the text may stand inside a page's script */
-			buf_str(b, "\\u003c");
-		else if (c < 0x20 || c == 0x7f)
+		if (!len)
+			buf_str(b, "\\ufffd");
+		else if (c == '"' || c == '\\')
+			buf_printf(b, "\\%c", (char)c);
+		/* '<' so that the text may stand inside a page's script; the line ends are JavaScript's */
+		else if (c == '<' || c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == 0x2028 ||
+			c == 0x2029)
 			buf_printf(b, "\\u%04x", c);
 		else
-			buf_add(b, &c, 1);
+			buf_add(b, s, len);
+		s += len ? len : 1;
 	}
 	buf_str(b, "\"");
+}
+
+static void line_break(struct json *j)
+{
+	if (j->depth && !j->compact)
+		buf_printf(&j->out, "\n%*s", (int)j->depth * 2, "");
 }
 
 static void lead(struct json *j, const char *key)
 {
 	if (!j->first)
-		buf_str(&j->out, ",");
-	if (j->depth)
-		buf_printf(&j->out, "\n%*s", (int)j->depth * 2, "");
+		buf_str(&j->out, j->compact ? ", " : ",");
+	line_break(j);
 	j->first = false;
 	if (key) {
 		json_escape(&j->out, key);
@@ -56,7 +73,7 @@ void json_open(struct json *j, const char *key, char bracket)
 void json_close(struct json *j, char bracket)
 {
 	j->depth--;
-	if (!j->first)
+	if (!j->first && !j->compact)
 		buf_printf(&j->out, "\n%*s", (int)j->depth * 2, "");
 	buf_add(&j->out, &bracket, 1);
 	j->first = false;
@@ -107,6 +124,8 @@ int json_print(struct json *j, FILE *f)
 
 	if (!r)
 		fprintf(f, "%s\n", (const char *)j->out.data);
+	else
+		fprintf(stderr, "odictl: out of memory\n");
 	buf_deinit(&j->out);
 	return r;
 }

@@ -1,34 +1,63 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+/* What the commands for sources and for destinations share: switching one that is there, removing it, and pairs. */
+
+#include "agentd/base/text.h"
 #include "odictl/named.h"
+
+int named_check(struct cli *cli, const char *what, const char *name)
+{
+	char quoted[100];
+
+	if (text_is_name(name))
+		return 0;
+	return cli_fail(cli, EXIT_USAGE,
+		"'%s' is no name for a %s: 1 to 64 letters, digits, and . _ - @ :, not first a . or -",
+		out_quote(name, quoted, sizeof(quoted)), what);
+}
+
+int named_print_change(
+	struct cli *cli, const Control__Applied *a, const char *name, const char *text)
+{
+	struct json j;
+
+	if (!cli->json) {
+		out_line("", 0, "%s", text);
+		named_print_notes(a);
+		return EXIT_DONE;
+	}
+	json_init(&j);
+	json_open(&j, NULL, '{');
+	if (name)
+		json_str(&j, "name", name);
+	json_bool(&j, "changed", a->changed);
+	json_uint(&j, "revision", a->revision);
+	named_json_strings(&j, "warnings", a->warnings, a->n_warnings);
+	json_close(&j, '}');
+	return json_print(&j, stdout);
+}
+
+void named_print_notes(const Control__Applied *a)
+{
+	for (size_t i = 0; i < a->n_warnings; i++)
+		if (*a->warnings[i])
+			out_line("note:", 6, "%s", a->warnings[i]);
+}
 
 static int change_named(struct cli *cli, const char *what, const char *name, struct change_list *l,
 	const char *verb, const char *done)
 {
 	Control__Reply *reply = NULL;
-	char reason[200];
-	struct json j;
+	char text[300];
 	int r;
 
-	snprintf(reason, sizeof(reason), "%s %s %s", what, verb, name);
-	r = cli_apply(cli, l, reason, &reply);
-	change_free(l);
+	snprintf(text, sizeof(text), "%s %s %s", what, verb, name);
+	r = cli_apply(cli, l, text, &reply);
 	if (r)
 		return r;
-	if (cli->json) {
-		json_init(&j);
-		json_open(&j, NULL, '{');
-		json_str(&j, "name", name);
-		json_bool(&j, "changed", reply->applied->changed);
-		json_uint(&j, "revision", reply->applied->revision);
-		named_json_strings(
-			&j, "warnings", reply->applied->warnings, reply->applied->n_warnings);
-		json_close(&j, '}');
-		r = json_print(&j, stdout);
-	} else {
-		printf("%s %s %s%s\n", what, name, reply->applied->changed ? "is " : "was already ",
-			done);
-	}
+	snprintf(text, sizeof(text), "%s %s %s %s", what, name,
+		reply->applied->changed ? "is" : "was already", done);
+	r = named_print_change(cli, reply->applied, name, text);
 	api_reply_free(reply);
 	return r;
 }
@@ -36,27 +65,41 @@ static int change_named(struct cli *cli, const char *what, const char *name, str
 int named_set_enabled(struct cli *cli, const char *what, const char *name, bool enabled)
 {
 	struct change_list l = {};
-	Control__Change *c =
-		change_add(&l, enabled ? "true" : "false", "%ss/%s/enabled", what, name);
+	Control__Change *c;
+	int r = named_check(cli, what, name);
 
+	if (r)
+		return r;
+	c = change_add(&l, enabled ? "true" : "false", "%ss/%s/enabled", what, name);
 	if (!c)
 		return cli_fail(cli, EXIT_FAILED, "out of memory");
 	/* The object must be there, not just this setting of it. */
 	c->must_exist = true;
-	return change_named(cli, what, name, &l, enabled ? "enable" : "disable",
+	r = change_named(cli, what, name, &l, enabled ? "enable" : "disable",
 		enabled ? "enabled" : "disabled");
+	change_free(&l);
+	return r;
 }
 
 int named_remove(struct cli *cli, const char *what, const char *name)
 {
 	struct change_list l = {};
-	char question[200];
+	char question[300];
+	int r = named_check(cli, what, name);
 
-	snprintf(question, sizeof(question), "Remove %s %s?", what, name);
-	if (!cli_confirm(cli, question))
-		return EXIT_USAGE;
+	if (r)
+		return r;
 	change_add(&l, NULL, "%ss/%s", what, name);
-	return change_named(cli, what, name, &l, "remove", "removed");
+	/* Nobody is asked about what cannot be done. */
+	if (!cli->yes && cli_on_terminal())
+		r = cli_apply_dry(cli, &l);
+	snprintf(question, sizeof(question), "Remove %s %s?", what, name);
+	if (!r)
+		r = cli_confirm(cli, question);
+	if (!r)
+		r = change_named(cli, what, name, &l, "remove", "removed");
+	change_free(&l);
+	return r;
 }
 
 void named_json_pairs(struct json *j, const char *key, Control__KeyValue **list, size_t n)
@@ -78,5 +121,25 @@ void named_json_strings(struct json *j, const char *key, char **list, size_t n)
 void named_print_pairs(const char *title, Control__KeyValue **list, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		printf("%-9s %s=%s\n", i ? "" : title, list[i]->key, list[i]->value);
+		out_line(i ? "" : title, 10, "%s=%s", list[i]->key, list[i]->value);
+}
+
+int named_option_change(struct cli *cli, struct change_list *l, const char *what, const char *name,
+	const struct given *g, bool field)
+{
+	_cleanup_free_ char *key = NULL;
+	const char *value = g->value ? g->value : "true",
+		   *stored = g->spec->stored ? g->spec->stored : g->name;
+	bool pair = g->spec->map || g->spec->kind == REPEAT;
+
+	if (pair) {
+		int r = args_key_value(cli, g->value, &key, &value);
+
+		if (r)
+			return r;
+	}
+	if (!change_add(l, value, "%ss/%s/%s%s%s%s", what, name, field ? "" : "options/", stored,
+		    pair ? "/" : "", pair ? key : ""))
+		return cli_fail(cli, EXIT_FAILED, "out of memory");
+	return 0;
 }

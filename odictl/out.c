@@ -1,101 +1,215 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Text for people: tables that line up, times, numbers, and colour only where a terminal shows it. */
+/* Text for people: widths, cutting, wrapping, times, numbers, colour only where a terminal shows it, and the one
+ * place where text from elsewhere is made fit to be shown.
+ *
+ * Names come from what is profiled: a binary may call its functions, a process itself, whatever it likes, and a
+ * terminal obeys escape sequences. So every string of every reply of agentd is cleaned as it arrives, found by the
+ * message's own description: a field that is added later is cleaned as well. */
 
+#include <stdarg.h>
+#include <locale.h>
+#include <sys/ioctl.h>
 #include <time.h>
+#include <wchar.h>
 #include "agentd/base/clock.h"
 #include "agentd/base/text.h"
 #include "odictl/cli.h"
 
-#define MAX_COLUMNS 12
+#define ELLIPSIS "…"
 
-struct table {
-	size_t columns, rows, room;
-	char **cells; /* rows x columns; row 0 the headers */
-	char align[MAX_COLUMNS];
-};
+/* ---- cleaning ---- */
 
-/* What a terminal shows of UTF-8 text, near enough: one column a code point. */
-static size_t width(const char *s)
+static void clean_field(const ProtobufCFieldDescriptor *f, void *member)
 {
-	size_t n = 0;
+	if (f->type == PROTOBUF_C_TYPE_STRING) {
+		char *s = *(char **)member;
 
-	for (; *s; s++)
-		n += ((unsigned char)*s & 0xc0) != 0x80;
+		if (s && s != f->default_value && *s)
+			text_clean(s);
+	} else if (f->type == PROTOBUF_C_TYPE_MESSAGE && *(ProtobufCMessage **)member) {
+		out_clean(*(ProtobufCMessage **)member);
+	}
+}
+
+void out_clean(ProtobufCMessage *message)
+{
+	const ProtobufCMessageDescriptor *d = message->descriptor;
+
+	for (unsigned i = 0; i < d->n_fields; i++) {
+		const ProtobufCFieldDescriptor *f = &d->fields[i];
+		char *base = (char *)message;
+
+		if (f->type != PROTOBUF_C_TYPE_STRING && f->type != PROTOBUF_C_TYPE_MESSAGE)
+			continue;
+		if (f->label == PROTOBUF_C_LABEL_REPEATED) {
+			size_t n = *(size_t *)(base + f->quantifier_offset);
+			void **list = *(void ***)(base + f->offset);
+
+			for (size_t k = 0; k < n; k++)
+				clean_field(f, &list[k]);
+		} else if (!(f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) ||
+			*(uint32_t *)(base + f->quantifier_offset) == f->id) {
+			clean_field(f, base + f->offset);
+		}
+	}
+}
+
+const char *out_quote(const char *s, char *buf, size_t size)
+{
+	size_t n = (size_t)snprintf(buf, size, "%s", s), at;
+
+	if (n < size) {
+		text_clean(buf);
+		return buf;
+	}
+	/* The cut falls between characters. */
+	for (at = size - sizeof(ELLIPSIS); at && ((unsigned char)buf[at] & 0xc0) == 0x80; at--)
+		;
+	buf[at] = '\0';
+	text_clean(buf);
+	memcpy(buf + at, ELLIPSIS, sizeof(ELLIPSIS));
+	return buf;
+}
+
+/* ---- width ---- */
+
+size_t out_width(FILE *f)
+{
+	struct winsize size;
+
+	if (!isatty(fileno(f)))
+		return 0;
+	if (ioctl(fileno(f), TIOCGWINSZ, &size) < 0 || !size.ws_col)
+		return 80;
+	return MAX(size.ws_col, 20);
+}
+
+/* One character at s: its bytes, and its columns in *columns. */
+static size_t take(const char *s, size_t *columns)
+{
+	static bool ready;
+	uint32_t c;
+	size_t len = text_utf8(s, &c);
+	int w;
+
+	if (*s == '\033' && s[1] == '[') {
+		*columns = 0;
+		return strcspn(s, "m") + (strchr(s, 'm') != NULL);
+	}
+	if (!len || c < 0x80) {
+		*columns = 1;
+		return 1;
+	}
+	if (!ready)
+		setlocale(LC_CTYPE, "C.UTF-8");
+	ready = true;
+	w = wcwidth((wchar_t)c);
+	*columns = w < 0 ? 1 : (size_t)w;
+	return len;
+}
+
+size_t out_columns(const char *s)
+{
+	size_t n = 0, columns;
+
+	while (*s) {
+		s += take(s, &columns);
+		n += columns;
+	}
 	return n;
 }
 
-void table_row(struct table *t, const char *const *cells)
+void out_cut(char *s, size_t columns)
 {
-	if (t->rows == t->room) {
-		size_t room = t->room ? t->room * 2 : 32;
-		char **grown = reallocarray(t->cells, room * t->columns, sizeof(*grown));
+	size_t at = 0, n = 0, c;
 
-		if (!grown)
-			return;
-		t->cells = grown;
-		t->room = room;
+	if (out_columns(s) <= columns)
+		return;
+	while (s[at]) {
+		size_t len = take(s + at, &c);
+
+		if (n + c + 1 > columns)
+			break;
+		n += c;
+		at += len;
 	}
-	for (size_t i = 0; i < t->columns; i++)
-		t->cells[t->rows * t->columns + i] = strdup(cells[i] ? cells[i] : "");
-	t->rows++;
+	if (columns)
+		memcpy(s + at, ELLIPSIS, sizeof(ELLIPSIS));
+	else
+		s[0] = '\0';
 }
 
-struct table *table_new(const char *const *headers, const char *align)
+void out_wrap(FILE *f, const char *head, size_t indent, const char *text, size_t width)
 {
-	struct table *t = calloc(1, sizeof(*t));
+	size_t at = out_columns(head), room = width > indent + 20 ? width : 0;
+	bool first = true;
 
-	if (!t)
-		return NULL;
-	t->columns = MIN(strlen(align), (size_t)MAX_COLUMNS);
-	memcpy(t->align, align, t->columns);
-	table_row(t, headers);
-	return t;
-}
+	fputs(head, f);
+	/* A head that is too long gets a line of its own. */
+	if (at + (at > 0) > indent && indent) {
+		fputc('\n', f);
+		at = 0;
+	}
+	fprintf(f, "%*s", (int)(indent - MIN(indent, at)), "");
+	at = MAX(at, indent);
+	while (*text) {
+		size_t blanks = strspn(text, " "), len = blanks + strcspn(text + blanks, " "), c;
+		char *word = strndup(text, len);
 
-void table_free(struct table *t)
-{
-	if (!t)
-		return;
-	for (size_t i = 0; i < t->rows * t->columns; i++)
-		free(t->cells[i]);
-	free(t->cells);
-	free(t);
-}
-
-void table_print(struct table *t, FILE *f)
-{
-	size_t widths[MAX_COLUMNS] = {};
-
-	if (!t)
-		return;
-	for (size_t r = 0; r < t->rows; r++)
-		for (size_t c = 0; c < t->columns; c++)
-			widths[c] = MAX(widths[c], width(t->cells[r * t->columns + c]));
-	for (size_t r = 0; r < t->rows; r++) {
-		for (size_t c = 0; c < t->columns; c++) {
-			const char *cell = t->cells[r * t->columns + c];
-			int pad = (int)(widths[c] - width(cell));
-			bool last = c + 1 == t->columns;
-
-			if (t->align[c] == 'r')
-				fprintf(f, "%*s%s%s", pad, "", cell, last ? "\n" : "  ");
-			else
-				fprintf(f, "%s%*s%s", cell, last ? 0 : pad, "", last ? "\n" : "  ");
+		if (!word)
+			break;
+		c = out_columns(word);
+		if (room && !first && at + c > room) {
+			fprintf(f, "\n%*s%s", (int)indent, "", word + blanks);
+			at = indent + c - blanks;
+		} else {
+			fputs(word, f);
+			at += c;
 		}
+		free(word);
+		first = false;
+		text += len;
 	}
-	table_free(t);
+	fputc('\n', f);
 }
+
+void out_line(const char *head, size_t indent, const char *format, ...)
+{
+	_cleanup_free_ char *text = NULL;
+	va_list args;
+
+	va_start(args, format);
+	if (vasprintf(&text, format, args) < 0)
+		text = NULL;
+	va_end(args);
+	if (text)
+		out_wrap(stdout, head, indent, text, out_width(stdout));
+}
+
+/* ---- times and numbers ---- */
 
 const char *out_ago(uint64_t unix_ns, char *buf, size_t size)
 {
-	uint64_t now = clock_unix_ns();
+	uint64_t now = clock_unix_ns(), ago;
 	char text[64];
 
 	if (!unix_ns)
 		return "never";
-	text_format_duration(now > unix_ns ? now - unix_ns : 0, text, sizeof(text));
+	ago = now > unix_ns ? now - unix_ns : 0;
+	if (ago < NSEC_PER_SEC)
+		return "just now";
+	text_format_duration(ago - ago % NSEC_PER_SEC, text, sizeof(text));
 	snprintf(buf, size, "%s ago", text);
+	return buf;
+}
+
+const char *out_duration_since(uint64_t unix_ns, char *buf, size_t size)
+{
+	uint64_t now = clock_unix_ns(), ns = now > unix_ns ? now - unix_ns : 0;
+
+	/* Nobody needs the milliseconds of how long something is up. */
+	text_format_duration(ns - ns % NSEC_PER_SEC, buf, size);
 	return buf;
 }
 
@@ -132,6 +246,8 @@ const char *out_seconds(uint64_t ns, char *buf, size_t size)
 	snprintf(buf, size, s < 10 ? "%.2f" : s < 1000 ? "%.1f" : "%.0f", s);
 	return buf;
 }
+
+/* ---- colour ---- */
 
 const char *out_bold(const struct cli *cli)
 {

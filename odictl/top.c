@@ -15,17 +15,22 @@ struct walk {
 	const struct tree *tree;
 	enum top_by by;
 	struct map *rows;
-	struct counting **of_node; /* the row of each node; NULL none */
+	struct counting **of_node;     /* the row of each node; NULL none */
+	struct counting **of_function; /* the row of each function, once it was looked for */
 };
 
 static struct counting *row_of(
 	struct walk *w, const char *name, const char *module, const char *service)
 {
-	char key[1024];
-	int len = snprintf(key, sizeof(key), "%s\n%s", name, module);
+	/* Names are as long as C++ makes them: nothing is cut, two long ones must not become one. */
+	_cleanup_free_ char *key = NULL;
+	int len = asprintf(&key, "%s\n%s", name, module);
 	struct counting *c;
 
-	len = MIN(len, (int)sizeof(key) - 1);
+	if (len < 0) {
+		key = NULL;
+		return NULL;
+	}
 	c = map_get(w->rows, key, (size_t)len);
 	if (c)
 		return c;
@@ -54,8 +59,11 @@ static struct counting *row_of_node(struct walk *w, size_t i)
 	if (w->by == TOP_SERVICE)
 		return NULL;
 	f = &w->tree->functions[n->function];
-	return w->by == TOP_MODULE ? row_of(w, f->module, "", "")
-				   : row_of(w, f->name, f->module, "");
+	if (!w->of_function[n->function])
+		w->of_function[n->function] = w->by == TOP_MODULE
+			? row_of(w, f->module, "", "")
+			: row_of(w, f->name, f->module, "");
+	return w->of_function[n->function];
 }
 
 /* Depth first without recursion: stacks may be deep. */
@@ -100,7 +108,7 @@ static void add_group_rows(struct walk *w)
 		struct counting *c;
 
 		if (!name[0])
-			name = "(not recorded)";
+			name = TOP_NOT_RECORDED;
 		c = row_of(w, name, r->service, r->service);
 		if (c) {
 			c->row.self_ns += r->ns;
@@ -122,13 +130,15 @@ static int by_self(const void *x, const void *y)
 
 size_t top_rows(const struct tree *t, enum top_by by, struct top_row **ret)
 {
-	struct walk w = {
-		.tree = t, .by = by, .of_node = calloc(t->n_nodes + 1, sizeof(*w.of_node))};
+	struct walk w = {.tree = t,
+		.by = by,
+		.of_node = calloc(t->n_nodes + 1, sizeof(*w.of_node)),
+		.of_function = calloc(t->n_functions + 1, sizeof(*w.of_function))};
 	struct map_iter it = {};
 	struct top_row *rows = NULL;
 	size_t n = 0;
 
-	if (w.of_node && map_new(&w.rows, 0) == 0) {
+	if (w.of_node && w.of_function && map_new(&w.rows, 0) == 0) {
 		if (by == TOP_PROCESS || by == TOP_THREAD) {
 			add_group_rows(&w);
 		} else if (t->n_nodes) {
@@ -142,6 +152,7 @@ size_t top_rows(const struct tree *t, enum top_by by, struct top_row **ret)
 		map_free_with(w.rows, free);
 	}
 	free(w.of_node);
+	free(w.of_function);
 	if (n)
 		qsort(rows, n, sizeof(*rows), by_self);
 	*ret = rows;

@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* A query's parts put together again, every index checked: agentd is trusted, a socket named on the command line
- * need not be. */
+ * need not be.
+ *
+ * Whoever draws a tree relies on this: parents stand before their children, so there is no cycle; nothing is deeper
+ * than TREE_MAX_DEPTH; children together are no more than their parent; every name is there and clean. What does not keep
+ * to it is refused as a whole: half a picture would be a wrong one. */
 
+#include "agentd/base/text.h"
 #include "odictl/tree.h"
 
+#define MAX_PARTS     (1U << 20)
 #define MAX_STRINGS   (1U << 20)
+#define MAX_BYTES     (512U << 20) /* of strings */
 #define MAX_FUNCTIONS (1U << 20)
 #define MAX_NODES     (1U << 21)
+#define MAX_ROWS      (1U << 20)
 
 struct tree *tree_free(struct tree *t)
 {
@@ -28,12 +36,35 @@ struct raw {
 	uint32_t name, module, file, service;
 };
 
-struct building {
+struct tree_builder {
 	struct tree *tree;
 	struct raw *functions;
 	uint32_t *services;
 	struct raw *rows;
+	size_t parts, bytes;
+	bool failed;
 };
+
+struct tree_builder *tree_builder_new(void)
+{
+	struct tree_builder *b = calloc(1, sizeof(*b));
+
+	if (b)
+		b->tree = calloc(1, sizeof(*b->tree));
+	return b && b->tree ? b : tree_builder_free(b);
+}
+
+struct tree_builder *tree_builder_free(struct tree_builder *b)
+{
+	if (!b)
+		return NULL;
+	free(b->functions);
+	free(b->services);
+	free(b->rows);
+	tree_free(b->tree);
+	free(b);
+	return NULL;
+}
 
 static bool grow(void **p, size_t n, size_t add, size_t size, size_t max)
 {
@@ -41,7 +72,7 @@ static bool grow(void **p, size_t n, size_t add, size_t size, size_t max)
 
 	if (!add)
 		return true;
-	if (n + add > max)
+	if (add > max || n > max - add)
 		return false;
 	grown = reallocarray(*p, n + add, size);
 	if (!grown)
@@ -50,7 +81,27 @@ static bool grow(void **p, size_t n, size_t add, size_t size, size_t max)
 	return true;
 }
 
-static bool add_functions(struct building *b, const Control__QueryPart *p)
+static bool add_strings(struct tree_builder *b, const Control__QueryPart *p)
+{
+	struct tree *t = b->tree;
+
+	if (!grow((void **)&t->strings, t->n_strings, p->n_strings, sizeof(*t->strings),
+		    MAX_STRINGS))
+		return false;
+	for (size_t i = 0; i < p->n_strings; i++) {
+		char *s;
+
+		b->bytes += strlen(p->strings[i]);
+		s = b->bytes > MAX_BYTES ? NULL : strdup(p->strings[i]);
+		if (!s)
+			return false;
+		text_clean(s);
+		t->strings[t->n_strings++] = s;
+	}
+	return true;
+}
+
+static bool add_functions(struct tree_builder *b, const Control__QueryPart *p)
 {
 	struct tree *t = b->tree;
 
@@ -69,7 +120,7 @@ static bool add_functions(struct building *b, const Control__QueryPart *p)
 	return true;
 }
 
-static bool add_nodes(struct building *b, const Control__QueryPart *p)
+static bool add_nodes(struct tree_builder *b, const Control__QueryPart *p)
 {
 	struct tree *t = b->tree;
 
@@ -83,23 +134,24 @@ static bool add_nodes(struct building *b, const Control__QueryPart *p)
 		if (t->n_nodes && n->parent >= t->n_nodes)
 			return false;
 		b->services[t->n_nodes] = n->service;
-		t->nodes[t->n_nodes++] = (struct tree_node){
-			.parent = n->parent,
+		t->nodes[t->n_nodes] = (struct tree_node){
+			.parent = t->n_nodes ? n->parent : 0,
 			.function = n->function,
 			.self_ns = n->self_ns,
 			.total_ns = n->total_ns,
 			.self_samples = n->self_samples,
 		};
+		t->n_nodes++;
 	}
 	return true;
 }
 
-static bool add_rows(struct building *b, const Control__QueryPart *p)
+static bool add_rows(struct tree_builder *b, const Control__QueryPart *p)
 {
 	struct tree *t = b->tree;
 
-	if (!grow((void **)&t->rows, t->n_rows, p->n_rows, sizeof(*t->rows), MAX_NODES) ||
-		!grow((void **)&b->rows, t->n_rows, p->n_rows, sizeof(*b->rows), MAX_NODES))
+	if (!grow((void **)&t->rows, t->n_rows, p->n_rows, sizeof(*t->rows), MAX_ROWS) ||
+		!grow((void **)&b->rows, t->n_rows, p->n_rows, sizeof(*b->rows), MAX_ROWS))
 		return false;
 	for (size_t i = 0; i < p->n_rows; i++) {
 		const Control__QueryRow *x = p->rows[i];
@@ -110,97 +162,147 @@ static bool add_rows(struct building *b, const Control__QueryPart *p)
 	return true;
 }
 
-static bool add_part(struct building *b, const Control__QueryPart *p)
+void tree_builder_add(struct tree_builder *b, const Control__QueryPart *p)
 {
 	struct tree *t = b->tree;
 
-	if (!grow((void **)&t->strings, t->n_strings, p->n_strings, sizeof(*t->strings),
-		    MAX_STRINGS))
-		return false;
-	for (size_t i = 0; i < p->n_strings; i++) {
-		char *s = strdup(p->strings[i]);
-
-		if (!s)
-			return false;
-		t->strings[t->n_strings++] = s;
+	if (b->parts == 0) {
+		t->from_unix_ns = p->from_unix_ns;
+		t->to_unix_ns = p->to_unix_ns;
+		t->total_ns = p->total_ns;
+		t->total_samples = p->total_samples;
+		t->cut_nodes = p->cut_nodes;
+		t->damaged = p->damaged;
+		t->period_ns = p->period_ns;
 	}
-	t->from_unix_ns = p->from_unix_ns;
-	t->to_unix_ns = p->to_unix_ns;
-	t->total_ns = p->total_ns;
-	t->total_samples = p->total_samples;
-	t->cut_nodes = p->cut_nodes;
-	t->damaged = p->damaged;
-	t->period_ns = p->period_ns;
-	return add_functions(b, p) && add_nodes(b, p) && add_rows(b, p);
+	b->failed = b->failed || ++b->parts > MAX_PARTS || !add_strings(b, p) ||
+		!add_functions(b, p) || !add_nodes(b, p) || !add_rows(b, p);
 }
+
+/* ---- checking the whole ---- */
 
 static const char *string(const struct tree *t, uint32_t i)
 {
-	return i < t->n_strings ? t->strings[i] : "";
+	return i < t->n_strings ? t->strings[i] : NULL;
 }
 
-static void sort_children(struct tree *t)
-{
-	/* Each new child goes into its parent's list by falling total: lists are short but for wide roots. */
-	for (size_t i = 1; i < t->n_nodes; i++) {
-		uint32_t *p = &t->nodes[t->nodes[i].parent].first_child;
-
-		while (*p && t->nodes[*p].total_ns >= t->nodes[i].total_ns)
-			p = &t->nodes[*p].next_sibling;
-		t->nodes[i].next_sibling = *p;
-		*p = (uint32_t)i;
-	}
-}
-
-static bool finish(struct building *b)
+static bool name_functions(struct tree_builder *b)
 {
 	struct tree *t = b->tree;
 
 	for (size_t i = 0; i < t->n_functions; i++) {
-		t->functions[i].name = string(t, b->functions[i].name);
-		t->functions[i].module = string(t, b->functions[i].module);
-		t->functions[i].file = string(t, b->functions[i].file);
+		struct tree_function *f = &t->functions[i];
+
+		f->name = string(t, b->functions[i].name);
+		f->module = string(t, b->functions[i].module);
+		f->file = string(t, b->functions[i].file);
+		if (!f->name || !f->module || !f->file)
+			return false;
 	}
 	for (size_t i = 0; i < t->n_rows; i++) {
 		t->rows[i].service = string(t, b->rows[i].service);
 		t->rows[i].process = string(t, b->rows[i].name);
 		t->rows[i].thread = string(t, b->rows[i].module);
-	}
-	for (size_t i = 0; i < t->n_nodes; i++) {
-		bool service = i && t->nodes[i].parent == 0;
-
-		if (i && !service && t->nodes[i].function >= t->n_functions)
+		if (!t->rows[i].service || !t->rows[i].process || !t->rows[i].thread)
 			return false;
-		if (service)
-			t->nodes[i].service = string(t, b->services[i]);
 	}
-	sort_children(t);
 	return true;
 }
 
-static int receive(struct cli *cli, Control__Reply *reply, struct building *b)
+/* Services on the root's children, functions below; depths; parts no more than the whole. */
+static bool check_nodes(struct tree_builder *b)
 {
-	struct err_text err = {};
-	bool ok = true;
+	_cleanup_free_ uint64_t *below = calloc(b->tree->n_nodes + 1, sizeof(*below));
+	_cleanup_free_ uint16_t *depth = calloc(b->tree->n_nodes + 1, sizeof(*depth));
+	struct tree *t = b->tree;
 
-	for (;;) {
+	if (!below || !depth)
+		return false;
+	for (size_t i = 1; i < t->n_nodes; i++) {
+		struct tree_node *n = &t->nodes[i];
+
+		depth[i] = depth[n->parent] + 1;
+		if (depth[i] > TREE_MAX_DEPTH)
+			return false;
+		if (n->parent == 0)
+			n->service = string(t, b->services[i]);
+		if (n->parent == 0 ? !n->service : n->function >= t->n_functions)
+			return false;
+		if (__builtin_add_overflow(below[n->parent], n->total_ns, &below[n->parent]))
+			return false;
+	}
+	for (size_t i = 0; i < t->n_nodes; i++)
+		if (t->nodes[i].self_ns > t->nodes[i].total_ns ||
+			below[i] > t->nodes[i].total_ns - t->nodes[i].self_ns)
+			return false;
+	return !t->n_nodes || t->nodes[0].total_ns <= t->total_ns;
+}
+
+static int by_parent_and_total(const void *x, const void *y, void *nodes)
+{
+	uint32_t i = *(const uint32_t *)x, k = *(const uint32_t *)y;
+	const struct tree_node *a = (const struct tree_node *)nodes + i,
+			       *b = (const struct tree_node *)nodes + k;
+
+	if (a->parent != b->parent)
+		return a->parent < b->parent ? -1 : 1;
+	if (a->total_ns != b->total_ns)
+		return a->total_ns < b->total_ns ? 1 : -1;
+	return i < k ? -1 : i > k;
+}
+
+static bool link_children(struct tree *t)
+{
+	_cleanup_free_ uint32_t *order = calloc(t->n_nodes + 1, sizeof(*order));
+
+	if (!order)
+		return false;
+	for (size_t i = 1; i < t->n_nodes; i++)
+		order[i] = (uint32_t)i;
+	if (t->n_nodes > 2)
+		qsort_r(order + 1, t->n_nodes - 1, sizeof(*order), by_parent_and_total, t->nodes);
+	for (size_t i = t->n_nodes; i-- > 1;) {
+		uint32_t *first = &t->nodes[t->nodes[order[i]].parent].first_child;
+
+		t->nodes[order[i]].next_sibling = *first;
+		*first = order[i];
+	}
+	return true;
+}
+
+struct tree *tree_builder_finish(struct tree_builder *b)
+{
+	struct tree *t = b->tree;
+	bool ok = !b->failed && name_functions(b) && check_nodes(b) && link_children(t);
+
+	if (ok)
+		b->tree = NULL;
+	tree_builder_free(b);
+	return ok ? t : NULL;
+}
+
+/* ---- asking ---- */
+
+static int receive(struct cli *cli, Control__Reply *reply, struct tree_builder *b)
+{
+	while (reply) {
 		bool final = reply->final;
 		int r;
 
-		ok = ok && reply->body_case == CONTROL__REPLY__BODY_QUERY_PART &&
-			add_part(b, reply->query_part);
+		if (reply->body_case == CONTROL__REPLY__BODY_QUERY_PART)
+			tree_builder_add(b, reply->query_part);
+		else
+			b->failed = true;
 		api_reply_free(reply);
 		reply = NULL;
-		if (final)
+		if (final || b->failed)
 			break;
-		r = api_next(cli->client, 60000, &reply, &err);
-		if (r < 0)
-			return cli_fail(cli, cli_exit_of(r), "%s", err.text);
-		if (!reply)
-			break;
+		r = cli_next(cli, 60000, &reply);
+		if (r)
+			return r;
+		if (!reply) /* interrupted, or it ended without saying so: half a tree is none */
+			b->failed = true;
 	}
-	if (!ok || !finish(b))
-		return cli_fail(cli, EXIT_FAILED, "agentd's answer makes no sense");
 	return 0;
 }
 
@@ -209,11 +311,9 @@ int tree_query(struct cli *cli, struct selection *s, uint32_t max_nodes, struct 
 	Control__Request request = CONTROL__REQUEST__INIT;
 	Control__RunQuery run = CONTROL__RUN_QUERY__INIT;
 	Control__Reply *reply = NULL;
-	struct building b = {.tree = calloc(1, sizeof(*b.tree))};
+	struct tree_builder *b;
 	int r;
 
-	if (!b.tree)
-		return cli_fail(cli, EXIT_FAILED, "out of memory");
 	run.from_unix_ns = s->from_unix_ns;
 	run.to_unix_ns = s->to_unix_ns;
 	run.service = s->service;
@@ -223,16 +323,25 @@ int tree_query(struct cli *cli, struct selection *s, uint32_t max_nodes, struct 
 	request.verb_case = CONTROL__REQUEST__VERB_RUN_QUERY;
 	request.run_query = &run;
 	r = cli_call(cli, &request, &reply);
-	if (!r)
-		r = receive(cli, reply, &b);
-	free(b.functions);
-	free(b.services);
-	free(b.rows);
 	if (r)
-		tree_free(b.tree);
-	else
-		*ret = b.tree;
-	return r;
+		return r;
+	b = tree_builder_new();
+	if (!b) {
+		api_reply_free(reply);
+		return cli_fail(cli, EXIT_FAILED, "out of memory");
+	}
+	r = receive(cli, reply, b);
+	if (r) {
+		tree_builder_free(b);
+		return r;
+	}
+	*ret = tree_builder_finish(b);
+	if (!*ret)
+		return cli_fail(cli, EXIT_FAILED,
+			"agentd's answer makes no sense: is %s really agentd's, and of this version "
+			"(odictl version)?",
+			cli->socket);
+	return 0;
 }
 
 uint64_t tree_span_ns(const struct tree *t)

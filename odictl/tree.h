@@ -6,6 +6,8 @@
 
 #include "odictl/cli.h"
 
+#define TREE_MAX_DEPTH 4096 /* below the root; real stacks have at most a few hundred frames */
+
 struct tree_function {
 	const char *name, *module, *file;
 	uint32_t type; /* enum profile_frame_type: 1 native, 2 kernel, ... */
@@ -36,21 +38,37 @@ struct tree {
 struct selection {
 	char service[256], source[80];
 	uint64_t from_unix_ns, to_unix_ns;
-	bool relative; /* --since or nothing: moves along with --watch */
+	bool from_given, to_given; /* what was not given moves along: selection_move() */
 	uint64_t since_ns;
 };
 
+/* A tree from its parts, in the order in which they come. Text is copied. */
+struct tree_builder;
+struct tree_builder *tree_builder_new(void);
+struct tree_builder *tree_builder_free(struct tree_builder *b);
+DEFINE_FREEP(tree_builder_freep, struct tree_builder *, tree_builder_free)
+void tree_builder_add(struct tree_builder *b, const Control__QueryPart *part);
+/* Consumes b. NULL: an index out of range, a parent after its child, children that are more than their parent, too
+ * deep, too large, or out of memory. */
+struct tree *tree_builder_finish(struct tree_builder *b);
+
 /* From --source, --service, --since, --from, --to; 0 or EXIT_USAGE with a message. */
 int selection_parse(struct cli *cli, const struct args *args, struct selection *ret);
+/* The same with a clock of one's own, for tests; the zone is TZ's. */
+int selection_parse_at(
+	struct cli *cli, const struct args *args, uint64_t now_unix_ns, struct selection *ret);
+/* Now is later: moves the ends that were not given. */
+void selection_move(struct selection *s);
 /* Runs the query; 0 or an exit code. */
 int tree_query(struct cli *cli, struct selection *s, uint32_t max_nodes, struct tree **ret);
 struct tree *tree_free(struct tree *t);
 DEFINE_FREEP(tree_freep, struct tree *, tree_free)
-/* "a second", "12 s": what the tree covers. */
+/* What the tree covers. */
 uint64_t tree_span_ns(const struct tree *t);
 
 /* ---- top.c ---- */
 enum top_by { TOP_SERVICE, TOP_PROCESS, TOP_THREAD, TOP_MODULE, TOP_FUNCTION };
+#define TOP_NOT_RECORDED "(not recorded)" /* a process or thread that no source asked for */
 struct top_row {
 	const char *name, *module, *service;
 	uint64_t self_ns, total_ns;
