@@ -25,7 +25,7 @@ build_packages="libc6-dev libbpf-dev libelf-dev libdw-dev libcurl4-openssl-dev l
 	libprotobuf-c-dev libsystemd-dev libseccomp-dev libcap-dev libiberty-dev libzstd-dev zlib1g-dev
 	liblzma-dev libjson-c-dev"
 test_commands="clang-format:clang-format shellcheck:shellcheck g++:g++ jq:jq strace:strace curl:curl
-	git:git sqlite3:sqlite3 go:golang-go rustc:rustc dockerd:docker.io docker:docker.io"
+	git:git sqlite3:sqlite3 go:golang-go rustc:rustc dockerd:docker.io docker:docker.io openssl:openssl"
 test_packages="libcmocka-dev python3-venv procps ca-certificates"
 
 missing=""
