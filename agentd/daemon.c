@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The daemon: makes every object once, in the order in which they need each other, and lets each
- * change of configuration through one door. prepare() does what can fail (loads the programs), the
- * store makes the change durable, swap() does what cannot. Before a swap all that was sampled is
- * settled under the old configuration, so that no sample of what stays selected is lost or counted
- * twice. At a stop the last interval is named and handed over like any other. */
+/* The daemon: makes every object once, in the order in which they need each other, runs the loop, and
+ * takes everything down in the opposite order.
+ *
+ * At a stop the last interval is named and handed over like any other. That takes the loop, since
+ * names come from a child: so nobody here ends the loop (sd_event_exit() would, for good), and the stop
+ * is a flag that is looked at between its rounds. Whoever asked something over the socket is let go
+ * first, so that no handler sees a daemon that is half gone. */
 
 #include <getopt.h>
 #include <limits.h>
@@ -23,152 +25,6 @@
 #define STOP_NAMES_NS     (3 * NSEC_PER_SEC)
 #define STOP_FLUSH_MS     3000
 
-/* ---- the reload transaction ---- */
-
-static int start_sampler(
-	struct daemon *d, const struct config *c, struct sampler **ret, struct err_text *err)
-{
-	CLEANUP(sampler_freep) struct sampler *s = NULL;
-	struct sampler_config sc = {
-		.rate_hz = c->profiling.rate_hz,
-		.kernel_frames = c->profiling.kernel_frames,
-		.accept_unknown_kernel = d->accept_unknown_kernel,
-	};
-	int r = sampler_new(&s, d->loop, &sc, &daemon_sampler_ops, d, err);
-
-	if (r < 0)
-		return r;
-	r = sampler_start(s, err);
-	if (r < 0)
-		return r;
-	*ret = TAKE_PTR(s);
-	return 0;
-}
-
-static int on_prepare(void *userdata, const struct config *current, const struct config *next,
-	struct err_text *err)
-{
-	struct daemon *d = userdata;
-
-	if (next->profiling.enabled && !d->sampler) {
-		int r = start_sampler(d, next, &d->prepared, err);
-
-		if (r < 0)
-			return err_prefix(err, r, "profiling cannot be enabled");
-	}
-	return 0;
-}
-
-static void on_abandon(void *userdata)
-{
-	struct daemon *d = userdata;
-
-	d->prepared = sampler_free(d->prepared);
-}
-
-static void disable(struct daemon *d)
-{
-	sampler_stop(d->sampler);
-	daemon_settle(d);
-	process_flush(d->processes);
-	daemon_interval_close(d);
-	daemon_ledger_retire(d, d->sampler);
-	d->sampler = sampler_free(d->sampler);
-	d->active_since_unix_ns = 0;
-	log_info("profiling is off: the programs are unloaded");
-}
-
-static void enable(struct daemon *d, struct sampler *s)
-{
-	/* What the table knows of images may be old: nothing told it of exec and mmap while we were
-	 * off. */
-	struct sampler_event stale = {.kind = SAMPLER_LOST_EVENTS, .time_ns = clock_monotonic_ns()};
-
-	d->sampler = s;
-	d->sampler_problem[0] = '\0';
-	d->active_since_unix_ns = clock_unix_ns();
-	process_on_event(d->processes, &stale);
-	symbol_forget_kernel(d->symbols); /* modules may have come and gone meanwhile */
-	d->open->from_unix_ns = clock_unix_ns();
-	daemon_interval_arm(d);
-}
-
-static void apply_settings(struct daemon *d, const struct config *next)
-{
-	struct err_text err = {};
-	struct local_config lc = {
-		.max_bytes = next->local.max_bytes,
-		.max_age_ns = next->local.max_age_ns,
-		.fine_ns = 3600 * NSEC_PER_SEC,
-		.middle_ns = 24 * 3600 * NSEC_PER_SEC,
-	};
-
-	d->interval_ns = next->profiling.interval_ns;
-	local_configure(d->local, &lc);
-	d->host.labels = next->host_labels;
-	d->host.n_labels = next->n_host_labels;
-	process_set_docker_root(d->processes, next->docker_root);
-	if (link_configure(d->link, next->destinations, next->n_destinations, &err) < 0)
-		log_error("destinations: %s", err.text);
-}
-
-/* Closes the books under the old configuration: everything sampled so far counts as it said. */
-static void settle_old(struct daemon *d, const struct config *old, const struct config *next)
-{
-	if (!d->sampler)
-		return;
-	daemon_settle(d);
-	process_flush(d->processes);
-	if (!next->profiling.enabled)
-		disable(d);
-	else if (old->profiling.rate_hz != next->profiling.rate_hz ||
-		old->profiling.interval_ns != next->profiling.interval_ns)
-		daemon_interval_close(d);
-}
-
-static void swap_sampler(struct daemon *d, const struct config *old, const struct config *next)
-{
-	struct err_text err = {};
-
-	if (d->prepared) {
-		enable(d, TAKE_PTR(d->prepared));
-		log_info("profiling is on: %u Hz", next->profiling.rate_hz);
-		return;
-	}
-	if (!d->sampler)
-		return;
-	sampler_set_kernel_frames(d->sampler, next->profiling.kernel_frames);
-	if (old->profiling.rate_hz != next->profiling.rate_hz &&
-		sampler_set_rate(d->sampler, next->profiling.rate_hz, &err) < 0)
-		log_error("rate: %s", err.text);
-	sampler_next_generation(d->sampler);
-	if (old->profiling.interval_ns != next->profiling.interval_ns)
-		daemon_interval_arm(d);
-}
-
-static void on_swap(void *userdata, const struct config *next)
-{
-	struct daemon *d = userdata;
-	const struct config *old = config_current(d->config);
-
-	settle_old(d, old, next);
-	source_set_inherit(next->sources, old->sources);
-	daemon_forget_assignments(d);
-	d->generation++;
-	apply_settings(d, next);
-	swap_sampler(d, old, next);
-	d->open->revision = next->revision;
-	sd_notifyf(0, "STATUS=%s, %zu sources, %zu destinations",
-		d->sampler ? "profiling" : "profiling is off", source_set_size(next->sources),
-		next->n_destinations);
-}
-
-static const struct config_hooks config_hooks = {
-	.prepare = on_prepare,
-	.abandon = on_abandon,
-	.swap = on_swap,
-};
-
 /* ---- signals ---- */
 
 static int on_stop_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
@@ -177,7 +33,9 @@ static int on_stop_signal(sd_event_source *s, const struct signalfd_siginfo *si,
 
 	log_info("asked to stop by signal %u", si->ssi_signo);
 	sd_notify(0, "STOPPING=1");
-	return sd_event_exit(d->loop, 0);
+	/* Not sd_event_exit(): naming and handing over the last interval still need the loop. */
+	d->quit = true;
+	return 0;
 }
 
 static int on_reload_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
@@ -232,9 +90,10 @@ static int open_state(struct daemon *d, struct err_text *err)
 	r = store_open(&d->store, path, err);
 	if (r < 0)
 		return r;
-	r = config_manager_new(&d->config, d->store, d->config_file, &config_hooks, d, err);
+	r = config_manager_new(&d->config, d->store, d->config_file, &daemon_config_hooks, d, err);
 	if (r < 0)
 		return r;
+	d->in_force = config_current(d->config);
 	/* Serials are saved ahead in steps: after a crash some are skipped, none is used twice. */
 	if (store_state_get(d->store, "batch/serial", &d->batch_serial) < 0)
 		d->batch_serial = 0;
@@ -245,13 +104,7 @@ static int open_state(struct daemon *d, struct err_text *err)
 static int make_rooms(struct daemon *d, struct err_text *err)
 {
 	_cleanup_free_ char *dir = NULL;
-	const struct config *c = config_current(d->config);
-	struct local_config lc = {
-		.max_bytes = c->local.max_bytes,
-		.max_age_ns = c->local.max_age_ns,
-		.fine_ns = 3600 * NSEC_PER_SEC,
-		.middle_ns = 24 * 3600 * NSEC_PER_SEC,
-	};
+	struct local_config lc = daemon_local_config(d->in_force);
 	int r = process_table_new(
 		&d->processes, d->loop, &(struct process_config){}, &daemon_process_ops, d, err);
 
@@ -275,7 +128,6 @@ static int make_rooms(struct daemon *d, struct err_text *err)
 
 static int start(struct daemon *d, struct err_text *err)
 {
-	const struct config *c;
 	int r = sd_event_default(&d->loop);
 
 	if (r < 0)
@@ -295,23 +147,7 @@ static int start(struct daemon *d, struct err_text *err)
 	if (r < 0)
 		return r;
 
-	c = config_current(d->config);
-	d->generation = 1;
-	apply_settings(d, c);
-	d->open->revision = c->revision;
-	if (c->profiling.enabled) {
-		struct sampler *s = NULL;
-		struct err_text why = {};
-
-		/* The daemon stays up and says so: an operator can mend it, and the socket is how
-		 * they learn. */
-		if (start_sampler(d, c, &s, &why) < 0) {
-			snprintf(d->sampler_problem, sizeof(d->sampler_problem), "%s", why.text);
-			log_error("profiling is enabled but cannot start: %s", why.text);
-		} else {
-			enable(d, s);
-		}
-	}
+	daemon_begin(d);
 	sd_event_set_watchdog(d->loop, true);
 	log_info("agentd " ODI_VERSION " listens on %s; profiling is %s", d->socket_path,
 		d->sampler ? "on" : "off");
@@ -321,27 +157,26 @@ static int start(struct daemon *d, struct err_text *err)
 
 static void stop(struct daemon *d)
 {
-	d->stopping = true;
+	d->control = control_server_free(d->control);
 	if (d->sampler)
-		disable(d);
+		daemon_disable(d);
 	if (d->symbols && d->link) {
 		daemon_finish_pending(d, clock_monotonic_ns() + STOP_NAMES_NS);
 		link_flush(d->link, STOP_FLUSH_MS);
 	}
-	d->control = control_server_free(d->control);
-	d->prepared = sampler_free(d->prepared);
 	if (d->processes)
 		daemon_forget_assignments(d);
-	d->processes = process_table_free(d->processes);
-	daemon_interval_free(d->open);
-	d->open = NULL;
+	/* The open interval is empty, or start() failed; it holds files of the process table. */
+	daemon_interval_free(TAKE_PTR(d->open));
 	d->symbols = symbol_free(d->symbols);
+	d->processes = process_table_free(d->processes);
 	d->link = link_free(d->link);
 	d->local = local_free(d->local);
+	d->in_force = NULL;
 	d->config = config_manager_free(d->config);
 	d->store = store_close(d->store);
-	d->interval_timer = sd_event_source_unref(d->interval_timer);
-	d->drain_soon = sd_event_source_unref(d->drain_soon);
+	d->interval_timer = sd_event_source_disable_unref(d->interval_timer);
+	d->drain_soon = sd_event_source_disable_unref(d->drain_soon);
 	daemon_host_free(d);
 	d->loop = sd_event_unref(d->loop);
 }
@@ -439,8 +274,11 @@ int daemon_main(int argc, char **argv)
 	r = start(&d, &err);
 	if (r < 0)
 		log_error("%s", err.text[0] ? err.text : strerror(-r));
-	else
-		r = sd_event_loop(d.loop);
+	while (r >= 0 && !d.quit) {
+		r = sd_event_run(d.loop, UINT64_MAX);
+		if (r < 0)
+			log_error("the event loop failed: %s", strerror(-r));
+	}
 	stop(&d);
-	return r < 0 ? 1 : r;
+	return r < 0 ? 1 : 0;
 }

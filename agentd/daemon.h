@@ -3,10 +3,16 @@
 
 /* The composition root: the one object that owns all others, shared by the daemon*.c files alone.
  *
- *   daemon.c           start, signals, the reload transaction's hooks, stop
- *   daemon_pipeline.c  a sample's way: events -> images -> the open interval -> names -> batch ->
- * out daemon_ledger.c    where every sample went daemon_status.c    `status`: one screen of truth
- *   daemon_verbs.c     the other verbs of the control socket */
+ *   daemon.c           start, signals, stop
+ *   daemon_reload.c    the hooks of the transaction by which configuration changes
+ *   daemon_pipeline.c  a sample's way: events -> images -> whose is it -> the open interval
+ *   daemon_interval.c  an interval's way: names -> batch -> out; the open one, as queries see it
+ *   daemon_names.c     from frames to names and locations
+ *   daemon_ledger.c    where every sample went
+ *   daemon_status.c    `status`: one screen of truth
+ *   daemon_verbs.c     the table of the other verbs; daemon_sources.c, daemon_destinations.c,
+ *                      daemon_candidates.c and daemon_query.c answer them
+ *   daemon_survey.c    one survey of /proc at a time, for all who ask */
 
 #include <systemd/sd-event.h>
 #include "agentd/config/config.h"
@@ -21,13 +27,15 @@
 #include "destinations/link.h"
 #include "sources/source.h"
 
-#define DAEMON_MAX_PENDING 4 /* closed intervals whose names are not all there yet */
+#define DAEMON_MAX_PENDING 4 /* closed intervals that may wait for their names at leisure */
 
 struct daemon;
+struct snapshot;
+struct survey_wait;
 
 /* Whose an image is, under one generation of the configuration. Owned by image->assignment. */
 struct assignment {
-	struct source *source; /* NULL: nobody's; borrowed from the configuration in force */
+	struct source *source; /* NULL: nobody's; borrowed from daemon.in_force */
 	uint64_t generation;
 	uint64_t interval; /* serial of the interval in which `resource` is valid */
 	uint32_t resource;
@@ -71,7 +79,8 @@ struct daemon {
 
 	struct sampler *sampler;   /* NULL: profiling is off, and no program is loaded */
 	struct sampler *prepared;  /* between prepare and swap */
-	char sampler_problem[768]; /* enabled, but could not start: why */
+	char sampler_problem[768]; /* enabled, but could not start: why; "" else */
+	char state_problem[256];   /* what the store could not keep for us; "" none */
 	uint64_t active_since_unix_ns;
 	struct process_table *processes;
 	struct symbolizer *symbols;
@@ -81,15 +90,23 @@ struct daemon {
 	char kernel_build_id[41];
 	uint8_t boot_id[16];
 
-	uint64_t interval_ns; /* of the configuration in force, also while it is being swapped in */
-	uint64_t generation; /* of the configuration in force */
+	/* What images are assigned by: config_current(), but already the next one while a swap goes on.
+	 * Whoever decides during a swap must not borrow from what is about to be freed. */
+	const struct config *in_force;
+	uint64_t generation; /* of in_force */
 	struct interval *open;
 	struct interval *pending; /* oldest first */
 	size_t n_pending;
 	sd_event_source *interval_timer, *drain_soon;
 	uint64_t next_interval, batch_serial, batch_serial_saved;
 	int64_t clock_offset_ns; /* monotonic to unix, as of the last drain */
-	bool drained_once, stopping;
+	bool drained_once;
+	bool open_is_full;      /* to be closed as soon as nobody is in the middle of filling it */
+	bool quit;              /* asked to stop */
+	uint32_t trims_skipped; /* ends of intervals since symbol_trim() */
+	struct snapshot *snapshots;
+	struct survey_wait *survey_waits;
+	bool surveying;
 
 	struct ledger ledger;
 	uint64_t frames, frames_named, user_frames, user_frames_named; /* by sample, over batches */
@@ -98,7 +115,7 @@ struct daemon {
 
 int daemon_main(int argc, char **argv);
 
-/* ---- daemon_pipeline.c ---- */
+/* ---- daemon_pipeline.c, daemon_interval.c, daemon_names.c ---- */
 extern const struct sampler_ops daemon_sampler_ops;
 extern const struct process_ops daemon_process_ops;
 extern const struct symbol_ops daemon_symbol_ops;
@@ -112,12 +129,30 @@ void daemon_settle(struct daemon *d);
 /* Drops every image's assignment: the configuration behind it goes away. */
 void daemon_forget_assignments(struct daemon *d);
 void daemon_interval_free(struct interval *i);
-/* What is open or waits for names, as one encoded batch; done(data, len) once, within deadline_ms.
- */
+/* What is open or waits for names, as one encoded batch; done(data, len) once, within deadline_ms and
+ * perhaps before this returns. -ENOMEM: done is not called. */
 int daemon_snapshot(struct daemon *d, unsigned deadline_ms,
 	void (*done)(void *userdata, const void *data, size_t len), void *userdata);
+/* Drops the snapshot that was asked for with this userdata: done will not be called. */
+void daemon_snapshot_cancel(struct daemon *d, void *userdata);
 /* Runs the loop until no interval waits for names, at most so long. */
 void daemon_finish_pending(struct daemon *d, uint64_t deadline_ns);
+
+/* ---- daemon_reload.c ---- */
+extern const struct config_hooks daemon_config_hooks;
+struct local_config daemon_local_config(const struct config *c);
+/* Puts in place what start() found in force, sampler included. */
+void daemon_begin(struct daemon *d);
+/* Takes what was sampled, closes the interval, unloads the programs. */
+void daemon_disable(struct daemon *d);
+
+/* ---- daemon_survey.c ---- */
+/* As process_survey(), but any number may ask: one that comes while a survey is under way gets its
+ * answer. done is never called from within this. */
+int daemon_survey(struct daemon *d,
+	void (*done)(void *userdata, const struct process_candidate *list, size_t n),
+	void *userdata);
+void daemon_survey_cancel(struct daemon *d, void *userdata); /* done will not be called */
 
 /* ---- daemon_ledger.c ---- */
 void daemon_ledger_retire(struct daemon *d, struct sampler *s);
@@ -126,7 +161,9 @@ void daemon_ledger_fill(struct daemon *d, struct control_reply *r, Control__Ledg
 /* ---- daemon_status.c, daemon_verbs.c ---- */
 void daemon_status(void *userdata, struct control_reply *r, const Control__GetStatus *request);
 void daemon_verbs_init(struct daemon *d);
-Control__SourceState *daemon_source_state(
-	struct daemon *d, struct control_reply *r, struct source *s);
+/* The state of the source of that name, or of all ("", in the order of the configuration); with the
+ * images that each takes and those that others take from it, if asked for. NULL: no memory. */
+Control__SourceState **daemon_source_states(
+	struct daemon *d, struct control_reply *r, const char *only, bool images, size_t *n);
 Control__DestinationState *daemon_destination_state(
 	struct daemon *d, struct control_reply *r, const struct config_destination *c);

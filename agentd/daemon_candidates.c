@@ -23,7 +23,6 @@ struct survey {
 	struct daemon *daemon;
 	struct control_reply *reply;
 	uint32_t limit;
-	bool gone;
 	struct map *before; /* image key -> uint64_t of the first survey */
 	uint64_t first_ns;
 	sd_event_source *timer;
@@ -32,7 +31,7 @@ struct survey {
 static struct survey *survey_free(struct survey *s)
 {
 	map_free_with(s->before, free);
-	sd_event_source_unref(s->timer);
+	sd_event_source_disable_unref(s->timer);
 	free(s);
 	return NULL;
 }
@@ -41,7 +40,8 @@ static void on_cancelled(void *userdata)
 {
 	struct survey *s = userdata;
 
-	s->gone = true;
+	daemon_survey_cancel(s->daemon, s);
+	survey_free(s);
 }
 
 /* A name for the source out of what it matches. */
@@ -111,7 +111,7 @@ static void add_to_group(struct survey *s, struct map *groups, const struct proc
 			return;
 		*g = key;
 		source = source_set_match(
-			config_current(d->config)->sources, d->processes, c->image, NULL, 0, NULL);
+			d->in_force->sources, d->processes, c->image, NULL, 0, NULL);
 		snprintf(g->taken_by, sizeof(g->taken_by), "%s", source ? source->name : "");
 		if (map_put_str(groups, id, g, NULL) < 0) {
 			free(g);
@@ -136,10 +136,32 @@ static int by_use(const void *x, const void *y)
 	return strcmp(a->match, b->match);
 }
 
+/* As one word of a shell's: whoever is offered the command may paste it as root, and a program's name
+ * is anybody's choice. size: four times the text, and three. */
+static void shell_word(const char *text, char *out, size_t size)
+{
+	size_t n = 0;
+
+	if (text_is_name(text)) {
+		snprintf(out, size, "%s", text);
+		return;
+	}
+	out[n++] = '\'';
+	for (; *text && n + 6 < size; text++) {
+		if (*text == '\'')
+			n += (size_t)snprintf(out + n, size - n, "'\\''");
+		else
+			out[n++] = *text;
+	}
+	out[n++] = '\'';
+	out[n] = '\0';
+}
+
 static Control__Candidate *candidate(struct survey *s, const struct group *g, uint64_t span_ns)
 {
+	char word[4 * sizeof(g->match) + 3];
 	Control__Candidate *c = control_alloc(s->reply, sizeof(*c));
-	bool same = streq(g->match, g->name), plain = text_is_name(g->match);
+	bool same = streq(g->match, g->name);
 
 	if (!c)
 		return NULL;
@@ -152,9 +174,9 @@ static Control__Candidate *candidate(struct survey *s, const struct group *g, ui
 	c->cpu_ns = g->cpu_ns;
 	c->cores = span_ns ? (double)(g->cpu_ns - g->before_ns) / (double)span_ns : 0;
 	c->taken_by = control_strdup(s->reply, g->taken_by);
-	c->command = control_printf(s->reply, "odictl source add %s %s%s%s%s%s", g->kind,
-		plain ? "" : "'", g->match, plain ? "" : "'", same ? "" : " --name ",
-		same ? "" : g->name);
+	shell_word(g->match, word, sizeof(word));
+	c->command = control_printf(s->reply, "odictl source add %s %s%s%s", g->kind, word,
+		same ? "" : " --name ", same ? "" : g->name);
 	return c;
 }
 
@@ -188,12 +210,12 @@ static void on_second(void *userdata, const struct process_candidate *list, size
 	struct survey *s = userdata;
 	struct map *groups = NULL;
 
-	if (!s->gone && map_new(&groups, 0) == 0) {
+	if (map_new(&groups, 0) == 0) {
 		for (size_t i = 0; i < n; i++)
 			add_to_group(s, groups, &list[i]);
 		answer(s, groups);
 		map_free_with(groups, free);
-	} else if (!s->gone) {
+	} else {
 		daemon_fail(s->reply, -ENOMEM, "out of memory");
 	}
 	survey_free(s);
@@ -201,21 +223,32 @@ static void on_second(void *userdata, const struct process_candidate *list, size
 
 static void fail(struct survey *s, int error)
 {
-	if (!s->gone)
-		daemon_fail(s->reply, error,
-			"another survey of the processes is under way; try again "
-			"in a second");
+	daemon_fail(s->reply, error,
+		"the processes cannot be looked through now; try again in a second");
 	survey_free(s);
 }
 
 static int on_gap_over(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct survey *s = userdata;
-	int r = process_survey(s->daemon->processes, on_second, s);
+	int r = daemon_survey(s->daemon, on_second, s);
 
 	if (r < 0)
 		fail(s, r);
 	return 0;
+}
+
+static void remember(struct survey *s, const struct process_candidate *c)
+{
+	uint64_t *cpu = malloc(sizeof(*cpu));
+	void *old = NULL;
+
+	if (!cpu)
+		return;
+	*cpu = c->cpu_time_ns;
+	if (map_put(s->before, &c->image->key, sizeof(c->image->key), cpu, &old) < 0)
+		free(cpu);
+	free(old);
 }
 
 static void on_first(void *userdata, const struct process_candidate *list, size_t n)
@@ -224,18 +257,8 @@ static void on_first(void *userdata, const struct process_candidate *list, size_
 	uint64_t now;
 
 	s->first_ns = clock_monotonic_ns();
-	for (size_t i = 0; i < n; i++) {
-		uint64_t *cpu = malloc(sizeof(*cpu));
-
-		if (!cpu)
-			break;
-		*cpu = list[i].cpu_time_ns;
-		void *old = NULL;
-		if (map_put(s->before, &list[i].image->key, sizeof(list[i].image->key), cpu, &old) <
-			0)
-			free(cpu);
-		free(old);
-	}
+	for (size_t i = 0; i < n; i++)
+		remember(s, &list[i]);
 	sd_event_now(s->daemon->loop, CLOCK_MONOTONIC, &now);
 	if (sd_event_add_time(s->daemon->loop, &s->timer, CLOCK_MONOTONIC, now + SURVEY_GAP_US,
 		    1000, on_gap_over, s) < 0)
@@ -257,7 +280,7 @@ void daemon_candidates(
 	s->reply = r;
 	s->limit = request->limit;
 	control_on_cancel(r, on_cancelled, s);
-	error = process_survey(s->daemon->processes, on_first, s);
+	error = daemon_survey(s->daemon, on_first, s);
 	if (error < 0)
 		fail(s, error);
 }

@@ -6,8 +6,8 @@
  *	taken = idle + ignored + lost + profiled + open
  *
  * `open` is what is on its way (in the ring, waiting for its image's facts, in an interval that is
- *not handed over yet): it is counted where it stands, not derived, so that the second equation can
- *fail and be seen to. And per destination, of what was handed over since it was added:
+ * not handed over yet): it is counted where it stands, not derived, so that the second equation can
+ * fail and be seen to. And per destination, of what was handed over since it was added:
  *
  *	routed = delivered + held + evicted + rejected + shaped away
  *

@@ -17,14 +17,18 @@ struct running {
 	struct control_reply *reply;
 	struct query query;
 	int64_t id; /* of local_query(), 0 before */
-	bool gone;
 };
 
+/* The client went away: whatever is under way for it makes room for others. */
 static void on_cancelled(void *userdata)
 {
-	struct running *q = userdata;
+	struct running *run = userdata;
 
-	q->gone = true;
+	if (run->id > 0)
+		local_cancel(run->daemon->local, run->id);
+	else
+		daemon_snapshot_cancel(run->daemon, run);
+	free(run);
 }
 
 /* One array of protobuf messages out of the arena, and its pointers. */
@@ -39,14 +43,12 @@ static void on_cancelled(void *userdata)
 		x_ ? p_ : NULL;                                                                    \
 	})
 
-static bool part_strings(
-	struct control_reply *r, Control__QueryPart *p, struct query_result *q, size_t at)
+static void part_strings(Control__QueryPart *p, struct query_result *q, size_t at)
 {
 	if (at >= q->n_strings)
-		return true;
+		return;
 	p->strings = q->strings + at;
 	p->n_strings = MIN(q->n_strings - at, (size_t)PART_STRINGS);
-	return true;
 }
 
 static bool part_functions(
@@ -117,12 +119,12 @@ static void send_result(struct running *run, struct query_result *q)
 	size_t parts = MAX((q->n_strings + PART_STRINGS - 1) / PART_STRINGS,
 		MAX(MAX(q->n_functions, q->n_nodes), q->n_rows) / PART_ROWS + 1);
 
-	for (size_t i = 0; i < parts && !run->gone; i++) {
+	for (size_t i = 0; i < parts; i++) {
 		Control__Reply reply = CONTROL__REPLY__INIT;
 		Control__QueryPart p = CONTROL__QUERY_PART__INIT;
 
-		if (!part_strings(r, &p, q, i * PART_STRINGS) ||
-			!part_functions(r, &p, q, i * PART_ROWS) ||
+		part_strings(&p, q, i * PART_STRINGS);
+		if (!part_functions(r, &p, q, i * PART_ROWS) ||
 			!part_nodes(r, &p, q, i * PART_ROWS) ||
 			!part_rows(r, &p, q, i * PART_ROWS)) {
 			daemon_fail(r, -ENOMEM, "out of memory");
@@ -146,12 +148,10 @@ static void on_result(void *userdata, struct query_result *result, const struct 
 {
 	struct running *run = userdata;
 
-	if (!run->gone) {
-		if (result)
-			send_result(run, result);
-		else
-			control_fail(run->reply, -EIO, err);
-	}
+	if (result)
+		send_result(run, result);
+	else
+		control_fail(run->reply, -EIO, err);
 	query_result_free(result);
 	free(run);
 }
@@ -160,10 +160,6 @@ static void on_snapshot(void *userdata, const void *data, size_t len)
 {
 	struct running *run = userdata;
 
-	if (run->gone) {
-		free(run);
-		return;
-	}
 	run->id = local_query(
 		run->daemon->local, &run->query, data, len, DEADLINE_MS, on_result, run);
 	if (run->id < 0) {
@@ -184,8 +180,7 @@ void daemon_query(void *userdata, struct control_reply *r, const Control__RunQue
 		daemon_fail(r, -EINVAL, "no such profile type; known: cpu");
 		return;
 	}
-	if (request->source[0] &&
-		!source_set_find(config_current(d->config)->sources, request->source)) {
+	if (request->source[0] && !source_set_find(d->in_force->sources, request->source)) {
 		struct err_text err = {};
 
 		err_set(&err, -ENOENT, "there is no source '%s'; odictl source list shows all",

@@ -80,7 +80,7 @@ static uint64_t cpu_of(pid_t pid)
 
 	buf_init(&b, 4096);
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	if (io_read_file(AT_FDCWD, path, &b, 4096) < 0)
+	if (io_read_file(AT_FDCWD, path, &b, 4096) < 0 || !b.len)
 		return 0;
 	p = strrchr((const char *)b.data, ')');
 	if (!p ||
@@ -99,7 +99,7 @@ static uint64_t pss_of(pid_t pid)
 
 	buf_init(&b, 8192);
 	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", pid);
-	if (io_read_file(AT_FDCWD, path, &b, 8192) < 0)
+	if (io_read_file(AT_FDCWD, path, &b, 8192) < 0 || !b.len)
 		return 0;
 	p = strstr((const char *)b.data, "\nPss:");
 	if (!p || sscanf(p, "\nPss: %llu", &kb) != 1)
@@ -178,21 +178,16 @@ static void fill_profiling(struct filling *f, const struct config *c)
 
 static void fill_sources(struct filling *f, const struct config *c)
 {
-	size_t n = source_set_size(c->sources), enabled = 0;
+	Control__Status *s = f->status;
+	size_t enabled = 0;
 
-	f->status->sources = control_alloc(f->reply, (n + 1) * sizeof(*f->status->sources));
-	for (size_t i = 0; f->status->sources && i < n; i++) {
-		struct source *s = source_set_at(c->sources, i);
-		Control__SourceState *x = daemon_source_state(f->daemon, f->reply, s);
-
-		enabled += s->enabled;
-		if (x)
-			f->status->sources[f->status->n_sources++] = x;
-	}
+	s->sources = daemon_source_states(f->daemon, f->reply, "", false, &s->n_sources);
+	for (size_t i = 0; i < s->n_sources; i++)
+		enabled += s->sources[i]->enabled;
 	if (c->profiling.enabled && !enabled)
 		problem(f, "warning", "odictl source candidates; odictl source add host",
-			n ? "every source is disabled, so nothing is profiled"
-			  : "there is no source, so nothing is profiled");
+			s->n_sources ? "every source is disabled, so nothing is profiled"
+				     : "there is no source, so nothing is profiled");
 }
 
 static void fill_destinations(struct filling *f, const struct config *c)
@@ -228,6 +223,13 @@ static void fill_local(struct filling *f, const struct config *c)
 		problem(f, "warning", "odictl logs",
 			"local profiles: %llu damaged blocks were left out",
 			(unsigned long long)l.damaged);
+}
+
+static void fill_state(struct filling *f)
+{
+	if (f->daemon->state_problem[0])
+		problem(f, "warning", "df -h; odictl logs", "state folder: %s",
+			f->daemon->state_problem);
 }
 
 static void fill_ledger(struct filling *f)
@@ -295,7 +297,7 @@ static void fill_details(struct filling *f)
 void daemon_status(void *userdata, struct control_reply *r, const Control__GetStatus *request)
 {
 	struct daemon *d = userdata;
-	const struct config *c = config_current(d->config);
+	const struct config *c = d->in_force;
 	struct process_counters pc = {};
 	Control__Status s = CONTROL__STATUS__INIT;
 	Control__Reply reply = CONTROL__REPLY__INIT;
@@ -324,6 +326,7 @@ void daemon_status(void *userdata, struct control_reply *r, const Control__GetSt
 	fill_sources(&f, c);
 	fill_destinations(&f, c);
 	fill_local(&f, c);
+	fill_state(&f);
 	fill_ledger(&f);
 	fill_cost(&f);
 	if (request->verbose)

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The one door through which configuration changes. prepare() does what can fail (loads the programs),
+ * the store makes the change durable, swap() does what cannot fail. Before a swap all that was sampled
+ * is settled under the old configuration, so that no sample of what stays selected is lost or counted
+ * twice.
+ *
+ * Images' assignments borrow sources of the configuration that made them. They are dropped in the
+ * middle of the swap, and from that line on d->in_force is the next one: rooms that are told of the
+ * change below may decide on images at once. Runs in agentd. */
+
+#include <systemd/sd-daemon.h>
+#include "agentd/base/clock.h"
+#include "agentd/base/log.h"
+#include "agentd/daemon.h"
+
+static int start_sampler(
+	struct daemon *d, const struct config *c, struct sampler **ret, struct err_text *err)
+{
+	CLEANUP(sampler_freep) struct sampler *s = NULL;
+	struct sampler_config sc = {
+		.rate_hz = c->profiling.rate_hz,
+		.kernel_frames = c->profiling.kernel_frames,
+		.accept_unknown_kernel = d->accept_unknown_kernel,
+	};
+	int r = sampler_new(&s, d->loop, &sc, &daemon_sampler_ops, d, err);
+
+	if (r < 0)
+		return r;
+	r = sampler_start(s, err);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(s);
+	return 0;
+}
+
+static int on_prepare(void *userdata, const struct config *current, const struct config *next,
+	struct err_text *err)
+{
+	struct daemon *d = userdata;
+	struct err_text why = {};
+	int r;
+
+	if (!next->profiling.enabled || d->sampler)
+		return 0;
+	r = start_sampler(d, next, &d->prepared, &why);
+	if (r >= 0)
+		return 0;
+	/* It could not start before either: no reason to refuse what this change is about. */
+	if (current && current->profiling.enabled) {
+		snprintf(d->sampler_problem, sizeof(d->sampler_problem), "%s", why.text);
+		return 0;
+	}
+	return err_set(err, r, "profiling cannot be enabled: %s", why.text);
+}
+
+static void on_abandon(void *userdata)
+{
+	struct daemon *d = userdata;
+
+	d->prepared = sampler_free(d->prepared);
+}
+
+void daemon_disable(struct daemon *d)
+{
+	sampler_stop(d->sampler);
+	daemon_settle(d);
+	process_flush(d->processes);
+	daemon_interval_close(d);
+	daemon_ledger_retire(d, d->sampler);
+	d->sampler = sampler_free(d->sampler);
+	d->active_since_unix_ns = 0;
+	log_info("profiling is off: the programs are unloaded");
+}
+
+static void enable(struct daemon *d, struct sampler *s)
+{
+	/* What the table knows of images may be old: nothing told it of exec and mmap while we were
+	 * off. */
+	struct sampler_event stale = {.kind = SAMPLER_LOST_EVENTS, .time_ns = clock_monotonic_ns()};
+
+	d->sampler = s;
+	d->sampler_problem[0] = '\0';
+	d->active_since_unix_ns = clock_unix_ns();
+	process_on_event(d->processes, &stale);
+	symbol_forget_kernel(d->symbols); /* modules may have come and gone meanwhile */
+	d->open->from_unix_ns = clock_unix_ns();
+	if (daemon_interval_arm(d) < 0)
+		log_error("no timer for the interval: batches come only when it is full");
+}
+
+struct local_config daemon_local_config(const struct config *c)
+{
+	return (struct local_config){
+		.max_bytes = c->local.max_bytes,
+		.max_age_ns = c->local.max_age_ns,
+		.fine_ns = 3600 * NSEC_PER_SEC,
+		.middle_ns = 24 * 3600 * NSEC_PER_SEC,
+	};
+}
+
+static void apply_settings(struct daemon *d, const struct config *next)
+{
+	struct err_text err = {};
+	struct local_config lc = daemon_local_config(next);
+
+	local_configure(d->local, &lc);
+	d->host.labels = next->host_labels;
+	d->host.n_labels = next->n_host_labels;
+	process_set_docker_root(d->processes, next->docker_root);
+	if (link_configure(d->link, next->destinations, next->n_destinations, &err) < 0)
+		log_error("destinations: %s", err.text);
+	d->open->revision = next->revision;
+}
+
+/* Closes the books under the old configuration: everything sampled so far counts as it said. */
+static void settle_old(struct daemon *d, const struct config *old, const struct config *next)
+{
+	if (!d->sampler)
+		return;
+	if (!next->profiling.enabled) {
+		daemon_disable(d);
+		return;
+	}
+	daemon_settle(d);
+	process_flush(d->processes);
+	if (old->profiling.rate_hz != next->profiling.rate_hz ||
+		old->profiling.interval_ns != next->profiling.interval_ns)
+		daemon_interval_close(d);
+}
+
+static void swap_sampler(struct daemon *d, const struct config *old, const struct config *next)
+{
+	struct err_text err = {};
+
+	if (d->prepared) {
+		enable(d, TAKE_PTR(d->prepared));
+		log_info("profiling is on: %u Hz", next->profiling.rate_hz);
+		return;
+	}
+	if (!d->sampler)
+		return;
+	sampler_set_kernel_frames(d->sampler, next->profiling.kernel_frames);
+	if (old->profiling.rate_hz != next->profiling.rate_hz &&
+		sampler_set_rate(d->sampler, next->profiling.rate_hz, &err) < 0)
+		log_error("rate: %s", err.text);
+	sampler_next_generation(d->sampler);
+	if (old->profiling.interval_ns != next->profiling.interval_ns && daemon_interval_arm(d) < 0)
+		log_error("no timer for the interval: batches come only when it is full");
+}
+
+static void on_swap(void *userdata, const struct config *next)
+{
+	struct daemon *d = userdata;
+	const struct config *old = d->in_force;
+
+	settle_old(d, old, next);
+	source_set_inherit(next->sources, old->sources);
+	daemon_forget_assignments(d);
+	d->in_force = next;
+	d->generation++;
+	apply_settings(d, next);
+	swap_sampler(d, old, next);
+	if (!next->profiling.enabled)
+		d->sampler_problem[0] = '\0';
+	sd_notifyf(0, "STATUS=%s, %zu sources, %zu destinations",
+		d->sampler ? "profiling" : "profiling is off", source_set_size(next->sources),
+		next->n_destinations);
+}
+
+const struct config_hooks daemon_config_hooks = {
+	.prepare = on_prepare,
+	.abandon = on_abandon,
+	.swap = on_swap,
+};
+
+void daemon_begin(struct daemon *d)
+{
+	const struct config *c = d->in_force;
+	struct sampler *s = NULL;
+	struct err_text why = {};
+
+	d->generation = 1;
+	apply_settings(d, c);
+	if (!c->profiling.enabled)
+		return;
+	/* The daemon stays up and says so: an operator can mend it, and the socket is how they
+	 * learn. */
+	if (start_sampler(d, c, &s, &why) < 0) {
+		snprintf(d->sampler_problem, sizeof(d->sampler_problem), "%s", why.text);
+		log_error("profiling is enabled but cannot start: %s", why.text);
+		return;
+	}
+	enable(d, s);
+}
