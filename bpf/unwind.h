@@ -58,7 +58,7 @@ enum unwind_rule_flag {
 	UNWIND_MOVES = 8,    /* the caller's stack may lie anywhere */
 	UNWIND_RA_SP = 16,   /* ra_offset counts from sp, not from the CFA */
 	UNWIND_RA_LEAF = 32, /* return address in DWARF register ra_offset: innermost frame only */
-	UNWIND_RA_AUX = 64,  /* return address in the aux register (arm64: lr) */
+	UNWIND_RA_AUX = 64,  /* return address in aux (arm64: lr), which is lost by it */
 	UNWIND_FP_SAVED = 128,  /* at fp_offset from the base below; not: unchanged */
 	UNWIND_AUX_SAVED = 256, /* at aux_offset from the base below */
 	UNWIND_SAVED_SP = 512,  /* that base is sp; */
@@ -297,10 +297,11 @@ static __inline__ __attribute__((always_inline)) int unwind_saved(struct unwind_
 	} else if (flags & UNWIND_FP_LOST) {
 		r->flags |= UNWIND_REGS_FP_LOST;
 	}
-	if (flags & UNWIND_AUX_SAVED) {
+	/* One that was the return address is used up, so that a walk cannot stand still on it. */
+	if ((flags & (UNWIND_AUX_SAVED | UNWIND_RA_AUX)) == UNWIND_AUX_SAVED) {
 		r->aux_at = base + (sample_u64)((unwind_s64)rule->aux_offset * UNWIND_SLOT);
 		r->flags &= ~(sample_u32)UNWIND_REGS_AUX_LOST;
-	} else if (!UNWIND_AUX_SURVIVES || (flags & UNWIND_AUX_LOST)) {
+	} else if (!UNWIND_AUX_SURVIVES || (flags & (UNWIND_AUX_LOST | UNWIND_RA_AUX))) {
 		r->flags |= UNWIND_REGS_AUX_LOST;
 	}
 	return UNWIND_OK;

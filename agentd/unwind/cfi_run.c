@@ -131,7 +131,7 @@ static int run_register(struct run *r, uint8_t op)
 		set_loc(r, reg, LOC_AT_CFA, factored(r, (uint64_t)cursor_sleb(&r->in)));
 		return 0;
 	case CFA_GNU_NEGATIVE_OFFSET:
-		set_loc(r, reg, LOC_AT_CFA, -factored(r, cursor_uleb(&r->in)));
+		set_loc(r, reg, LOC_AT_CFA, factored(r, -cursor_uleb(&r->in)));
 		return 0;
 	case CFA_VAL_OFFSET:
 		set_loc(r, reg, LOC_VAL_CFA, factored(r, cursor_uleb(&r->in)));

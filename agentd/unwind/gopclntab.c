@@ -367,6 +367,7 @@ static int read_function(struct gopclntab *g, uint64_t i, struct go_function *f)
 static bool read_step(struct gopclntab *g, uint64_t *at, bool first, int64_t *value, uint64_t *pc)
 {
 	struct cursor in = {0};
+	const uint8_t *before;
 	uint64_t v;
 
 	if (*at >= g->steps.size)
@@ -375,12 +376,15 @@ static bool read_step(struct gopclntab *g, uint64_t *at, bool first, int64_t *va
 	if (!in.at)
 		return false;
 	in.end = in.at + MIN((uint64_t)20, g->steps.size - *at);
-	const uint8_t *before = in.at;
-
+	before = in.at;
 	v = cursor_uleb(&in);
 	if (in.bad || (v == 0 && !first))
 		return false;
-	*value += v & 1 ? (int64_t) ~(v >> 1) : (int64_t)(v >> 1);
+	if (v > UINT32_MAX)
+		return false;
+	*value += v & 1 ? -(int64_t)(v >> 1) - 1 : (int64_t)(v >> 1);
+	if (*value < -1 || *value > INT32_MAX)
+		return false;
 	v = cursor_uleb(&in);
 	if (in.bad || v == 0 || v > UINT32_MAX)
 		return false;
