@@ -89,7 +89,8 @@ static Control__Reply *hostile_sources(void)
 	control__source_state__init(s);
 	control__key_value__init(kv);
 	kv->key = strdup("k\033]0;title\a");
-	kv->value = strdup("\xc2\x9b31m");
+	kv->value = strdup("\xc2\x9b"
+			   "31m");
 	s->name = strdup("web\r\033[2J");
 	s->labels = calloc(1, sizeof(*s->labels));
 	s->labels[s->n_labels++] = kv;
@@ -228,6 +229,8 @@ static void print_table(size_t columns)
 
 static void test_table(void **state)
 {
+	struct table *t;
+
 	print_table(0);
 	assert_string_equal(captured_out,
 		"   N  NAME                                 WHERE\n"
@@ -243,6 +246,13 @@ static void test_table(void **state)
 			if (out_columns(line) > columns)
 				fail_msg("%zu: %s", columns, line);
 	}
+	/* Numbers stay whole as long as names have anything to give, however wide they are. */
+	t = table_new((const char *const[]){"N", "NAME"}, "rl");
+	table_row(t, (const char *const[]){"18,446,744,073,709", "name_of_fifteen"});
+	capture_start();
+	table_fit(t, stdout, 29);
+	capture_end();
+	assert_says(captured_out, "18,446,744,073,709  name_of_…\n");
 	table_free(NULL);
 	table_print(NULL, stdout);
 	table_row(NULL, NULL);

@@ -60,7 +60,8 @@ static void spoil(struct part *x, unsigned how)
 {
 	switch (how) {
 	case 0:
-		x->nodes[3].parent = 3; /* its own parent */
+		x->nodes[6].parent = 6; /* its own parent, of no weight */
+		x->nodes[6].self_ns = x->nodes[6].total_ns = 0;
 		break;
 	case 1:
 		x->nodes[3].parent = 5; /* a parent after its child */
