@@ -168,7 +168,8 @@ int cmd_flamegraph(struct cli *cli, struct args *args)
 	if (buf_error(&out))
 		return cli_fail(cli, EXIT_FAILED, "cannot draw: %s", strerror(-buf_error(&out)));
 	if (file && streq(file, "-")) {
-		fwrite(out.data, 1, out.len, stdout);
+		if (out.len)
+			fwrite(out.data, 1, out.len, stdout);
 		return EXIT_DONE;
 	}
 	file = file ? file : default_file;
