@@ -234,7 +234,7 @@ static int test_one(struct cli *cli, const char *name, struct json *j, bool *ok)
 	} else if (t->ok) {
 		out_line("", 0, "%s: ok, %s took an empty profile in %s", name, t->endpoint, took);
 	} else {
-		out_line("", 2, "%s%s: failed%s at %s: %s", out_red(cli), name, out_plain(cli),
+		out_line("", 0, "%s%s: failed%s at %s: %s", out_red(cli), name, out_plain(cli),
 			t->endpoint, t->reason);
 		if (t->remedy[0])
 			out_line("  ->", 5, "%s", t->remedy);
@@ -280,7 +280,7 @@ int cmd_destination_test(struct cli *cli, struct args *args)
 int cmd_destination_list(struct cli *cli, struct args *args)
 {
 	static const char *const headers[] = {
-		"NAME", "TYPE", "STATE", "ENDPOINT", "BATCHES", "SENT", "LAST SUCCESS", "FROM"};
+		"NAME", "TYPE", "STATE", "SENT", "LAST SUCCESS", "ENDPOINT"};
 	Control__Reply *reply = NULL;
 	struct table *t;
 	struct json j;
@@ -300,14 +300,13 @@ int cmd_destination_list(struct cli *cli, struct args *args)
 	} else if (!reply->destinations->n_destinations) {
 		puts("no destination: profiles stay on this host; odictl destination add pyroscope");
 	} else {
-		t = table_new(headers, "llllrrll");
+		t = table_new(headers, "lllrll");
 		for (size_t i = 0; t && i < reply->destinations->n_destinations; i++) {
 			const Control__DestinationState *d = reply->destinations->destinations[i];
-			char batches[32], sent[32], ago[64];
-			const char *cells[] = {d->name, d->type, d->state, d->endpoint, batches,
-				sent, out_ago(d->last_success_unix_ns, ago, sizeof(ago)), d->layer};
+			char sent[32], ago[64];
+			const char *cells[] = {d->name, d->type, d->state, sent,
+				out_ago(d->last_success_unix_ns, ago, sizeof(ago)), d->endpoint};
 
-			out_number(d->sent_batches, batches, sizeof(batches));
 			text_format_size(d->sent_bytes, sent, sizeof(sent));
 			table_row(t, cells);
 		}

@@ -76,7 +76,7 @@ void source_json(struct json *j, const Control__SourceState *s)
 int cmd_source_list(struct cli *cli, struct args *args)
 {
 	static const char *const headers[] = {
-		"NAME", "KIND", "MATCH", "SERVICE", "PROCESSES", "SAMPLES", "LAST", "FROM"};
+		"NAME", "KIND", "SAMPLES", "LAST", "NOW", "SERVICE", "MATCH"};
 	Control__Reply *reply = NULL;
 	struct table *t;
 	struct json j;
@@ -98,13 +98,14 @@ int cmd_source_list(struct cli *cli, struct args *args)
 			"no source yet; odictl source candidates shows what runs here, odictl source add host "
 			"takes everything");
 	} else {
-		t = table_new(headers, "llllrrll");
+		t = table_new(headers, "llrllll");
 		for (size_t i = 0; t && i < reply->sources->n_sources; i++) {
 			const Control__SourceState *s = reply->sources->sources[i];
 			char matches[64], samples[32], ago[64];
-			const char *cells[] = {s->name, s->kind, s->match, s->service_name, matches,
+			const char *cells[] = {s->name, s->kind,
 				out_number(s->samples, samples, sizeof(samples)),
-				out_ago(s->last_sample_unix_ns, ago, sizeof(ago)), s->layer};
+				out_ago(s->last_sample_unix_ns, ago, sizeof(ago)), matches,
+				s->service_name, s->match};
 
 			source_describe_matches(s, matches, sizeof(matches));
 			table_row(t, cells);

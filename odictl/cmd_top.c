@@ -212,8 +212,11 @@ static int draw(struct cli *cli, struct selection *s, struct top_view *v)
 static int watch_terminal(struct cli *cli, struct selection *s, struct top_view *v, bool fit)
 {
 	size_t lines = v->lines;
-	int r;
+	int r = EXIT_FAILED;
 
+	/* No screen for an agentd that is not there. */
+	if (!cli_client(cli, &r))
+		return r;
 	screen_enter();
 	do {
 		size_t rows = screen_rows();
