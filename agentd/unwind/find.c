@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The search of bpf/unwind.h over a page in memory: the same code that the programs in the kernel run over theirs. Any
+/* The search of bpf/unwind_step.h over a page in memory: the same code that the programs in the kernel run over theirs. Any
  * role. */
 
 #define UNWIND_PC(ctx, i) (((const sample_u16 *)(ctx))[i])
 
 #include "agentd/unwind/unwind.h"
+#include "bpf/unwind_step.h"
 
 uint16_t unwind_page_find(const struct unwind_page *page, uint64_t offset)
 {

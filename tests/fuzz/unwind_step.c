@@ -12,7 +12,7 @@ struct stack;
 static int read_stack(struct stack *s, void *to, unsigned size, uint64_t address);
 #define UNWIND_READ(ctx, to, size, address) read_stack(ctx, to, size, address)
 
-#include "bpf/unwind.h"
+#include "bpf/unwind_step.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

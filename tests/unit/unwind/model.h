@@ -30,6 +30,7 @@ static inline int model_read(void *ctx, void *to, unsigned size, uint64_t addres
 #define UNWIND_READ(ctx, to, size, address) model_read(ctx, to, size, address)
 
 #include "agentd/unwind/unwind.h"
+#include "bpf/unwind_step.h"
 
 static inline uint64_t model_reg(unsigned number)
 {

@@ -31,6 +31,7 @@ static int read_victim(struct victim *v, void *to, size_t size, uint64_t address
 
 #include "agentd/elf/elf_file.h"
 #include "agentd/unwind/unwind.h"
+#include "bpf/unwind_step.h"
 
 #if defined(__x86_64__)
 
