@@ -19,18 +19,18 @@ enum option_type {
 	OPTION_ENUM,
 	OPTION_URL,
 	OPTION_HOSTPORT,
-	OPTION_SECRET,	/* a reference: "file:PATH", "stored:NAME", "credential:NAME"; never the value itself */
-	OPTION_MAP,	/* key=value list; stored as NAME/KEY entries; option_check() takes one KEY=VALUE */
+	OPTION_SECRET, /* a reference: "file:PATH", "stored:NAME", "credential:NAME"; never the value itself */
+	OPTION_MAP, /* key=value list; stored as NAME/KEY entries; option_check() takes one KEY=VALUE */
 };
 
 struct option_desc {
-	const char *name;	/* as in YAML and `--name` */
+	const char *name; /* as in YAML and `--name` */
 	enum option_type type;
 	bool required;
-	const char *fallback;	/* NULL: none */
-	const char *help;	/* one line */
+	const char *fallback;      /* NULL: none */
+	const char *help;          /* one line */
 	const char *const *values; /* OPTION_ENUM: NULL-terminated */
-	uint64_t min, max;	/* OPTION_UINT; max 0: no bound */
+	uint64_t min, max;         /* OPTION_UINT; max 0: no bound */
 };
 
 struct option_value {
@@ -39,7 +39,8 @@ struct option_value {
 
 /* Checks one value against its description; 0 or -EINVAL with what was expected. */
 int option_check(const struct option_desc *desc, const char *value, struct err_text *err);
-const struct option_desc *option_find(const struct option_desc *table, const char *name); /* table ends with name NULL */
+const struct option_desc *option_find(
+	const struct option_desc *table, const char *name); /* table ends with name NULL */
 
 /* ---- names and labels --------------------------------------------------------------------------------- */
 
@@ -69,20 +70,22 @@ enum source_rank {
 };
 
 struct source_kind {
-	const char *name;	/* "systemd" */
-	const char *summary;	/* one line */
-	const char *example;	/* "odictl source add systemd nginx" */
-	const char *match_help;	/* what MATCH is: "unit, glob, template instance or slice" */
+	const char *name;       /* "systemd" */
+	const char *summary;    /* one line */
+	const char *example;    /* "odictl source add systemd nginx" */
+	const char *match_help; /* what MATCH is: "unit, glob, template instance or slice" */
 	bool match_required;
 	const struct option_desc *options;
-	size_t rule_size;	/* bytes of the kind's own rule in struct source; zeroed */
+	size_t rule_size; /* bytes of the kind's own rule in struct source; zeroed */
 	/* Fills source->rule from match and options. */
 	int (*parse)(struct source *source, struct err_text *err);
-	void (*deinit)(struct source *source);	/* may be NULL */
+	void (*deinit)(struct source *source); /* may be NULL */
 	enum source_rank (*rank)(const struct source *source);
-	bool (*match)(const struct source *source, struct process_table *table, const struct image *image);
+	bool (*match)(const struct source *source, struct process_table *table,
+		const struct image *image);
 	/* The service's name where the source gives none and the process names none; into out, may be "". */
-	void (*default_service)(const struct source *source, const struct image *image, char *out, size_t size);
+	void (*default_service)(
+		const struct source *source, const struct image *image, char *out, size_t size);
 };
 
 /* All kinds, NULL-terminated, in the order of `source add --help`. */
@@ -90,24 +93,25 @@ extern const struct source_kind *const source_kinds[];
 const struct source_kind *source_kind_find(const char *name);
 
 struct source {
-	char *name;			/* unique */
+	char *name; /* unique */
 	const struct source_kind *kind;
-	char *match;			/* "" for host */
+	char *match; /* "" for host */
 	bool enabled;
-	char *service_name;		/* "" none given */
-	struct option_value *options;	/* the kind's, as set */
+	char *service_name;           /* "" none given */
+	struct option_value *options; /* the kind's, as set */
 	size_t n_options;
 	struct option_value *labels;
 	size_t n_labels;
-	uint32_t types;			/* 1 << enum sample_type; 0: the global ones */
-	bool per_process, per_thread, per_cpu;	/* pid and executable, thread, CPU as attributes: only on request */
-	uint64_t order;			/* age: smaller is older */
+	uint32_t types; /* 1 << enum sample_type; 0: the global ones */
+	bool per_process, per_thread,
+		per_cpu; /* pid and executable, thread, CPU as attributes: only on request */
+	uint64_t order;  /* age: smaller is older */
 	void *rule;
 	/* Run-time figures, kept over reloads by name (source_set_inherit). */
 	uint64_t samples, images, last_sample_unix_ns;
 };
 
-struct source_spec {	/* what the configuration says of one */
+struct source_spec { /* what the configuration says of one */
 	const char *name, *kind, *match, *service_name;
 	bool enabled;
 	const struct option_value *options;
@@ -132,8 +136,8 @@ struct source *source_set_find(struct source_set *set, const char *name);
 void source_set_inherit(struct source_set *set, const struct source_set *old);
 /* The source that takes the image (enabled ones only): most specific, then oldest; NULL none. claims, if
  * asked for, gets all enabled sources that match, winner first (at most max). */
-struct source *source_set_match(struct source_set *set, struct process_table *table, const struct image *image,
-	struct source **claims, size_t max, size_t *n_claims);
+struct source *source_set_match(struct source_set *set, struct process_table *table,
+	const struct image *image, struct source **claims, size_t max, size_t *n_claims);
 
 /* ---- the resource of a sample ------------------------------------------------------------------------- */
 
@@ -143,8 +147,8 @@ struct resource_attribute {
 };
 
 struct host_facts {
-	char *name, *id;		/* host.name; host.id from /etc/machine-id, hashed as machine-id(5) asks */
-	struct option_value *labels;	/* `odictl host label k=v` */
+	char *name, *id; /* host.name; host.id from /etc/machine-id, hashed as machine-id(5) asks */
+	struct option_value *labels; /* `odictl host label k=v` */
 	size_t n_labels;
 };
 
@@ -154,6 +158,6 @@ struct host_facts {
  * container.id, container.name, k8s.*, systemd.unit; process.pid, process.executable.name/path only if
  * source->per_process. Labels of the source win over the process's attributes, those over the host's. Never a
  * key "service_name" or one of "odi.*". Caller frees with resource_attributes_free(). */
-int source_resource(const struct source *source, const struct image *image, const struct host_facts *host,
-	struct resource_attribute **ret, size_t *n);
+int source_resource(const struct source *source, const struct image *image,
+	const struct host_facts *host, struct resource_attribute **ret, size_t *n);
 void resource_attributes_free(struct resource_attribute *list, size_t n);

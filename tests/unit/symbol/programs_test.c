@@ -29,7 +29,7 @@ static const char cxx_source[] =
 static const char rust_source[] =
 	"mod shapes { pub trait Area { fn area(&self) -> u64; }\n"
 	" pub struct Square(pub u64);\n"
-	" impl Area for Square { #[inline(never)] fn area(&self) -> u64 { unsafe { std::ptr::read_volatile(&self.0) } * self.0 } }\n"
+	" impl Area for Square { #[inline(never)] fn area(&self) -> u64 { self.0 * unsafe { std::ptr::read_volatile(&self.0) } } }\n"
 	" #[inline(never)] pub fn total<T: Area>(list: &[T]) -> u64 { list.iter().map(|s| s.area()).sum() } }\n"
 	"fn main() { let l = [shapes::Square(std::env::args().count() as u64)]; println!(\"{}\", shapes::total(&l)); }\n";
 
