@@ -186,12 +186,15 @@ static int add(struct cli *cli, struct args *args)
 	struct change_list l = {};
 	Control__Reply *reply = NULL;
 	const char *match = args->n_positional > 1 ? args->positional[1] : "";
-	const char *given = args_value(args, "name");
+	const char *given = args_value(args, "name"), *service = args_value(args, "service-name");
 	char name[80], reason[400], quoted[300];
 	int r = given ? named_check(cli, "source", given) : 0;
 
 	if (r)
 		return r;
+	/* Whoever names the service speaks of it by that name: `top --source web`. */
+	if (!given && service && text_is_name(service))
+		given = service;
 	if (given)
 		snprintf(name, sizeof(name), "%s", given);
 	else
