@@ -152,6 +152,18 @@ def rows(answer):
     return lists[0] if lists else []
 
 
+def for_user(path, user):
+    """The program where that user can run it: a clone in root's home is closed to others."""
+    if user is None:
+        return path
+    folder = temp_folder()
+    os.chmod(folder, 0o755)
+    copy = os.path.join(folder, os.path.basename(path))
+    shutil.copy2(path, copy)
+    os.chmod(copy, 0o755)
+    return copy
+
+
 class Ctl(Exception):
     """odictl failed where the test wanted it to succeed."""
 
@@ -186,7 +198,7 @@ class Agentd:
         check(not found, f"sanitizers found: {found[:5]}; see the log above")
 
     def argv(self):
-        out = [AGENTD, "--socket", self.socket, "--state-dir", self.state, "--log-level", "debug"]
+        out = [for_user(AGENTD, self.user), "--socket", self.socket, "--state-dir", self.state, "--log-level", "debug"]
         return out + (["--config", self.config] if self.config else [])
 
     def start(self, seconds=20):
@@ -234,7 +246,7 @@ class Agentd:
     def run(self, *args, input=None, env=None, timeout=60, user=None):
         """odictl as it is: exit status and both outputs."""
         e = dict(os.environ if env is None else env, ODI_SOCKET=self.socket)
-        return subprocess.run([ODICTL, *map(str, args)], capture_output=True, text=True, input=input,
+        return subprocess.run([for_user(ODICTL, user), *map(str, args)], capture_output=True, text=True, input=input,
                               stdin=None if input is not None else subprocess.DEVNULL, env=e, timeout=timeout,
                               user=user)  # fmt: skip
 
