@@ -383,7 +383,7 @@ static bool read_step(struct gopclntab *g, uint64_t *at, bool first, int64_t *va
 	if (v > UINT32_MAX)
 		return false;
 	*value += v & 1 ? -(int64_t)(v >> 1) - 1 : (int64_t)(v >> 1);
-	if (*value < -1 || *value > INT32_MAX)
+	if (*value < -4096 || *value > INT32_MAX)
 		return false;
 	v = cursor_uleb(&in);
 	if (in.bad || v == 0 || v > UINT32_MAX)
