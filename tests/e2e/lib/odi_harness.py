@@ -412,6 +412,11 @@ class Workload:
                              preexec_fn=enter if cgroups else None)  # fmt: skip
         self.pid = self.process.pid
 
+    def cpu_seconds(self):
+        with open(f"/proc/{self.pid}/stat") as f:
+            words = f.read().rsplit(")", 1)[1].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
     def wait(self, seconds=60):
         out, _ = self.process.communicate(timeout=seconds)
         check(self.process.returncode == 0, f"{self.name} ended with {self.process.returncode}")
