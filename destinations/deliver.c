@@ -329,11 +329,12 @@ static void on_done(void *userdata, const struct send_result *result)
 
 	d->request = NULL;
 	d->status.requests++;
-	d->status.sent_bytes += result->sent_bytes;
-	if (result->outcome == SEND_TAKEN)
+	if (result->outcome == SEND_TAKEN) {
+		d->status.sent_bytes += result->sent_bytes;
 		on_taken(d, q, result);
-	else
+	} else {
 		on_failed(d, result);
+	}
 	if (result->outcome == SEND_AGAIN)
 		back_off(d, result->retry_after_ns);
 	else

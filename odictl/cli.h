@@ -200,6 +200,7 @@ int cmd_destination_show(struct cli *cli, struct args *args);
 int cmd_destination_enable(struct cli *cli, struct args *args);
 int cmd_destination_disable(struct cli *cli, struct args *args);
 int cmd_destination_remove(struct cli *cli, struct args *args);
+int cmd_destination_set(struct cli *cli, struct args *args);
 int cmd_top(struct cli *cli, struct args *args);
 int cmd_flamegraph(struct cli *cli, struct args *args);
 int cmd_host_label(struct cli *cli, struct args *args);

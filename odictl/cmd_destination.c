@@ -382,3 +382,9 @@ int cmd_destination_remove(struct cli *cli, struct args *args)
 {
 	return named_remove(cli, "destination", args->positional[0]);
 }
+
+int cmd_destination_set(struct cli *cli, struct args *args)
+{
+	return named_set_options(cli, "destination", args->positional[0], args->positional + 1,
+		args->n_positional - 1);
+}

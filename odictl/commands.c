@@ -237,6 +237,16 @@ const struct command commands[] = {
 		.summary = "one destination: last success, last error, what waits",
 		.example = "odictl destination show pyroscope",
 		.run = cmd_destination_show},
+	{.words = "destination set",
+		.positional = "NAME KEY=VALUE ...",
+		.min = 2,
+		.max = 16,
+		.summary = "change its options (KEY- takes the default again)",
+		.details =
+			"odictl destination add TYPE --help shows the options of its type. What waits for it "
+			"stays.",
+		.example = "odictl destination set pyroscope url=http://profiles:4040",
+		.run = cmd_destination_set},
 	{.words = "destination enable",
 		.positional = "NAME",
 		.min = 1,

@@ -81,6 +81,44 @@ int named_set_enabled(struct cli *cli, const char *what, const char *name, bool 
 	return r;
 }
 
+/* One KEY=VALUE or KEY-. */
+static int option_pair(struct cli *cli, struct change_list *l, const char *what, const char *name,
+	const char *pair)
+{
+	_cleanup_free_ char *key = NULL;
+	size_t len = strlen(pair);
+	Control__Change *c;
+	const char *value;
+	int r;
+
+	if (!strchr(pair, '=') && len > 1 && pair[len - 1] == '-') {
+		c = change_add(l, NULL, "%ss/%s/options/%.*s", what, name, (int)len - 1, pair);
+	} else {
+		r = args_key_value(cli, pair, &key, &value);
+		if (r)
+			return r;
+		c = change_add(l, value, "%ss/%s/options/%s", what, name, key);
+		/* Of an object that is there; else this would make half a one. */
+		if (c)
+			c->must_exist = true;
+	}
+	return c ? 0 : cli_fail(cli, EXIT_FAILED, "too many changes at once");
+}
+
+int named_set_options(
+	struct cli *cli, const char *what, const char *name, const char *const *pairs, size_t n)
+{
+	struct change_list l = {};
+	int r = named_check(cli, what, name);
+
+	for (size_t i = 0; i < n && !r; i++)
+		r = option_pair(cli, &l, what, name, pairs[i]);
+	if (!r)
+		r = change_named(cli, what, name, &l, "set", "set so");
+	change_free(&l);
+	return r;
+}
+
 int named_remove(struct cli *cli, const char *what, const char *name)
 {
 	struct change_list l = {};

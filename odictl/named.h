@@ -8,6 +8,9 @@
 /* 0, or EXIT_USAGE with a message when name cannot be one. */
 int named_check(struct cli *cli, const char *what, const char *name);
 int named_set_enabled(struct cli *cli, const char *what, const char *name, bool enabled);
+/* Options as KEY=VALUE, or KEY- for the default again. */
+int named_set_options(
+	struct cli *cli, const char *what, const char *name, const char *const *pairs, size_t n);
 /* Asks on a terminal, needs --yes elsewhere. */
 int named_remove(struct cli *cli, const char *what, const char *name);
 /* What a change did: text and the notes, or {name, changed, revision, warnings}. name NULL: without one. */
