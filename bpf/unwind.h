@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #pragma once
 
-/* Unwinding by rows: their formats, and the registers that a walk carries. bpf/unwind_step.h has the search among them and
- * the step from a frame to its caller.
+/* Unwinding by rows: their formats, and the registers that a walk carries. bpf/unwind_step.h has
+ * the search among them and the step from a frame to its caller.
  *
- * A file's text is cut into pages of 64 KiB of file offset. A page is two arrays, pc (offset within
- * the page, rising, the first is 0) and rule (index into the file's dictionary); a row holds up to
- * the next. Dictionaries only grow, so that rows stay valid while others of the file are loaded.
+ * A file's text is cut into pages of 64 KiB of file offset. A page is two arrays, pc (offset
+ * within the page, rising, the first is 0) and rule (index into the file's dictionary); a row
+ * holds up to the next. Dictionaries only grow, so that rows stay valid while others of the file
+ * are loaded.
  *
  * Source: DWARF 5, 6.4; System V ABI AMD64 1.0, 3.2.1; AAPCS64; signal frames:
  * arch/x86/include/asm/sigframe.h and arch/arm64/kernel/signal.c. */
@@ -28,7 +29,8 @@ typedef long long unwind_s64;
 #define UNWIND_RULES_MAX  65535 /* in one dictionary */
 #define UNWIND_SLOT       8     /* saved registers lie at multiples of this */
 
-/* How the canonical frame address, the stack pointer of the caller, is made. The first four are ends. */
+/* How the canonical frame address, the stack pointer of the caller, is made. The first four are
+ * ends. */
 enum unwind_cfa {
 	UNWIND_CFA_NONE = 0,        /* nothing is known of this code */
 	UNWIND_CFA_UNSUPPORTED = 1, /* what the file says is not understood */
@@ -37,17 +39,17 @@ enum unwind_cfa {
 	UNWIND_CFA_SP = 4,          /* sp + cfa_offset */
 	UNWIND_CFA_FP = 5,          /* fp + cfa_offset */
 	UNWIND_CFA_AUX = 6,         /* the second register that is followed + cfa_offset */
-	UNWIND_CFA_LEAF = 7, /* DWARF register `reg` + cfa_offset: the innermost frame only */
+	UNWIND_CFA_LEAF = 7,        /* DWARF register `reg` + cfa_offset: interrupted frames only */
 };
 
 enum unwind_rule_flag {
-	UNWIND_DEREF = 1,    /* CFA = *(what enum unwind_cfa makes) + cfa_add */
-	UNWIND_PLT = 2,      /* CFA += (pc & 15) >= reg ? 8 : 0 */
-	UNWIND_SIGNAL = 4,   /* the caller was interrupted: its pc is no return address */
-	UNWIND_MOVES = 8,    /* the caller's stack may lie anywhere */
-	UNWIND_RA_SP = 16,   /* ra_offset counts from sp, not from the CFA */
-	UNWIND_RA_LEAF = 32, /* return address in DWARF register ra_offset: innermost frame only */
-	UNWIND_RA_AUX = 64,  /* return address in aux (arm64: lr), which is lost by it */
+	UNWIND_DEREF = 1,       /* CFA = *(what enum unwind_cfa makes) + cfa_add */
+	UNWIND_PLT = 2,         /* CFA += (pc & 15) >= reg ? 8 : 0 */
+	UNWIND_SIGNAL = 4,      /* the caller was interrupted: its pc is no return address */
+	UNWIND_MOVES = 8,       /* the caller's stack may lie anywhere */
+	UNWIND_RA_SP = 16,      /* ra_offset counts from sp, not from the CFA */
+	UNWIND_RA_LEAF = 32,    /* return address in DWARF register ra_offset: interrupted frames */
+	UNWIND_RA_AUX = 64,     /* return address in aux (arm64: lr), which is lost by it */
 	UNWIND_FP_SAVED = 128,  /* at fp_offset from the base below; not: unchanged */
 	UNWIND_AUX_SAVED = 256, /* at aux_offset from the base below */
 	UNWIND_SAVED_SP = 512,  /* that base is sp; */
@@ -81,6 +83,9 @@ _Static_assert(sizeof(struct unwind_rule) == 16, "rule");
 #define UNWIND_DW_SP  31
 /* Return address authentication (and tags) lie above bit 47 of a user pointer. */
 #define UNWIND_CODE_POINTER(p) ((p)&0x0000ffffffffffffULL)
+/* Where the kernel's struct sigcontext keeps register n, and pc, in slots from its first register. */
+#define UNWIND_SIGNAL_SLOT(n) ((n)&31)
+#define UNWIND_SIGNAL_PC      32
 /* A call overwrites lr: it is known of the innermost frame and of interrupted ones. */
 #define UNWIND_AUX_SURVIVES 0
 /* regs: bpf_user_pt_regs_t or struct user_pt_regs */
@@ -92,7 +97,7 @@ _Static_assert(sizeof(struct unwind_rule) == 16, "rule");
 		(r)->aux = (regs)->regs[30];                                                       \
 		__builtin_memcpy((r)->leaf, (regs)->regs, 31 * 8);                                 \
 		(r)->leaf[31] = (regs)->sp;                                                        \
-		(r)->fp_at = (r)->aux_at = 0;                                                      \
+		(r)->fp_at = (r)->aux_at = (r)->leaf_at = 0;                                       \
 		(r)->flags = UNWIND_REGS_LEAF;                                                     \
 	} while (0)
 #else
@@ -101,6 +106,10 @@ _Static_assert(sizeof(struct unwind_rule) == 16, "rule");
 #define UNWIND_DW_SP           7
 #define UNWIND_CODE_POINTER(p) (p)
 #define UNWIND_AUX_SURVIVES    1 /* callee-saved */
+/* Where struct sigcontext keeps DWARF's register n (r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp),
+ * and rip, in slots from its first register: a nibble each. */
+#define UNWIND_SIGNAL_SLOT(n)  ((0x76543210fa89becdULL >> (4 * ((n)&15))) & 15)
+#define UNWIND_SIGNAL_PC       16
 /* regs: bpf_user_pt_regs_t, struct user_regs_struct */
 #define UNWIND_REGS_LOAD(r, regs)                                                                  \
 	do {                                                                                       \
@@ -124,14 +133,14 @@ _Static_assert(sizeof(struct unwind_rule) == 16, "rule");
 		(r)->leaf[13] = (regs)->r13;                                                       \
 		(r)->leaf[14] = (regs)->r14;                                                       \
 		(r)->leaf[15] = (regs)->r15;                                                       \
-		(r)->fp_at = (r)->aux_at = 0;                                                      \
+		(r)->fp_at = (r)->aux_at = (r)->leaf_at = 0;                                       \
 		(r)->flags = UNWIND_REGS_LEAF;                                                     \
 	} while (0)
 #endif
 
 enum unwind_regs_flag {
 	UNWIND_REGS_LEAF = 1,     /* pc was interrupted and leaf[] is of this frame */
-	UNWIND_REGS_EXACT = 2,    /* pc was interrupted; leaf[] is not of this frame */
+	UNWIND_REGS_EXACT = 2,    /* pc was interrupted; its registers lie at leaf_at, unless 0 */
 	UNWIND_REGS_FP_LOST = 4,  /* fp is not known */
 	UNWIND_REGS_AUX_LOST = 8, /* aux is not known */
 	UNWIND_REGS_GUESSED = 16, /* a rule with UNWIND_APPROXIMATE led here */
@@ -141,7 +150,8 @@ struct unwind_regs {
 	sample_u64 pc, sp;
 	sample_u64 fp, fp_at;   /* fp_at not 0: fp is what lies there */
 	sample_u64 aux, aux_at; /* the same */
-	sample_u32 flags, pad;  /* enum unwind_regs_flag */
+	sample_u64 leaf_at;    /* UNWIND_REGS_EXACT: the interrupted registers, in a signal frame */
+	sample_u32 flags, pad; /* enum unwind_regs_flag */
 	sample_u64 leaf[UNWIND_LEAF_REGS];
 };
 

@@ -1,30 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #pragma once
 
-/* The search among a page's rows and the one step from a frame to its caller, compiled into the programs in the kernel
- * and into user space.
+/* The search among a page's rows and the one step from a frame to its caller, compiled into the
+ * programs in the kernel and into user space.
  *
  * The includer says, before including this, how memory of the unwound program is read:
  *   UNWIND_READ(ctx, to, size, address)   0 when all bytes were read (size is a constant: 8 or 16)
  * and, where it searches rows, how a row's pc is read:
  *   UNWIND_PC(ctx, i)                     pc of row i, for any u32
  *
- * The step has no loop, calls nothing but UNWIND_READ and indexes nothing but leaf[], masked: what the
- * verifier of 5.10 takes. struct unwind_regs belongs into a map's value, since leaf[] is indexed. It
- * takes any rule and any registers: reading is what fails. A walk ends by its own bound on frames, and,
- * but for rules that may move between stacks, because the stack pointer must rise.
+ * The step has no loop, calls nothing but UNWIND_READ and indexes nothing but leaf[], masked: what
+ * the verifier of 5.10 takes. struct unwind_regs belongs into a map's value, since leaf[] is
+ * indexed. It takes any rule and any registers: reading is what fails. A walk ends by its own
+ * bound on frames, and, but for rules that may move between stacks, because the stack pointer must
+ * rise.
  *
- * Callee-saved registers are followed by where they were saved, and read when a rule needs them: most
- * frames never do. */
+ * Callee-saved registers are followed by where they were saved, and read when a rule needs them:
+ * most frames never do. */
 
 #include "bpf/unwind.h"
 
 #ifdef UNWIND_PC
-/* Keeps the compiler from making a jump of a computed mask, and the verifier from following both ways of each. */
+/* Keeps the compiler from making a jump of a computed mask, and the verifier from following both
+ * ways of each. */
 #define UNWIND_OPAQUE(x) __asm__ volatile("" : "+r"(x))
 
-/* The row for an offset within the page, among n rows (1 to 65536) of which the first has pc 0: the last with
- * pc <= offset. The same number of turns for any n and no branch within: a half of 0 changes nothing. */
+/* The row for an offset within the page, among n rows (1 to 65536) of which the first has pc 0:
+ * the last with pc <= offset. The same number of turns for any n and no branch within: a half of 0
+ * changes nothing. */
 static __inline__ __attribute__((always_inline)) sample_u32 unwind_search(
 	void *ctx, sample_u32 n, sample_u32 offset)
 {
@@ -72,11 +75,27 @@ static __inline__ __attribute__((always_inline)) int unwind_aux(struct unwind_re
 	return UNWIND_OK;
 }
 
+/* Any register of a frame that was interrupted, by a sample or by a signal. */
+static __inline__ __attribute__((always_inline)) int unwind_leaf(
+	struct unwind_regs *r, sample_u32 reg, void *ctx, sample_u64 *ret)
+{
+	(void)ctx;
+	if (r->flags & UNWIND_REGS_LEAF) {
+		*ret = r->leaf[reg & (UNWIND_LEAF_REGS - 1)];
+		return UNWIND_OK;
+	}
+	if (!(r->flags & UNWIND_REGS_EXACT) || r->leaf_at == 0)
+		return UNWIND_LOST_REGISTER;
+	if (UNWIND_READ(ctx, ret, 8, r->leaf_at + UNWIND_SLOT * UNWIND_SIGNAL_SLOT(reg)) != 0)
+		return UNWIND_UNREADABLE;
+	return UNWIND_OK;
+}
+
 /* The CFA of this frame. */
 static __inline__ __attribute__((always_inline)) int unwind_cfa_of(
 	struct unwind_regs *r, const struct unwind_rule *rule, void *ctx, sample_u64 *ret)
 {
-	sample_u64 cfa;
+	sample_u64 cfa = 0;
 	int result = UNWIND_OK;
 
 	switch (rule->cfa) {
@@ -92,9 +111,7 @@ static __inline__ __attribute__((always_inline)) int unwind_cfa_of(
 		cfa = r->aux;
 		break;
 	case UNWIND_CFA_LEAF:
-		if (!(r->flags & UNWIND_REGS_LEAF))
-			return UNWIND_LOST_REGISTER;
-		cfa = r->leaf[rule->reg & (UNWIND_LEAF_REGS - 1)];
+		result = unwind_leaf(r, rule->reg, ctx, &cfa);
 		break;
 	case UNWIND_CFA_END:
 		return UNWIND_ENDED;
@@ -123,7 +140,8 @@ static __inline__ __attribute__((always_inline)) int unwind_cfa_of(
 	return UNWIND_OK;
 }
 
-/* Where fp and aux of the caller are, once the CFA is known. fp_read: fp was read already, as *fp. */
+/* Where fp and aux of the caller are, once the CFA is known. fp_read: fp was read already, as
+ * *fp. */
 static __inline__ __attribute__((always_inline)) int unwind_saved(struct unwind_regs *r,
 	const struct unwind_rule *rule, void *ctx, sample_u64 cfa, int fp_read, sample_u64 fp)
 {
@@ -158,8 +176,8 @@ static __inline__ __attribute__((always_inline)) int unwind_saved(struct unwind_
 }
 
 /* From the frame that r describes to its caller: pc, sp, and where fp and aux are. rule is that of
- * unwind_lookup_pc(r). On anything but UNWIND_OK r->pc and r->sp are as they were (UNWIND_ENDED by return address 0
- * excepted: pc is 0 then). */
+ * unwind_lookup_pc(r). On anything but UNWIND_OK r->pc and r->sp are as they were (UNWIND_ENDED by
+ * return address 0 excepted: pc is 0 then). */
 static __inline__ __attribute__((always_inline)) int unwind_step(
 	struct unwind_regs *r, const struct unwind_rule *rule, void *ctx)
 {
@@ -170,15 +188,15 @@ static __inline__ __attribute__((always_inline)) int unwind_step(
 			(UNWIND_SAVED_SP | UNWIND_SAVED_FP | UNWIND_RA_SP | UNWIND_RA_LEAF |
 				UNWIND_RA_AUX)) &&
 		rule->fp_offset + 1 == rule->ra_offset;
-	sample_u64 cfa = 0, pair[2] = {0, 0};
+	sample_u64 cfa = 0, leaf_at = 0, pair[2] = {0, 0};
 	int fp_read = 0, in_register = 0, result = unwind_cfa_of(r, rule, ctx, &cfa);
 
 	if (result != UNWIND_OK)
 		return result;
 	if (flags & UNWIND_RA_LEAF) {
-		if (!(r->flags & UNWIND_REGS_LEAF))
-			return UNWIND_LOST_REGISTER;
-		pair[1] = r->leaf[(sample_u32)rule->ra_offset & (UNWIND_LEAF_REGS - 1)];
+		result = unwind_leaf(r, (sample_u32)rule->ra_offset, ctx, &pair[1]);
+		if (result != UNWIND_OK)
+			return result;
 		in_register = 1;
 	} else if (flags & UNWIND_RA_AUX) {
 		result = unwind_aux(r, ctx);
@@ -195,6 +213,8 @@ static __inline__ __attribute__((always_inline)) int unwind_step(
 		sample_u64 at = (flags & UNWIND_RA_SP ? r->sp : cfa) +
 			(sample_u64)((unwind_s64)rule->ra_offset * UNWIND_SLOT);
 
+		if ((flags & UNWIND_SIGNAL) && (flags & UNWIND_RA_SP))
+			leaf_at = at - UNWIND_SLOT * UNWIND_SIGNAL_PC;
 		if (both && UNWIND_READ(ctx, pair, 16, at - 8) == 0)
 			fp_read = 1;
 		else if (UNWIND_READ(ctx, &pair[1], 8, at) != 0)
@@ -204,6 +224,7 @@ static __inline__ __attribute__((always_inline)) int unwind_step(
 	if (result != UNWIND_OK)
 		return result;
 	r->flags &= ~(sample_u32)(UNWIND_REGS_LEAF | UNWIND_REGS_EXACT);
+	r->leaf_at = leaf_at;
 	if (flags & UNWIND_SIGNAL)
 		r->flags |= UNWIND_REGS_EXACT;
 	if (flags & UNWIND_APPROXIMATE)

@@ -2,16 +2,17 @@
 
 /* The entries of .eh_frame and .debug_frame: what they share (CIE) and one function each (FDE).
  *
- * Both sections hold the same kind of entries with small differences: what a CIE's id looks like, how an FDE says
- * which CIE is its own, and how addresses are written. A CIE's instructions are run once; the result is where each of
- * its functions begins. Few CIEs serve a file, so a small cache by offset does.
+ * Both sections hold the same kind of entries with small differences: what a CIE's id looks like,
+ * how an FDE says which CIE is its own, and how addresses are written. A CIE's instructions are
+ * run once; the result is where each of its functions begins. Few CIEs serve a file, so a small
+ * cache by offset does.
  *
- * Invariants: an entry lies within its section; nothing refers to a window of the section longer than until the next
- * view_get(); a CIE in the cache owns its bytes.
+ * Invariants: an entry lies within its section; nothing refers to a window of the section longer
+ * than until the next view_get(); a CIE in the cache owns its bytes.
  *
- * Source: DWARF 5, 6.4.1 and 7.4; LSB 5.0, 10.6 (the id field of .eh_frame stays 4 bytes long, also behind
- * a length of 64 bits); DWARF for the Arm 64-bit Architecture on the augmentation 'B', LLVM on 'G'.
- * Sandbox only. */
+ * Source: DWARF 5, 6.4.1 and 7.4; LSB 5.0, 10.6 (the id field of .eh_frame stays 4 bytes long,
+ * also behind a length of 64 bits); DWARF for the Arm 64-bit Architecture on the augmentation 'B',
+ * LLVM on 'G'. Sandbox only. */
 
 #include "agentd/unwind/unwind_private.h"
 

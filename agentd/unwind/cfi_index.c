@@ -2,12 +2,14 @@
 
 /* Finding a function's entry by address.
  *
- * The linker leaves a table of all of them in .eh_frame_hdr, sorted: it is used where it stands, a few reads a
- * look-up, so that opening a file costs nothing by its size. Where there is none (static programs of some linkers,
- * .debug_frame), the section is read through once and the table made here, 8 bytes a function.
+ * The linker leaves a table of all of them in .eh_frame_hdr, sorted: it is used where it stands, a
+ * few reads a look-up, so that opening a file costs nothing by its size. Where there is none
+ * (static programs of some linkers, .debug_frame), the section is read through once and the table
+ * made here, 8 bytes a function.
  *
- * Invariants: cfi_index_seek() ends and gives a number below n whatever the table holds; an entry's own address
- * must agree with the table's, which the caller checks; an index of our own is sorted.
+ * Invariants: cfi_index_seek() ends and gives a number below n whatever the table holds; an
+ * entry's own address must agree with the table's, which the caller checks; an index of our own is
+ * sorted.
  *
  * Source: LSB 5.0, 10.6.2. Sandbox only. */
 
@@ -156,7 +158,8 @@ static int view_entries(struct cfi *c, const struct elf_file *elf, uint64_t vadd
 	return 0;
 }
 
-/* -ENOENT: no header, or one without a table that we can search; *entries is .eh_frame's address if it told. */
+/* -ENOENT: no header, or one without a table that we can search; *entries is .eh_frame's address
+ * if it told. */
 static int read_header(struct cfi *c, const struct elf_file *elf, uint64_t *entries)
 {
 	uint64_t vaddr, offset, size, n;

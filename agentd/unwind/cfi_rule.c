@@ -2,10 +2,11 @@
 
 /* From a row of call frame information to a rule of ours.
  *
- * A row may say anything, by expressions of a stack machine; a rule says what real code needs. Expressions that
- * compilers, linkers and hand-written assembly make are known by their shape: a PLT's, a signal frame's, the frame of
- * a function that realigned its stack, a saved stack pointer (OpenSSL). What has another shape is
- * reported, never approximated: a wrong caller is worse than none.
+ * A row may say anything, by expressions of a stack machine; a rule says what real code needs.
+ * Expressions that compilers, linkers and hand-written assembly make are known by their shape: a
+ * PLT's, a signal frame's, the frame of a function that realigned its stack, a saved stack pointer
+ * (OpenSSL). What has another shape is reported, never approximated: a wrong caller is worse than
+ * none.
  *
  * A register whose place cannot be told is lost and the row stays: most callers never need it.
  *
@@ -97,8 +98,8 @@ static bool read_shape(const uint8_t *expression, size_t len, struct shape *s)
 	return true;
 }
 
-/* breg SP offset; breg PC 0; lit15; and; lit N; ge; lit3; shl; plus: how far into a slot of 16 bytes of the PLT?
- * Behind the push at N the stack is one deeper. */
+/* breg SP offset; breg PC 0; lit15; and; lit N; ge; lit3; shl; plus: how far into a slot of 16
+ * bytes of the PLT? Behind the push at N the stack is one deeper. */
 static bool read_plt(const struct unwind_machine *m, const uint8_t *expression, size_t len,
 	int64_t *offset, uint64_t *threshold)
 {
@@ -222,7 +223,8 @@ static int return_rule(
 	}
 }
 
-/* The caller's stack pointer has to be the CFA. A signal frame says the same by a second expression. */
+/* The caller's stack pointer has to be the CFA. A signal frame says the same by a second
+ * expression. */
 static int stack_rule(const struct unwind_machine *m, const struct cfi_state *state,
 	const struct unwind_rule *rule)
 {

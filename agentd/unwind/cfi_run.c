@@ -2,13 +2,14 @@
 
 /* Running the instructions of call frame information.
  *
- * They describe a table, a row for each piece of a function, as differences from row to row. We follow four of its
- * columns besides the CFA: return address, frame pointer, aux and stack pointer (bpf/unwind.h says why these); the
- * operands of all others are read and dropped.
+ * They describe a table, a row for each piece of a function, as differences from row to row. We
+ * follow four of its columns besides the CFA: return address, frame pointer, aux and stack pointer
+ * (bpf/unwind.h says why these); the operands of all others are read and dropped.
  *
- * Invariants: every instruction takes at least one byte from *work, so a page ends however its entries overlap;
- * addresses never run backwards; an unknown instruction ends the function's rows there, since its length is not
- * known. Source: DWARF 5, 6.4.2 and 6.4.3; GNU's additions as binutils reads them. Sandbox only. */
+ * Invariants: every instruction takes at least one byte from *work, so a page ends however its
+ * entries overlap; addresses never run backwards; an unknown instruction ends the function's rows
+ * there, since its length is not known. Source: DWARF 5, 6.4.2 and 6.4.3; GNU's additions as
+ * binutils reads them. Sandbox only. */
 
 #include "agentd/unwind/unwind_private.h"
 
@@ -179,8 +180,8 @@ static bool run_advance(struct run *r, uint8_t op, uint64_t *to)
 	} else if (op == CFA_MIPS_ADVANCE8) {
 		delta = cursor_u64(&r->in);
 	} else if (op == CFA_SET_LOC) {
-		/* Relative encodings count from the field, whose address we no longer know: no compiler
-		 * for these machines makes them. */
+		/* Relative encodings count from the field, whose address we no longer know: no
+		 * compiler for these machines makes them. */
 		field = 0;
 		if ((cie->encoding & PE_APPLICATION) != 0)
 			r->in.bad = true;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The numbers of DWARF 5 (7.24, 7.7.1), of the LSB's .eh_frame and of GNU's additions, as far as they
- * describe stack frames; and a cursor over bytes of a stranger. */
+/* The numbers of DWARF 5 (7.24, 7.7.1), of the LSB's .eh_frame and of GNU's additions, as far as
+ * they describe stack frames; and a cursor over bytes of a stranger. */
 
 #include "agentd/base/macros.h"
 

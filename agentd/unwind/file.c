@@ -2,12 +2,12 @@
 
 /* A file whose frames can be looked up.
  *
- * Opening finds out what describes the frames and reads none of it, but for files without the linker's index.
- * Everything else happens page by page, because programs run little of their text: a compiler's run touches some
- * percent of its library.
+ * Opening finds out what describes the frames and reads none of it, but for files without the
+ * linker's index. Everything else happens page by page, because programs run little of their text:
+ * a compiler's run touches some percent of its library.
  *
- * Invariant: a file with nothing in it is a file whose pages know nothing; only what makes every answer wrong (another
- * word size, an unknown machine) refuses to open. Sandbox only. */
+ * Invariant: a file with nothing in it is a file whose pages know nothing; only what makes every
+ * answer wrong (another word size, an unknown machine) refuses to open. Sandbox only. */
 
 #include <elf.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The search of bpf/unwind_step.h over a page in memory: the same code that the programs in the kernel run over theirs. Any
- * role. */
+/* The search of bpf/unwind_step.h over a page in memory: the same code that the programs in the
+ * kernel run over theirs. Any role. */
 
 #define UNWIND_PC(ctx, i) (((const sample_u16 *)(ctx))[i])
 

@@ -2,21 +2,24 @@
 
 /* Go's own table of functions, as a source of rows.
  *
- * Go programs are often stripped of .debug_frame, and then nothing but the runtime's pclntab tells how deep the stack
- * is: for every pc the distance from the stack pointer to the return address (pcsp). That is the CFA, and exact, also
- * in leaf functions without a frame, which frame pointers lose. Functions are sorted, so a look-up is a search in
- * place.
+ * Go programs are often stripped of .debug_frame, and then nothing but the runtime's pclntab tells
+ * how deep the stack is: for every pc the distance from the stack pointer to the return address
+ * (pcsp). That is the CFA, and exact, also in leaf functions without a frame, which frame pointers
+ * lose. Functions are sorted, so a look-up is a search in place.
  *
- * The frame pointer: code that makes a frame saves it right under the return address (the compiler always; assembly
- * unless NOFRAME, told by the instruction that made the frame). Functions that set the stack pointer to
- * another stack (flag SPWRITE) keep it across the switch, by design of the runtime since 1.21: behind their
- * prologue they are unwound by it, which crosses from a system stack back to the goroutine. mcall, morestack and gogo
- * clear or replace it: there the walk ends, and says so.
+ * The frame pointer: code that makes a frame saves it right under the return address (the compiler
+ * always; assembly unless NOFRAME, told by the instruction that made the frame). Functions that
+ * set the stack pointer to another stack (flag SPWRITE) keep it across the switch, by design of
+ * the runtime since 1.21: behind their prologue they are unwound by it, which crosses from a
+ * system stack back to the goroutine. mcall, morestack and gogo clear or replace it: there the
+ * walk ends, and says so.
  *
- * Invariants: an entry's numbers are used as offsets into the section only through view_get(); pcs rise.
+ * Invariants: an entry's numbers are used as offsets into the section only through view_get(); pcs
+ * rise.
  *
- * Source: Go's src/internal/abi/symtab.go, src/runtime/symtab.go (step(), pcHeader), src/cmd/link/internal/ld/pcln.go and
- * the assembler's src/cmd/internal/obj/x86/obj6.go of 1.16, 1.18, 1.20 and 1.26. Sandbox only. */
+ * Source: Go's src/internal/abi/symtab.go, src/runtime/symtab.go (step(), pcHeader),
+ * src/cmd/link/internal/ld/pcln.go and the assembler's src/cmd/internal/obj/x86/obj6.go of 1.16,
+ * 1.18, 1.20 and 1.26. Sandbox only. */
 
 #include <elf.h>
 
@@ -234,7 +237,8 @@ int gopclntab_open(
 /* ---- functions
  * -------------------------------------------------------------------------------------------- */
 
-/* Number i of the index: where function i begins (i may be n: where the last one ends), and its record. */
+/* Number i of the index: where function i begins (i may be n: where the last one ends), and its
+ * record. */
 static int index_get(struct gopclntab *g, uint64_t i, uint64_t *start, uint64_t *offset)
 {
 	size_t size = g->entry_size;
@@ -393,8 +397,8 @@ static bool read_step(struct gopclntab *g, uint64_t *at, bool first, int64_t *va
 	return true;
 }
 
-/* Did the instruction that ends at pc make a frame the way the assembler does it? sub $N, %rsp; push %rbp;
- * add $-128, %rsp. */
+/* Did the instruction that ends at pc make a frame the way the assembler does it? sub $N, %rsp;
+ * push %rbp; add $-128, %rsp. */
 static bool makes_frame(struct gopclntab *g, uint64_t pc)
 {
 	uint64_t offset, len;
@@ -447,8 +451,8 @@ static void put(
 		out->row(out->userdata, from, to, rule);
 }
 
-/* One piece of equal depth. Behind the prologue (push %rbp; mov %rsp, %rbp: 3 bytes) of a function that leaves its stack,
- * the frame pointer says where the caller's is. */
+/* One piece of equal depth. Behind the prologue (push %rbp; mov %rsp, %rbp: 3 bytes) of a function
+ * that leaves its stack, the frame pointer says where the caller's is. */
 static void put_piece(struct gopclntab *g, const struct go_function *f, const struct go_out *out,
 	uint64_t from, uint64_t to, int64_t depth, bool framed_before)
 {

@@ -2,20 +2,20 @@
 
 /* What differs between machines: DWARF's register numbers, and code that is known by its bytes.
  *
- * Signal trampolines of glibc and the vDSO describe themselves; those of musl and of Go do not, and gdb and
- * libgcc know them by their instructions too: nothing else makes this system call. Their frame is the kernel's
- * struct rt_sigframe, found at the stack pointer.
+ * Signal trampolines of glibc and the vDSO describe themselves; those of musl and of Go do not,
+ * and gdb and libgcc know them by their instructions too: nothing else makes this system call.
+ * Their frame is the kernel's struct rt_sigframe, found at the stack pointer.
  *
  * Source: System V ABI AMD64 1.0, figure 3.36; DWARF for the Arm 64-bit Architecture; the kernel's
- * arch/x86/include/asm/sigframe.h (ucontext at sp: uc_mcontext at 40) and arch/arm64/kernel/signal.c (siginfo of
- * 128 bytes, then ucontext: uc_mcontext at 176, regs[] 8 into it); Intel's SDM on NOP; binutils' tc-i386.c for the
- * sequences in use. Sandbox only. */
+ * arch/x86/include/asm/sigframe.h (ucontext at sp: uc_mcontext at 40) and
+ * arch/arm64/kernel/signal.c (siginfo of 128 bytes, then ucontext: uc_mcontext at 176, regs[] 8
+ * into it); Intel's SDM on NOP; binutils' tc-i386.c for the sequences in use. Sandbox only. */
 
 #include <elf.h>
 
 #include "agentd/unwind/unwind_private.h"
 
-#define X86_UC     40 /* ucontext.uc_mcontext: r8..r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip */
+#define X86_UC     40 /* uc_mcontext: r8..r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip */
 #define ARM64_REGS (128 + 176 + 8)
 
 /* A stub has just been called, or jumped to right after the call. */
@@ -73,8 +73,8 @@ const struct unwind_machine *unwind_machine_find(uint16_t elf)
 	return NULL;
 }
 
-/* The length of the NOP of one or more bytes at code, 0 for anything else: int3 and zeros count too, they
- * stand between functions and end a program that runs into them. */
+/* The length of the NOP of one or more bytes at code, 0 for anything else: int3 and zeros count
+ * too, they stand between functions and end a program that runs into them. */
 static size_t x86_nop(const uint8_t *code, size_t len)
 {
 	size_t at = 0;

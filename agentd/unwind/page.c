@@ -2,19 +2,22 @@
 
 /* One page of rows out of all that describes it.
  *
- * The sources are asked in order of trust, each for what the ones before it left open: fill() goes through a source's
- * functions within a range and hands each gap between them to the next source. Rows are so made in rising order, and
- * neighbours with the same rule become one row as they are made.
+ * The sources are asked in order of trust, each for what the ones before it left open: fill() goes
+ * through a source's functions within a range and hands each gap between them to the next source.
+ * Rows are so made in rising order, and neighbours with the same rule become one row as they are
+ * made.
  *
- * Between functions there is padding. It is never executed, so it needs no row: the row before goes on over it, and
- * most often the next function begins with the rule that the last one ended with. That it is padding is read from the
- * bytes; anything else in a gap is code, and nothing is known of it.
+ * Between functions there is padding. It is never executed, so it needs no row: the row before
+ * goes on over it, and most often the next function begins with the rule that the last one ended
+ * with. That it is padding is read from the bytes; anything else in a gap is code, and nothing is
+ * known of it.
  *
- * Return addresses are looked up one byte before (bpf/unwind.h), but the return address of a signal handler is
- * the trampoline's first instruction: its rule begins a byte early, as glibc's own description does.
+ * Return addresses are looked up one byte before (bpf/unwind.h), but the return address of a
+ * signal handler is the trampoline's first instruction: its rule begins a byte early, as glibc's
+ * own description does.
  *
- * Invariants: the first row's pc is 0; pcs rise; neighbours differ; at most UNWIND_PAGE_ROWS rows, and where they do not
- * suffice, the rest of the page has no information. Sandbox only. */
+ * Invariants: the first row's pc is 0; pcs rise; neighbours differ; at most UNWIND_PAGE_ROWS rows,
+ * and where they do not suffice, the rest of the page has no information. Sandbox only. */
 
 #include "agentd/unwind/page.h"
 
@@ -168,8 +171,8 @@ static void put_trampoline(struct build *b, uint64_t vaddr, uint64_t lo)
 	append(b, vaddr, index_of(b, &b->file->machine->signal, vaddr));
 }
 
-/* Jumps through a table in [from, to); *at and behind is looked at at multiples of 8, where PLTs have their slots. False:
- * none there. */
+/* Jumps through a table in [from, to); *at and behind is looked at at multiples of 8, where PLTs
+ * have their slots. False: none there. */
 static bool put_stub(struct build *b, const uint8_t *code, uint64_t from, uint64_t to, uint64_t *at)
 {
 	const struct unwind_machine *m = b->file->machine;
@@ -247,8 +250,8 @@ static void fill_gap(struct build *b, enum level level, uint64_t from, uint64_t 
 	fill(b, level, from, to, lo);
 }
 
-/* The rows of the entry at this offset that lie in [*at, to), and the gap before them; *at moves behind them. next:
- * where the following entry begins. False: no entry to trust there. */
+/* The rows of the entry at this offset that lie in [*at, to), and the gap before them; *at moves
+ * behind them. next: where the following entry begins. False: no entry to trust there. */
 static void fill_entry(struct build *b, struct cfi *c, enum level level, uint64_t start,
 	uint64_t offset, uint64_t next, uint64_t *at, uint64_t to, uint64_t lo)
 {

@@ -2,9 +2,10 @@
 
 /* The dictionary of a file's rules.
  *
- * Compilers make few shapes of frames: a library with half a million rows has some hundred different rules. Rows
- * hold an index of 16 bits into this table, which grows while pages are decoded and never changes what it holds, so
- * that tables in the kernel stay valid while it grows. A stranger chooses the rules, so the hash is keyed.
+ * Compilers make few shapes of frames: a library with half a million rows has some hundred
+ * different rules. Rows hold an index of 16 bits into this table, which grows while pages are
+ * decoded and never changes what it holds, so that tables in the kernel stay valid while it grows.
+ * A stranger chooses the rules, so the hash is keyed.
  *
  * Invariants: rules[0..3] are the ends, numbered by enum unwind_cfa; no rule is there twice; n <=
  * UNWIND_RULES_MAX. Made in the sandbox; the array travels. */

@@ -7,8 +7,8 @@
 #include "agentd/unwind/dwarf.h"
 #include "agentd/unwind/unwind.h"
 
-/* DWARF's numbers of the registers that are followed. The file's machine decides, not the host's: so all of this can be
- * tested anywhere. */
+/* DWARF's numbers of the registers that are followed. The file's machine decides, not the host's:
+ * so all of this can be tested anywhere. */
 struct unwind_machine {
 	uint16_t elf; /* EM_ */
 	uint8_t sp, fp, ra, aux;
@@ -22,8 +22,8 @@ struct unwind_machine {
 };
 
 const struct unwind_machine *unwind_machine_find(uint16_t elf);
-/* The length of a jump through a table at code, which changes nothing of the frame: PLTs for IFUNCs in static programs have
- * no description. 0: something else. */
+/* The length of a jump through a table at code, which changes nothing of the frame: PLTs for
+ * IFUNCs in static programs have no description. 0: something else. */
 size_t unwind_stub(const struct unwind_machine *m, const uint8_t *code, size_t len);
 extern const struct unwind_rule unwind_stub_rule;
 /* Bytes that are never executed: what linkers and assemblers put between functions. */
@@ -44,7 +44,8 @@ struct view {
 void view_init(struct view *v, const struct elf_file *elf, uint64_t offset, uint64_t size,
 	uint64_t addr, size_t ahead);
 void view_deinit(struct view *v);
-/* len bytes at pos, until the next call. NULL: outside, not readable, or longer than UNWIND_ENTRY_MAX. */
+/* len bytes at pos, until the next call. NULL: outside, not readable, or longer than
+ * UNWIND_ENTRY_MAX. */
 const uint8_t *view_get(struct view *v, uint64_t pos, size_t len);
 /* A section by name, inflated if it is compressed. -ENOENT, -EBADMSG, -EFBIG, -ENOMEM, -errno. */
 int view_section(struct view *v, const struct elf_file *elf, const char *name, size_t ahead);
@@ -106,8 +107,8 @@ struct cfi {
 	const struct unwind_machine *machine;
 	struct view view;
 	bool eh;
-	/* Rules say where aux is saved. Only the dynamic linker needs it, and it costs rows (a tenth of node's): elsewhere
-	 * every rule says that aux is lost. */
+	/* Rules say where aux is saved. Only the dynamic linker needs it, and it costs rows (a
+	 * tenth of node's): elsewhere every rule says that aux is lost. */
 	bool follow_aux;
 	struct cfi_cie cies[CFI_CIES];
 	/* The index: .eh_frame_hdr's table, or one of our own. */
@@ -140,13 +141,13 @@ int cfi_index_get(struct cfi *c, uint64_t i, uint64_t *start, uint64_t *offset);
 /* The last entry that begins at vaddr or before; 0 where there is none. */
 uint64_t cfi_index_seek(struct cfi *c, uint64_t vaddr);
 
-/* Parses what lies at offset. 1: *ret is a function's entry, valid until the next call; 0: something else. Either way
- * *next is where the following one begins. -EBADMSG: cannot go on, *problem says why; with *next not 0 only
- * this one is unusable. */
+/* Parses what lies at offset. 1: *ret is a function's entry, valid until the next call; 0:
+ * something else. Either way *next is where the following one begins. -EBADMSG: cannot go on,
+ * *problem says why; with *next not 0 only this one is unusable. */
 int cfi_entry_at(
 	struct cfi *c, uint64_t offset, struct cfi_entry *ret, uint64_t *next, int *problem);
-/* Calls row for each piece of [lo, hi) that e describes, rising. *work goes down by the bytes run. 0, or the enum
- * unwind_problem_kind + 1 that ended it early. */
+/* Calls row for each piece of [lo, hi) that e describes, rising. *work goes down by the bytes run.
+ * 0, or the enum unwind_problem_kind + 1 that ended it early. */
 int cfi_run(struct cfi *c, const struct cfi_entry *e, uint64_t lo, uint64_t hi, uint64_t *work,
 	void (*row)(void *userdata, uint64_t from, uint64_t to, const struct cfi_state *state),
 	void *userdata);
@@ -155,11 +156,12 @@ int cfi_run_initial(struct cfi *c, struct cfi_cie *cie, const uint8_t *code, siz
 uint64_t cfi_pointer(const struct cfi *c, struct cursor *in, uint8_t encoding, uint8_t address_size,
 	uint64_t field);
 
-/* Whether any row of the first functions counts its CFA from aux: see cfi.follow_aux. Sections of more than a few pages are
- * not looked through. */
+/* Whether any row of the first functions counts its CFA from aux: see cfi.follow_aux. Sections of
+ * more than a few pages are not looked through. */
 bool cfi_uses_aux(struct cfi *c);
 
-/* The rule of a row. 0, or problem + 1: it cannot be told. *lost: fp or aux cannot be followed over it. */
+/* The rule of a row. 0, or problem + 1: it cannot be told. *lost: fp or aux cannot be followed
+ * over it. */
 int cfi_rule(const struct cfi *c, const struct cfi_cie *cie, const struct cfi_state *state,
 	struct unwind_rule *ret, bool *lost);
 

@@ -2,12 +2,13 @@
 
 /* Reading a section piece by piece.
  *
- * Call frame information of a big library is 10 MB and a page of text needs 10 KB of it, so it is read through a window
- * that follows what is asked for. Compressed sections (only .debug_frame is ever compressed) cannot be read in
- * pieces: they are inflated whole, to a bound.
+ * Call frame information of a big library is 10 MB and a page of text needs 10 KB of it, so it is
+ * read through a window that follows what is asked for. Compressed sections (only .debug_frame is
+ * ever compressed) cannot be read in pieces: they are inflated whole, to a bound.
  *
- * Invariant: what view_get() returns lies within the section and within the file, and a file that shrinks
- * meanwhile gives NULL. Source: gABI chapter 4 (SHF_COMPRESSED); binutils' .zdebug. Sandbox only. */
+ * Invariant: what view_get() returns lies within the section and within the file, and a file that
+ * shrinks meanwhile gives NULL. Source: gABI chapter 4 (SHF_COMPRESSED); binutils' .zdebug.
+ * Sandbox only. */
 
 #include <elf.h>
 #include <endian.h>
@@ -40,7 +41,8 @@ const uint8_t *view_get(struct view *v, uint64_t pos, size_t len)
 		return v->whole + pos;
 	if (v->window && pos >= v->at && pos - v->at <= v->len && len <= v->len - (pos - v->at))
 		return v->window + (pos - v->at);
-	/* A search jumps about before it closes in: blocks at fixed places are hit again, from either side. */
+	/* A search jumps about before it closes in: blocks at fixed places are hit again, from
+	 * either side. */
 	start = pos - pos % v->ahead;
 	if (len > v->ahead - (size_t)(pos - start))
 		start = pos;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Any bytes as a file, or as the section of a file that is whole otherwise: every page is made, within its bounds, and its
- * rows are rows. The first byte says which: E .eh_frame, D .debug_frame, H both .eh_frame and its header (which begins
- * after as many bytes of 16 as the second byte says), G .gopclntab; anything else: the bytes are the file. Corpus:
+/* Any bytes as a file, or as the section of a file that is whole otherwise: every page is made,
+ * within its bounds, and its rows are rows. The first byte says which: E .eh_frame, D
+ * .debug_frame, H both .eh_frame and its header (which begins after as many bytes of 16 as the
+ * second byte says), G .gopclntab; anything else: the bytes are the file. Corpus:
  * tests/fuzz/corpus/unwind_cfi. */
 
 #include "tests/unit/unwind/fixture.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The step on rules, registers and a stack that are garbage: it reads through its reader only, says one of its
- * results, and a walk whose rules stay on one stack ends because the stack pointer rises. Corpus:
- * tests/fuzz/corpus/unwind_step. */
+/* The step on rules, registers and a stack that are garbage: it reads through its reader only,
+ * says one of its results, and a walk whose rules stay on one stack ends because the stack pointer
+ * rises. Corpus: tests/fuzz/corpus/unwind_step. */
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -60,6 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	r.fp = STACK_AT + data[10] * 8;
 	r.aux = STACK_AT + data[11] * 8;
 	r.fp_at = data[12] ? STACK_AT + data[12] * 8 : 0;
+	r.leaf_at = data[8] ? STACK_AT + data[8] * 8 : 0;
 	r.aux_at = data[13] ? STACK_AT + data[13] * 8 : 0;
 	for (unsigned i = 0; i < UNWIND_LEAF_REGS; i++)
 		r.leaf[i] = STACK_AT + data[14 + i % 16] * 4;
@@ -86,7 +87,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			continue;
 		}
 		check(r.sp >= sp);
-		/* Each step rises within the stack, but where the return address was in a register. */
+		/* Each step rises within the stack, but where the return address was in a
+		 * register. */
 		check(steps <= 2 * most);
 	}
 	return 0;

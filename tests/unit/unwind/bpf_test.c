@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The step in the kernel and the step here are one text compiled twice: on the same rows, registers and memory,
- * many of them garbage, both have to make the same frames and end the same way. step.bpf.c is the kernel's half; the
- * verifier has to take it as it is for perf events and for raw tracepoints, and for arm64's names too it has to
- * compile. Needs root. */
+/* The step in the kernel and the step here are one text compiled twice: on the same rows,
+ * registers and memory, many of them garbage, both have to make the same frames and end the same
+ * way. step.bpf.c is the kernel's half; the verifier has to take it as it is for perf events and
+ * for raw tracepoints, and for arm64's names too it has to compile. Needs root. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -181,6 +181,7 @@ static void fill(struct walk *w, uint64_t *stack, size_t n)
 	w->regs.fp = at + 8 * any_of(n);
 	w->regs.aux = at + 8 * any_of(n);
 	w->regs.fp_at = any_of(3) ? 0 : at + 8 * any_of(n);
+	w->regs.leaf_at = any_of(2) ? 0 : at + 8 * any_of(n);
 	w->regs.flags = any_of(4) ? UNWIND_REGS_LEAF : (uint32_t)any_of(32);
 	for (unsigned i = 0; i < UNWIND_LEAF_REGS; i++)
 		w->regs.leaf[i] = any_of(2) ? at + 8 * any_of(n) : w->base + any_of(65536);
@@ -211,7 +212,7 @@ static void test_same_frames(void **state)
 		run_command(
 			"for m in arm64 x86; do clang -target bpf -mcpu=v2 -D__TARGET_ARCH_$m -O2 "
 			"-g -Wall -Werror -Wno-unused-function -I. -I/usr/include/$(uname -m)-linux-gnu -c "
-			"-o %1$s/step-$m.o tests/unit/unwind/step.bpf.c || exit 1; done",
+			"-o %1$s/step-$m.o tests/unit/bpf/step.bpf.c || exit 1; done",
 			objects),
 		0);
 	snprintf(command, sizeof(command),

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The program that step_test.c runs one instruction at a time: calls of every shape that compilers make, and signals. It
- * prints nothing that matters; its call chain is known by watching its calls. */
+/* The program that step_test.c runs one instruction at a time: calls of every shape that compilers
+ * make, and signals. It prints nothing that matters; its call chain is known by watching its
+ * calls. */
 
 #include <alloca.h>
 #include <setjmp.h>
@@ -54,7 +55,8 @@ KEEP static uint64_t growing(unsigned n)
 	return leaf((uint64_t)p[n / 2]) + many(1, 2, 3, 4, 5, 6, 7, n);
 }
 
-/* A realigned stack; with the allocation beside it gcc keeps the caller's frame in a register and then in the frame. */
+/* A realigned stack; with the allocation beside it gcc keeps the caller's frame in a register and
+ * then in the frame. */
 KEEP static uint64_t aligned(unsigned n)
 {
 	uint64_t block[16] __attribute__((aligned(64)));
@@ -143,11 +145,11 @@ int main(void)
 {
 	char *volatile p = malloc(100);
 
+	signals(); /* first: from here on the test sends more of them, anywhere */
 	free(p);
 	sink += many(1, 2, 3, 4, 5, 6, 7, 8) + variadic(3, (uint64_t)1, (uint64_t)2, (uint64_t)3);
 	sink += growing(77) + aligned(33) + large() + sorted() + deep(6) + library();
 	if (setjmp(back) == 0)
 		jump(4);
-	signals();
 	return sink == 1;
 }

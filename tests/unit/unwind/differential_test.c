@@ -2,12 +2,14 @@
 
 /* Every row of real files against readelf's reading of the same file.
  *
- * readelf (binutils) shares no code with us. For each row that it prints, our rule for the same address is applied to a
- * machine on paper, and pc, stack pointer, frame pointer and aux of the caller have to be what readelf's words make there;
- * expressions are evaluated from its text by a small stack machine of our own here. What we call
- * unsupported is counted by kind and printed; all else has to agree.
+ * readelf (binutils) shares no code with us. For each row that it prints, our rule for the same
+ * address is applied to a machine on paper, and pc, stack pointer, frame pointer and aux of the
+ * caller have to be what readelf's words make there; expressions are evaluated from its text by a
+ * small stack machine of our own here. What we call unsupported is counted by kind and printed;
+ * all else has to agree.
  *
- * A few files in a normal run; UNWIND_ALL_FILES=1 in the environment: all of them. Further files can be named as arguments. */
+ * A few files in a normal run; UNWIND_ALL_FILES=1 in the environment: all of them. Further files
+ * can be named as arguments. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -258,8 +260,8 @@ static void check_register(struct reading *r, const char *column, uint64_t pc, u
 	enum known known = value_of(r, column, cfa, pc, &value);
 
 	if (lost) {
-		/* Said, not guessed; "u" is also what readelf prints for undefined. aux is followed where it is
-		 * needed (test_dynamic_linker). */
+		/* Said, not guessed; "u" is also what readelf prints for undefined. aux is
+		 * followed where it is needed (test_dynamic_linker). */
 		r->lost += streq(column, "rbp");
 		return;
 	}
@@ -756,8 +758,7 @@ static void test_all_files(void **state)
 		"/usr/bin/ld.bfd", "/usr/bin/dockerd", "/usr/bin/containerd",
 		"/usr/local/go/bin/go", "/usr/local/go/pkg/tool/*/compile",
 		"/usr/local/go/bin/gofmt", "/root/.rustup/toolchains/*/lib/librustc_driver-*.so",
-		"/root/.rustup/toolchains/*/bin/rustc", 
-		"/usr/lib/chromium/chromium", "/usr/bin/valgrind",
+		"/root/.rustup/toolchains/*/bin/rustc", "/usr/lib/chromium/chromium",
 		"/usr/libexec/valgrind/memcheck-*-linux", "/usr/sbin/mysqld"};
 
 	if (!getenv("UNWIND_ALL_FILES")) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* ELF files made to order: one executable segment over the whole file, whose sections are what a test says. */
+/* ELF files made to order: one executable segment over the whole file, whose sections are what a
+ * test says. */
 
 #include <elf.h>
 #include <sys/mman.h>

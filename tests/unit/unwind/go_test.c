@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Go's table of functions in the layouts of 1.16, 1.18 and 1.20, written here by the byte: rows without any call frame
- * information. Programs that Go built are compared with their DWARF in differential_test.c. */
+/* Go's table of functions in the layouts of 1.16, 1.18 and 1.20, written here by the byte: rows
+ * without any call frame information. Programs that Go built are compared with their DWARF in
+ * differential_test.c. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -226,7 +227,8 @@ static void test_layout(void **state)
 	/* Code behind the end of its steps is not described. */
 	assert_int_equal(at(&o, 1, 41)->cfa, UNWIND_CFA_NONE);
 	assert_int_equal(at(&o, 2, 0)->cfa, UNWIND_CFA_END);
-	/* systemstack: by sp up to and with mov %rsp, %rbp, then by the frame pointer that survives the switch */
+	/* systemstack: by sp up to and with mov %rsp, %rbp, then by the frame pointer that
+	 * survives the switch */
 	expect_sp(&o, 3, 9, 8, false);
 	expect_sp(&o, 3, 12, 16, true);
 	rule = at(&o, 3, 13);

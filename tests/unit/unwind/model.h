@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* A machine that exists on paper: registers that are far apart and memory whose every word is a function of its
- * address. A rule and an independent description of the same row have to lead to the same caller in it. */
+/* A machine that exists on paper: registers that are far apart and memory whose every word is a
+ * function of its address. A rule and an independent description of the same row have to lead to
+ * the same caller in it. */
 
 #include <stdint.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Rows out of descriptions that were written here byte by byte: every instruction, encoding and shape, and what
- * hostile files would do. Real files are compared in differential_test.c. */
+/* Rows out of descriptions that were written here byte by byte: every instruction, encoding and
+ * shape, and what hostile files would do. Real files are compared in differential_test.c. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -199,7 +199,8 @@ static const struct cie_words usual = {
 
 static uint8_t text[4096];
 
-/* A file whose .eh_frame (or .debug_frame) is s; text of 4096 bytes of something that is no padding. */
+/* A file whose .eh_frame (or .debug_frame) is s; text of 4096 bytes of something that is no
+ * padding. */
 static struct fixture file_of(const struct section *s)
 {
 	memset(text, 0x41, sizeof(text));
@@ -509,7 +510,8 @@ static void test_bad_instructions(void **state)
 	refuse_code(long_block, sizeof(long_block), UNWIND_PROBLEM_DAMAGED, 20);
 }
 
-/* A description cut at every length, and with every byte changed: it ends, in bounds, and rows stay rows. */
+/* A description cut at every length, and with every byte changed: it ends, in bounds, and rows
+ * stay rows. */
 static void test_every_damage(void **state)
 {
 	static const uint8_t code[] = {CFA_ADVANCE | 1, CFA_DEF_OFFSET, 16, CFA_OFFSET | 6, 2,
@@ -545,7 +547,8 @@ static void test_every_damage(void **state)
 	bytes_deinit(&s.b);
 }
 
-/* A row an instruction: the page's bound holds, and the rest of the page says that nothing is known. */
+/* A row an instruction: the page's bound holds, and the rest of the page says that nothing is
+ * known. */
 static void test_too_many_rows(void **state)
 {
 	const size_t size = 65536;
@@ -694,7 +697,8 @@ static void test_header(void **state)
 			expect(&t, 512, NOTHING);
 			assert_int_equal(all_problems(&t), 0);
 		} else {
-			/* Unsorted, or of other addresses than the entries': said, and nothing made up. */
+			/* Unsorted, or of other addresses than the entries': said, and nothing
+			 * made up. */
 			assert_true(problems(&t, UNWIND_PROBLEM_DAMAGED) > 0);
 			for (unsigned k = 0; k < 8; k++)
 				assert_true(at(&t, k * 64)->cfa < UNWIND_FIXED_RULES ||
@@ -854,6 +858,120 @@ static void test_arm64(void **state)
 	bytes_deinit(&s.b);
 }
 
+/* ---- aux, the second register
+ * --------------------------------------------------------------------- */
+
+/* Rules say where rbx is saved in files where a frame is kept in it, and in no others: there a
+ * stale value would be taken for a good one, so it is lost. */
+static void test_aux(void **state)
+{
+	static const uint8_t plain[] = {CFA_ADVANCE | 4, CFA_DEF_OFFSET, 16, CFA_OFFSET | 3, 2};
+	static const uint8_t keeper[] = {CFA_ADVANCE | 4, CFA_DEF_OFFSET, 16, CFA_OFFSET | 3, 2,
+		CFA_ADVANCE | 4, CFA_DEF_REGISTER, 3};
+	struct section s = {0};
+	struct under_test t = {0};
+
+	open_code(&t, &s, usual, plain, sizeof(plain));
+	assert_int_equal(at(&t, 16)->flags, UNWIND_AUX_LOST);
+	assert_int_equal(at(&t, 20)->flags, UNWIND_AUX_LOST);
+	assert_int_equal(at(&t, 20)->aux_offset, 0);
+	close_fixture(&t);
+	bytes_deinit(&s.b);
+	s = (struct section){0};
+	open_code(&t, &s, usual, keeper, sizeof(keeper));
+	assert_int_equal(at(&t, 16)->flags, 0);
+	assert_int_equal(at(&t, 20)->flags, UNWIND_AUX_SAVED);
+	assert_int_equal(at(&t, 20)->aux_offset, -2);
+	assert_int_equal(at(&t, 24)->cfa, UNWIND_CFA_AUX);
+	close_fixture(&t);
+	bytes_deinit(&s.b);
+}
+
+/* ---- the step
+ * ------------------------------------------------------------------------------------------ */
+
+static void test_step_ends(void **state)
+{
+	static const struct {
+		struct unwind_rule rule;
+		unsigned flags;
+		int result;
+	} list[] = {
+		{{.cfa = UNWIND_CFA_NONE}, UNWIND_REGS_LEAF, UNWIND_NO_INFORMATION},
+		{{.cfa = 200}, UNWIND_REGS_LEAF, UNWIND_NO_INFORMATION},
+		{{.cfa = UNWIND_CFA_UNSUPPORTED}, UNWIND_REGS_LEAF, UNWIND_UNSUPPORTED},
+		{{.cfa = UNWIND_CFA_END}, UNWIND_REGS_LEAF, UNWIND_ENDED},
+		{{.cfa = UNWIND_CFA_SWITCH}, UNWIND_REGS_LEAF, UNWIND_SWITCHED},
+		{{.cfa = UNWIND_CFA_SP, .cfa_offset = 8, .ra_offset = -1}, 0, UNWIND_OK},
+		{{.cfa = UNWIND_CFA_SP, .cfa_offset = 0, .ra_offset = -1}, 0, UNWIND_BAD_STACK},
+		{{.cfa = UNWIND_CFA_SP, .cfa_offset = -8, .ra_offset = -1}, 0, UNWIND_BAD_STACK},
+		{{.cfa = UNWIND_CFA_SP, .cfa_offset = 12, .ra_offset = -1}, 0, UNWIND_BAD_STACK},
+		{{.cfa = UNWIND_CFA_FP, .cfa_offset = 16, .ra_offset = -1}, UNWIND_REGS_FP_LOST,
+			UNWIND_LOST_REGISTER},
+		{{.cfa = UNWIND_CFA_AUX, .cfa_offset = 16, .ra_offset = -1}, UNWIND_REGS_AUX_LOST,
+			UNWIND_LOST_REGISTER},
+		{{.cfa = UNWIND_CFA_LEAF, .reg = 10, .ra_offset = -1}, 0, UNWIND_LOST_REGISTER},
+		{{.cfa = UNWIND_CFA_LEAF, .reg = 10, .ra_offset = -1}, UNWIND_REGS_LEAF, UNWIND_OK},
+		{{.cfa = UNWIND_CFA_SP, .flags = UNWIND_RA_LEAF, .ra_offset = 5}, UNWIND_REGS_LEAF,
+			UNWIND_OK},
+		{{.cfa = UNWIND_CFA_SP, .flags = UNWIND_RA_LEAF, .ra_offset = 5}, 0,
+			UNWIND_LOST_REGISTER},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(list); i++) {
+		struct unwind_regs r, before;
+
+		model_regs(&r, 0x1234);
+		r.flags = list[i].flags;
+		before = r;
+		assert_int_equal(unwind_step(&r, &list[i].rule, NULL), list[i].result);
+		if (list[i].result != UNWIND_OK)
+			assert_memory_equal(&r, &before, sizeof(r));
+		else
+			assert_int_equal(r.flags & (UNWIND_REGS_LEAF | UNWIND_REGS_EXACT), 0);
+	}
+}
+
+/* Behind a signal frame the pc was interrupted: it is looked up as it is, and all is known
+ * again. */
+static void test_step_signal(void **state)
+{
+	struct unwind_rule rule = {.cfa = UNWIND_CFA_SP,
+		.flags = UNWIND_DEREF | UNWIND_SIGNAL | UNWIND_MOVES | UNWIND_RA_SP |
+			UNWIND_FP_SAVED | UNWIND_AUX_SAVED | UNWIND_SAVED_SP,
+		.cfa_offset = 160,
+		.ra_offset = 21,
+		.fp_offset = 15,
+		.aux_offset = 16};
+	struct unwind_rule call = {.cfa = UNWIND_CFA_FP, .cfa_offset = 16, .ra_offset = -1};
+	struct unwind_rule by_r10 = {.cfa = UNWIND_CFA_LEAF, .reg = 10, .ra_offset = -1};
+	struct unwind_regs r, again;
+
+	model_regs(&r, 0x1234);
+	assert_int_equal(unwind_lookup_pc(&r), 0x1234);
+	r.flags = UNWIND_REGS_FP_LOST | UNWIND_REGS_AUX_LOST;
+	assert_int_equal(unwind_lookup_pc(&r), 0x1233);
+	assert_int_equal(unwind_step(&r, &rule, NULL), UNWIND_OK);
+	assert_int_equal(r.sp, model_word(MODEL_SP + 160));
+	assert_int_equal(r.pc, model_word(MODEL_SP + 168));
+	assert_int_equal(r.fp_at, MODEL_SP + 120);
+	assert_int_equal(r.aux_at, MODEL_SP + 128);
+	assert_int_equal(r.flags, UNWIND_REGS_EXACT);
+	assert_int_equal(unwind_lookup_pc(&r), r.pc);
+	assert_int_equal(r.leaf_at, MODEL_SP + 40);
+	again = r;
+	again.sp = MODEL_SP;
+	assert_int_equal(unwind_step(&again, &by_r10, NULL), UNWIND_OK);
+	assert_int_equal(again.sp, model_word(MODEL_SP + 40 + 2 * 8)); /* r8, r9, r10 */
+	assert_int_equal(again.leaf_at, 0);
+	r.sp = MODEL_SP;
+	call.flags = UNWIND_APPROXIMATE;
+	assert_int_equal(unwind_step(&r, &call, NULL), UNWIND_OK);
+	assert_int_equal(r.sp, model_word(MODEL_SP + 120) + 16);
+	assert_int_equal(unwind_lookup_pc(&r), r.pc - 1);
+	assert_true(r.flags & UNWIND_REGS_GUESSED);
+}
+
 /* ---- dictionaries
  * ---------------------------------------------------------------------------------------- */
 
@@ -943,6 +1061,9 @@ int main(void)
 		cmocka_unit_test(test_compressed),
 		cmocka_unit_test(test_code_without_description),
 		cmocka_unit_test(test_arm64),
+		cmocka_unit_test(test_aux),
+		cmocka_unit_test(test_step_ends),
+		cmocka_unit_test(test_step_signal),
 		cmocka_unit_test(test_rules),
 		cmocka_unit_test(test_search),
 		cmocka_unit_test(test_refused_files),

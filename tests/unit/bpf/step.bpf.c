@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 
-/* The step and the search as a program in the kernel, for bpf_test.c: it walks this very task by rows that the test laid
- * out, and leaves the registers of each frame. A bounded loop, no bpf_loop(): what 5.10 has to accept. */
+/* The step and the search as a program in the kernel, for tests/unit/unwind/bpf_test.c: it walks
+ * this very task by rows that the test laid out, and leaves the registers of each frame. A bounded
+ * loop, no bpf_loop(): what 5.10 has to accept. */
 
 #include <stdbool.h>
 #include <linux/bpf.h>
