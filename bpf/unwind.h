@@ -88,15 +88,15 @@ _Static_assert(sizeof(struct unwind_rule) == 16, "rule");
 #define UNWIND_SIGNAL_PC      32
 /* A call overwrites lr: it is known of the innermost frame and of interrupted ones. */
 #define UNWIND_AUX_SURVIVES 0
-/* regs: bpf_user_pt_regs_t or struct user_pt_regs */
-#define UNWIND_REGS_LOAD(r, regs)                                                                  \
+/* from: bpf_user_pt_regs_t or struct user_pt_regs */
+#define UNWIND_REGS_LOAD(r, from)                                                                  \
 	do {                                                                                       \
-		(r)->pc = (regs)->pc;                                                              \
-		(r)->sp = (regs)->sp;                                                              \
-		(r)->fp = (regs)->regs[29];                                                        \
-		(r)->aux = (regs)->regs[30];                                                       \
-		__builtin_memcpy((r)->leaf, (regs)->regs, 31 * 8);                                 \
-		(r)->leaf[31] = (regs)->sp;                                                        \
+		(r)->pc = (from)->pc;                                                              \
+		(r)->sp = (from)->sp;                                                              \
+		(r)->fp = (from)->regs[29];                                                        \
+		(r)->aux = (from)->regs[30];                                                       \
+		__builtin_memcpy((r)->leaf, (from)->regs, 31 * 8);                                 \
+		(r)->leaf[31] = (from)->sp;                                                        \
 		(r)->fp_at = (r)->aux_at = (r)->leaf_at = 0;                                       \
 		(r)->flags = UNWIND_REGS_LEAF;                                                     \
 	} while (0)
@@ -110,29 +110,29 @@ _Static_assert(sizeof(struct unwind_rule) == 16, "rule");
  * and rip, in slots from its first register: a nibble each. */
 #define UNWIND_SIGNAL_SLOT(n)  ((0x76543210fa89becdULL >> (4 * ((n)&15))) & 15)
 #define UNWIND_SIGNAL_PC       16
-/* regs: bpf_user_pt_regs_t, struct user_regs_struct */
-#define UNWIND_REGS_LOAD(r, regs)                                                                  \
+/* from: bpf_user_pt_regs_t, struct user_regs_struct */
+#define UNWIND_REGS_LOAD(r, from)                                                                  \
 	do {                                                                                       \
-		(r)->pc = (regs)->rip;                                                             \
-		(r)->sp = (regs)->rsp;                                                             \
-		(r)->fp = (regs)->rbp;                                                             \
-		(r)->aux = (regs)->rbx;                                                            \
-		(r)->leaf[0] = (regs)->rax;                                                        \
-		(r)->leaf[1] = (regs)->rdx;                                                        \
-		(r)->leaf[2] = (regs)->rcx;                                                        \
-		(r)->leaf[3] = (regs)->rbx;                                                        \
-		(r)->leaf[4] = (regs)->rsi;                                                        \
-		(r)->leaf[5] = (regs)->rdi;                                                        \
-		(r)->leaf[6] = (regs)->rbp;                                                        \
-		(r)->leaf[7] = (regs)->rsp;                                                        \
-		(r)->leaf[8] = (regs)->r8;                                                         \
-		(r)->leaf[9] = (regs)->r9;                                                         \
-		(r)->leaf[10] = (regs)->r10;                                                       \
-		(r)->leaf[11] = (regs)->r11;                                                       \
-		(r)->leaf[12] = (regs)->r12;                                                       \
-		(r)->leaf[13] = (regs)->r13;                                                       \
-		(r)->leaf[14] = (regs)->r14;                                                       \
-		(r)->leaf[15] = (regs)->r15;                                                       \
+		(r)->pc = (from)->rip;                                                             \
+		(r)->sp = (from)->rsp;                                                             \
+		(r)->fp = (from)->rbp;                                                             \
+		(r)->aux = (from)->rbx;                                                            \
+		(r)->leaf[0] = (from)->rax;                                                        \
+		(r)->leaf[1] = (from)->rdx;                                                        \
+		(r)->leaf[2] = (from)->rcx;                                                        \
+		(r)->leaf[3] = (from)->rbx;                                                        \
+		(r)->leaf[4] = (from)->rsi;                                                        \
+		(r)->leaf[5] = (from)->rdi;                                                        \
+		(r)->leaf[6] = (from)->rbp;                                                        \
+		(r)->leaf[7] = (from)->rsp;                                                        \
+		(r)->leaf[8] = (from)->r8;                                                         \
+		(r)->leaf[9] = (from)->r9;                                                         \
+		(r)->leaf[10] = (from)->r10;                                                       \
+		(r)->leaf[11] = (from)->r11;                                                       \
+		(r)->leaf[12] = (from)->r12;                                                       \
+		(r)->leaf[13] = (from)->r13;                                                       \
+		(r)->leaf[14] = (from)->r14;                                                       \
+		(r)->leaf[15] = (from)->r15;                                                       \
 		(r)->fp_at = (r)->aux_at = (r)->leaf_at = 0;                                       \
 		(r)->flags = UNWIND_REGS_LEAF;                                                     \
 	} while (0)

@@ -53,13 +53,15 @@ static __always_inline int one(struct walk *w, sample_u32 i)
 	return result;
 }
 
-static __always_inline int walk(void)
+static __always_inline struct walk *find(void)
 {
 	sample_u32 zero = 0;
-	struct walk *w = bpf_map_lookup_elem(&walks, &zero);
 
-	if (!w)
-		return 0;
+	return bpf_map_lookup_elem(&walks, &zero);
+}
+
+static __always_inline int walk(struct walk *w)
+{
 	for (sample_u32 i = 0; i < FRAMES; i++) {
 		int result = one(w, i);
 
@@ -71,14 +73,32 @@ static __always_inline int walk(void)
 	return 0;
 }
 
+/* As the headers of this machine have it, or of arm64 where that is only compiled. */
+#if defined(__TARGET_ARCH_arm64) && !defined(__aarch64__)
+struct sampled {
+	struct {
+		sample_u64 regs[31], sp, pc, pstate;
+	} regs;
+};
+#else
+#define sampled bpf_perf_event_data
+#endif
+
 SEC("perf_event")
-int step_perf(struct bpf_perf_event_data *ctx)
+int step_perf(struct sampled *ctx)
 {
-	return walk();
+	struct walk *w = find();
+
+	if (!w)
+		return 0;
+	UNWIND_REGS_LOAD(&w->regs, &ctx->regs);
+	return walk(w);
 }
 
 SEC("raw_tp/sys_enter")
 int step_tp(void *ctx)
 {
-	return walk();
+	struct walk *w = find();
+
+	return w ? walk(w) : 0;
 }

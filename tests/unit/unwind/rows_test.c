@@ -713,6 +713,51 @@ static void test_header(void **state)
 /* ---- compressed sections
  * ------------------------------------------------------------------------------- */
 
+enum packing { ZSTD, ZLIB, OLD_ZLIB, BOMB, BROKEN, PACKINGS };
+
+/* RFC 1950 out of RFC 1952: the same stream within, another head and sum. */
+static void pack_zlib(const struct bytes *from, struct bytes *to)
+{
+	_cleanup_buf_ struct buf z;
+	uint32_t a = 1, b = 0, sum;
+
+	buf_init(&z, 0);
+	assert_int_equal(compress_gzip(from->data, from->len, 6, &z), 0);
+	for (size_t i = 0; i < from->len; i++) {
+		a = (a + from->data[i]) % 65521;
+		b = (b + a) % 65521;
+	}
+	sum = __builtin_bswap32(b << 16 | a);
+	put8(to, 0x78);
+	put8(to, 0x9c);
+	bytes_put(to, z.data + 10, z.len - 18);
+	put32(to, sum);
+}
+
+static void pack(const struct bytes *from, enum packing kind, struct bytes *to)
+{
+	Elf64_Chdr head = {.ch_type = kind == ZLIB ? ELFCOMPRESS_ZLIB : 2,
+		.ch_size = kind == BOMB ? UNWIND_DEBUG_FRAME_MAX + 1 : from->len,
+		.ch_addralign = 1};
+	_cleanup_buf_ struct buf z;
+
+	buf_init(&z, 0);
+	if (kind == OLD_ZLIB) {
+		bytes_put(to, "ZLIB", 4);
+		put64(to, __builtin_bswap64(from->len));
+	} else {
+		bytes_put(to, &head, sizeof(head));
+	}
+	if (kind == ZLIB || kind == OLD_ZLIB) {
+		pack_zlib(from, to);
+		return;
+	}
+	assert_int_equal(compress_zstd(from->data, from->len, 3, &z), 0);
+	if (kind == BROKEN)
+		z.data[z.len / 2] ^= 0xff;
+	bytes_put(to, z.data, z.len);
+}
+
 static void test_compressed(void **state)
 {
 	static const uint8_t code[] = {CFA_DEF_OFFSET, 24};
@@ -723,32 +768,20 @@ static void test_compressed(void **state)
 	begin_fde(&s, w, 0, FIXTURE_PC + 16, 256);
 	bytes_put(&s.b, code, sizeof(code));
 	finish(&s, false);
-	/* zstd, a bomb's claim, damage */
-	for (int kind = 0; kind < 3; kind++) {
-		Elf64_Chdr head = {.ch_type = 2, .ch_size = s.b.len, .ch_addralign = 1};
+	for (enum packing kind = 0; kind < PACKINGS; kind++) {
+		bool good = kind < BOMB;
 		struct under_test t = {0};
 		struct bytes packed = {0};
-		_cleanup_buf_ struct buf z;
 		struct fixture f;
 
-		buf_init(&z, 0);
-		assert_int_equal(compress_zstd(s.b.data, s.b.len, 3, &z), 0);
-		if (kind == 1)
-			head.ch_size = UNWIND_DEBUG_FRAME_MAX + 1;
-		if (kind == 2)
-			z.data[z.len / 2] ^= 0xff;
-		bytes_put(&packed, &head, sizeof(head));
-		bytes_put(&packed, z.data, z.len);
+		pack(&s.b, kind, &packed);
 		f = file_of(&s);
-		f.sections[1].data = packed.data;
-		f.sections[1].len = packed.len;
-		f.sections[1].flags = SHF_COMPRESSED;
+		f.sections[1] = (struct fixture_section){
+			kind == OLD_ZLIB ? ".zdebug_frame" : ".debug_frame", packed.data,
+			packed.len, kind == OLD_ZLIB ? 0 : SHF_COMPRESSED, 0};
 		open_fixture(&t, &f);
-		if (kind == 0)
-			expect(&t, 20, SP(24));
-		else
-			expect(&t, 20, NOTHING);
-		assert_int_equal(problems(&t, UNWIND_PROBLEM_DAMAGED), kind != 0);
+		expect(&t, 20, good ? SP(24) : NOTHING);
+		assert_int_equal(problems(&t, UNWIND_PROBLEM_DAMAGED), !good);
 		close_fixture(&t);
 		bytes_deinit(&packed);
 	}
