@@ -29,7 +29,9 @@ int sandbox_spawn(struct sandbox_child *ret, const char *role, const char *const
 /* SIGKILL, reaps, closes; *c becomes SANDBOX_CHILD_NONE. Safe on an empty one. Waits at most 100 ms: a child
  * that cannot die at once (it waits in the kernel) is reaped by a later sandbox_spawn() or sandbox_kill(). */
 void sandbox_kill(struct sandbox_child *c);
-/* Reaps an ended child (pidfd readable): 0 and its wait status, -EAGAIN if it still runs. Leaves sock open. */
+/* Reaps an ended child (pidfd readable): 0 and its wait status, -EAGAIN if it still runs. Leaves sock and pidfd open:
+ * drop the event sources on them, then sandbox_kill(). The other way round, epoll would go on to report a descriptor
+ * that a child just forked still has a copy of, with a source that is gone. */
 int sandbox_reap(struct sandbox_child *c, int *status);
 /* "exited with 1", "killed by SIGSYS (a system call outside its list)". */
 void sandbox_describe_status(int status, char *out, size_t size);

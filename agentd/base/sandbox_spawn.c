@@ -223,7 +223,6 @@ int sandbox_reap(struct sandbox_child *c, int *status)
 	if (pid == 0)
 		return -EAGAIN;
 	c->pid = -1;
-	closep(&c->pidfd);
 	return pid < 0 ? -ECHILD : 0;
 }
 

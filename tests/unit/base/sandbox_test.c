@@ -634,12 +634,14 @@ static void test_spawn(void **s)
 	sandbox_describe_status(status, described, sizeof(described));
 	assert_string_equal(described, "exited with 7");
 	assert_int_equal(c.pid, -1);
-	assert_int_equal(c.pidfd, -1);
+	/* Open until the sources on it are gone: see sandbox_reap(). */
+	assert_true(fcntl(c.pidfd, F_GETFD) >= 0);
 	/* The socket is still there to be read to its end. */
 	assert_int_equal(fdpass_recv(c.sock, text, sizeof(text), NULL, NULL), 0);
 	assert_int_equal(sandbox_reap(&c, &status), -ECHILD);
 	sandbox_kill(&c);
 	assert_int_equal(c.sock, -1);
+	assert_int_equal(c.pidfd, -1);
 	sandbox_kill(&c);
 	/* Only now: until here 0 was the number of something of ours. */
 	assert_true(in < 0 || dup2(in, STDIN_FILENO) == STDIN_FILENO);
