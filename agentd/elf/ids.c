@@ -16,7 +16,7 @@
 #include "agentd/base/io.h"
 #include "agentd/base/text.h"
 #include "agentd/elf/elf_private.h"
-#include "agentd/elf/sha256.h"
+#include "agentd/base/sha256.h"
 
 #define NOTES_MAX      65536 /* bytes read of one range */
 #define GO_BUILD_ID    4     /* note type */
@@ -107,7 +107,7 @@ int elf_file_htlhash(int fd, char out[33])
 	for (int i = 0; i < 8; i++)
 		length[i] = (uint8_t)(size >> (56 - 8 * i));
 	sha256_add(&hash, length, sizeof(length));
-	sha256_end(&hash, sum);
+	sha256_final(&hash, sum);
 	hex(sum, 16, out);
 	return 0;
 }

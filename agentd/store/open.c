@@ -216,7 +216,7 @@ static int check_identity(struct store *s, size_t known, int *version, struct er
 static int verify_revisions(struct store *s, struct err_text *err)
 {
 	sqlite3_stmt *row _cleanup_sql_ = NULL;
-	char expected[STORE_SHA256_HEX];
+	char expected[SHA256_HEX];
 	int r = 0;
 
 	row = sql_get(&s->sql, SQL_REVISIONS_OLDEST, &r, err);
@@ -230,8 +230,8 @@ static int verify_revisions(struct store *s, struct err_text *err)
 		store_read_row(row, &revision, &seal);
 		gap = revision.revision != s->head + 1;
 		store_seal(&revision, gap ? NULL : s->seal, expected);
-		if (strlen(seal) != STORE_SHA256_HEX - 1 ||
-			memcmp(seal, expected, gap ? STORE_SEAL_OWN : STORE_SHA256_HEX) != 0) {
+		if (strlen(seal) != SHA256_HEX - 1 ||
+			memcmp(seal, expected, gap ? STORE_SEAL_OWN : SHA256_HEX) != 0) {
 			char what[64];
 
 			snprintf(what, sizeof(what), "revision %" PRIu64 " does not fit its seal",
@@ -239,7 +239,7 @@ static int verify_revisions(struct store *s, struct err_text *err)
 			return store_damaged(s, what, err);
 		}
 		s->head = revision.revision;
-		memcpy(s->seal, seal, STORE_SHA256_HEX);
+		memcpy(s->seal, seal, SHA256_HEX);
 	}
 	return r;
 }
@@ -257,7 +257,7 @@ static int verify_state(struct store *s, struct err_text *err)
 		const char *key = (const char *)sqlite3_column_text(row, 0),
 			   *seal = (const char *)sqlite3_column_text(row, 2);
 		uint64_t value = (uint64_t)sqlite3_column_int64(row, 1);
-		char expected[STORE_SHA256_HEX];
+		char expected[SHA256_HEX];
 
 		if (!key || !seal)
 			return store_damaged(s, "a state row is not text", err);

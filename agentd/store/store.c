@@ -22,12 +22,12 @@
 
 #define PRUNE_EVERY 16 /* revisions */
 
-static void seal_text(struct store_sha256 *h, const char *s)
+static void seal_text(struct sha256 *h, const char *s)
 {
-	store_sha256_add(h, s, strlen(s) + 1);
+	sha256_add(h, s, strlen(s) + 1);
 }
 
-static void seal_number(struct store_sha256 *h, uint64_t value)
+static void seal_number(struct sha256 *h, uint64_t value)
 {
 	char text[24];
 
@@ -35,12 +35,12 @@ static void seal_number(struct store_sha256 *h, uint64_t value)
 	seal_text(h, text);
 }
 
-void store_seal(const struct store_revision *r, const char *before, char out[STORE_SHA256_HEX])
+void store_seal(const struct store_revision *r, const char *before, char out[SHA256_HEX])
 {
-	char own[STORE_SHA256_HEX], chain[STORE_SHA256_HEX];
-	struct store_sha256 h;
+	char own[SHA256_HEX], chain[SHA256_HEX];
+	struct sha256 h;
 
-	store_sha256_init(&h);
+	sha256_init(&h);
 	seal_number(&h, r->revision);
 	seal_text(&h, r->layer);
 	seal_text(&h, r->hash);
@@ -49,24 +49,24 @@ void store_seal(const struct store_revision *r, const char *before, char out[STO
 	seal_text(&h, r->diff);
 	seal_number(&h, r->uid);
 	seal_number(&h, r->time_unix_ns);
-	store_sha256_final_hex(&h, own);
-	store_sha256_init(&h);
+	sha256_final_hex(&h, own);
+	sha256_init(&h);
 	seal_text(&h, own);
 	seal_text(&h, before ? before : "");
-	store_sha256_final_hex(&h, chain);
+	sha256_final_hex(&h, chain);
 	memcpy(out, own, STORE_SEAL_OWN);
-	memcpy(out + STORE_SEAL_OWN, chain, STORE_SHA256_HEX - 1 - STORE_SEAL_OWN);
-	out[STORE_SHA256_HEX - 1] = '\0';
+	memcpy(out + STORE_SEAL_OWN, chain, SHA256_HEX - 1 - STORE_SEAL_OWN);
+	out[SHA256_HEX - 1] = '\0';
 }
 
-void store_state_seal(const char *key, uint64_t value, char out[STORE_SHA256_HEX])
+void store_state_seal(const char *key, uint64_t value, char out[SHA256_HEX])
 {
-	struct store_sha256 h;
+	struct sha256 h;
 
-	store_sha256_init(&h);
+	sha256_init(&h);
 	seal_text(&h, key);
 	seal_number(&h, value);
-	store_sha256_final_hex(&h, out);
+	sha256_final_hex(&h, out);
 }
 
 static const char *column(sqlite3_stmt *row, int i)
@@ -98,11 +98,11 @@ static int take_document(
 {
 	const void *body = sqlite3_column_blob(row, i + 1);
 	size_t n = (size_t)sqlite3_column_bytes(row, i + 1);
-	char hash[STORE_SHA256_HEX], *copy;
+	char hash[SHA256_HEX], *copy;
 
 	if (sqlite3_column_type(row, i + 1) == SQLITE_NULL)
 		return -ENOENT;
-	store_sha256_hex(body, n, hash);
+	sha256_hex(body, n, hash);
 	if (!streq(hash, column(row, i)))
 		return store_damaged(s, "a document does not fit its hash", err);
 	copy = malloc(n + 1);
@@ -217,7 +217,7 @@ static int add_revision(
 
 static int put_state(struct store *s, const char *key, uint64_t value, struct err_text *err)
 {
-	char seal[STORE_SHA256_HEX];
+	char seal[SHA256_HEX];
 	int r = 0;
 	sqlite3_stmt *row _cleanup_sql_ = sql_get(&s->sql, SQL_STATE_SET, &r, err);
 
@@ -270,7 +270,7 @@ int store_commit(struct store *s, const struct store_revision *r, const char *te
 	uint64_t expected_head, uint64_t *revision, struct err_text *err)
 {
 	struct store_revision row = *r;
-	char hash[STORE_SHA256_HEX], seal[STORE_SHA256_HEX];
+	char hash[SHA256_HEX], seal[SHA256_HEX];
 	int error;
 
 	if (expected_head != s->head)
@@ -281,7 +281,7 @@ int store_commit(struct store *s, const struct store_revision *r, const char *te
 	if (len > STORE_MAX_DOCUMENT)
 		return err_set(err, -E2BIG, "the configuration is larger than %u MB",
 			STORE_MAX_DOCUMENT >> 20);
-	store_sha256_hex(text, len, hash);
+	sha256_hex(text, len, hash);
 	row.revision = s->head + 1;
 	row.hash = hash;
 	row.origin = row.origin ? row.origin : "";

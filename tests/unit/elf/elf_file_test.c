@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 
 #include "agentd/elf/elf_file.h"
-#include "agentd/elf/sha256.h"
+#include "agentd/base/sha256.h"
 
 static int self_fd(void)
 {
@@ -62,7 +62,7 @@ static void test_sha256(void **state)
 		sha256_init(&s);
 		for (size_t n = 0; n < rows[i].times; n++)
 			sha256_add(&s, rows[i].text, strlen(rows[i].text));
-		sha256_end(&s, out);
+		sha256_final(&s, out);
 		for (int b = 0; b < 32; b++)
 			snprintf(hex + 2 * b, 3, "%02x", out[b]);
 		assert_string_equal(hex, rows[i].sum);
@@ -75,11 +75,11 @@ static void test_sha256(void **state)
 		memset(data, 'q', sizeof(data));
 		sha256_init(&s);
 		sha256_add(&s, data, len);
-		sha256_end(&s, whole);
+		sha256_final(&s, whole);
 		sha256_init(&s);
 		for (size_t at = 0; at < len; at++)
 			sha256_add(&s, data + at, 1);
-		sha256_end(&s, out);
+		sha256_final(&s, out);
 		assert_memory_equal(out, whole, 32);
 	}
 }
@@ -114,7 +114,7 @@ static void test_htlhash(void **state)
 		sha256_add(&s, data, n);
 		sha256_add(&s, data + sizes[i] - n, n);
 		sha256_add(&s, length, 8);
-		sha256_end(&s, sum);
+		sha256_final(&s, sum);
 		for (int b = 0; b < 16; b++)
 			snprintf(hex + 2 * b, 3, "%02x", sum[b]);
 		assert_int_equal(elf_file_htlhash(fd, ours), 0);

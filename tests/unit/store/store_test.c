@@ -109,23 +109,23 @@ static void assert_layer(struct store *s, const char *layer, uint64_t revision)
 
 static void test_sha256(void **state)
 {
-	char hex[STORE_SHA256_HEX];
-	struct store_sha256 h;
+	char hex[SHA256_HEX];
+	struct sha256 h;
 
 	/* FIPS 180-4's examples, from NIST. */
-	store_sha256_hex("", 0, hex);
+	sha256_hex("", 0, hex);
 	assert_string_equal(
 		hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-	store_sha256_hex("abc", 3, hex);
+	sha256_hex("abc", 3, hex);
 	assert_string_equal(
 		hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-	store_sha256_hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 56, hex);
+	sha256_hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 56, hex);
 	assert_string_equal(
 		hex, "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-	store_sha256_init(&h);
+	sha256_init(&h);
 	for (int i = 0; i < 1000000 / 50; i++)
-		store_sha256_add(&h, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 50);
-	store_sha256_final_hex(&h, hex);
+		sha256_add(&h, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 50);
+	sha256_final_hex(&h, hex);
 	assert_string_equal(
 		hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
@@ -212,7 +212,7 @@ struct seen {
 	size_t n;
 	uint64_t revisions[4];
 	struct store_revision last;
-	char hash[STORE_SHA256_HEX], reason[64], diff[64];
+	char hash[SHA256_HEX], reason[64], diff[64];
 };
 
 static void see(void *userdata, const struct store_revision *r)
@@ -233,7 +233,7 @@ static void test_history(void **state)
 	struct seen seen = {0};
 	struct err_text err = {""};
 	struct store *s = must_open();
-	char hash[STORE_SHA256_HEX];
+	char hash[SHA256_HEX];
 
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(commit(s, "local", &err), 0);
@@ -244,7 +244,7 @@ static void test_history(void **state)
 	memset(&seen, 0, sizeof(seen));
 	assert_int_equal(store_history(s, 0, see, &seen, &err), 0);
 	assert_int_equal(seen.n, 3);
-	store_sha256_hex("local revision 1\n", 17, hash);
+	sha256_hex("local revision 1\n", 17, hash);
 	assert_string_equal(seen.hash, hash);
 	assert_string_equal(seen.reason, "test");
 	assert_string_equal(seen.diff, "+a = b");

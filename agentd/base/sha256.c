@@ -5,12 +5,12 @@
  * The store has to notice a flipped bit in what it hands back and to give a document a name that a
  * fleet's control plane computes as well; both ask for a real hash, neither for speed (a few
  * kilobytes a change), and a cryptographic library would be one more thing to carry for 100 lines.
- * Checked against the standard's own examples. Pure; runs in agentd. */
+ * Checked against the standard's own examples. Pure; runs in agentd (store) and in the symbolizer (elf). */
 
 #include <stdio.h>
 #include <string.h>
 
-#include "agentd/store/sha256.h"
+#include "agentd/base/sha256.h"
 
 static const uint32_t k[64] = {0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b,
 	0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3,
@@ -58,13 +58,13 @@ static void compress(uint32_t state[8], const uint8_t *block)
 		state[i] += s[i];
 }
 
-void store_sha256_init(struct store_sha256 *h)
+void sha256_init(struct sha256 *h)
 {
-	*h = (struct store_sha256){.state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-					   0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19}};
+	*h = (struct sha256){.state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f,
+				     0x9b05688c, 0x1f83d9ab, 0x5be0cd19}};
 }
 
-void store_sha256_add(struct store_sha256 *h, const void *data, size_t len)
+void sha256_add(struct sha256 *h, const void *data, size_t len)
 {
 	const uint8_t *p = data;
 
@@ -80,7 +80,7 @@ void store_sha256_add(struct store_sha256 *h, const void *data, size_t len)
 	}
 }
 
-void store_sha256_final(struct store_sha256 *h, uint8_t out[STORE_SHA256_SIZE])
+void sha256_final(struct sha256 *h, uint8_t out[SHA256_SIZE])
 {
 	static const uint8_t padding[64] = {0x80};
 	uint64_t bits = h->len * 8;
@@ -89,27 +89,27 @@ void store_sha256_final(struct store_sha256 *h, uint8_t out[STORE_SHA256_SIZE])
 
 	for (unsigned i = 0; i < 8; i++)
 		tail[i] = (uint8_t)(bits >> (56 - 8 * i));
-	store_sha256_add(h, padding, at < 56 ? 56 - at : 120 - at);
-	store_sha256_add(h, tail, sizeof(tail));
-	for (unsigned i = 0; i < STORE_SHA256_SIZE; i++)
+	sha256_add(h, padding, at < 56 ? 56 - at : 120 - at);
+	sha256_add(h, tail, sizeof(tail));
+	for (unsigned i = 0; i < SHA256_SIZE; i++)
 		out[i] = (uint8_t)(h->state[i / 4] >> (24 - 8 * (i % 4)));
 }
 
-void store_sha256_final_hex(struct store_sha256 *h, char out[STORE_SHA256_HEX])
+void sha256_final_hex(struct sha256 *h, char out[SHA256_HEX])
 {
-	uint8_t digest[STORE_SHA256_SIZE];
+	uint8_t digest[SHA256_SIZE];
 
-	store_sha256_final(h, digest);
-	for (unsigned i = 0; i < STORE_SHA256_SIZE; i++)
+	sha256_final(h, digest);
+	for (unsigned i = 0; i < SHA256_SIZE; i++)
 		snprintf(out + 2 * i, 3, "%02x", digest[i]);
 }
 
-void store_sha256_hex(const void *data, size_t len, char out[STORE_SHA256_HEX])
+void sha256_hex(const void *data, size_t len, char out[SHA256_HEX])
 {
-	struct store_sha256 h;
+	struct sha256 h;
 
-	store_sha256_init(&h);
+	sha256_init(&h);
 	if (len)
-		store_sha256_add(&h, data, len);
-	store_sha256_final_hex(&h, out);
+		sha256_add(&h, data, len);
+	sha256_final_hex(&h, out);
 }
