@@ -113,7 +113,7 @@ def many_status():
 def settings():
     with OtlpReceiver() as receiver, Agentd() as a:
         a.add_receiver(receiver)
-        a.add_process("shares_c", "--service-name", "steady")
+        source = a.add_process("shares_c", "--service-name", "steady")
         a.enable(rate=199)
         w = Workload("shares_c")
         rng = seed()
@@ -126,8 +126,11 @@ def settings():
         profiles = a.settle(receiver, "steady")
         ledger = a.check_ledger()
         equal(ledger["lost"], 0, "lost")
-        seconds = profiles.seconds("steady") if hasattr(profiles, "seconds") else None
-        say(f"# {profiles.total('steady')} samples, {seconds} s of {report}")
+        equal(field(a.sources()[source], "samples"), profiles.total("steady"), "samples of the source, against what arrived")
+        # Each sample says what it stands for, whatever the rate was when.
+        took = sum(p.period * sum(x.count for x in p.samples) for p in profiles.profiles if p.service == "steady")
+        say(f"# {profiles.total('steady')} samples, {took / 1e9:.3f} s of {report}")
+        check(abs(took - report["cpu_ns"]) < 0.08 * report["cpu_ns"], f"{took / 1e9:.3f} s arrived of {report}")
         check_messages(receiver)
 
 
@@ -257,6 +260,59 @@ def full_disk():
         a.check_ledger()
         a.stop()
     subprocess.run(["umount", disk], capture_output=True)
+
+
+class Weak(Agentd):
+    """An agentd that may not load programs."""
+
+    def argv(self):
+        return ["setpriv", "--bounding-set=-sys_admin,-bpf,-perfmon", "--", *super().argv()]
+
+
+@case("profiling that cannot start is said, refuses no other change, and starts where it can")
+def cannot_start():
+    if not shutil.which("setpriv"):
+        raise CannotRun("no setpriv on this machine")
+    with Agentd() as a:
+        a.add_source("host")
+        a.enable()
+        folder = a.folder
+    with Weak(folder=folder) as a:
+        r = a.run("status")
+        equal(r.returncode, 1, "status of an agentd that should profile and cannot")
+        check("cannot start" in r.stdout, f"status does not say why: {r.stdout}")
+        a.ctl("host", "label", "region=here")
+        a.ctl("source", "add", "process", "nothing", "--name", "later")
+        check("later" in a.sources(), "a change is not in force")
+        a.ctl("profiling", "disable")
+        r = a.run("status")
+        check("cannot start" not in r.stdout, f"profiling is off, and status still says why it cannot start: {r.stdout}")
+        r = a.run("profiling", "enable")
+        equal(r.returncode, 1, f"enabling what cannot start: {r.stdout} {r.stderr}")
+    with Agentd(folder=folder) as a:
+        check("later" in a.sources(), "what was changed meanwhile is lost")
+        a.ctl("profiling", "enable")
+        check(bpf_held(a.pid), "nothing is loaded")
+
+
+@case("the command of a candidate is one word of a shell, whatever the program calls itself")
+def quoted_candidate():
+    folder = temp_folder()
+    evil = copy_program("shares_c", "a'b $(touch pwned); c", folder)
+    with Agentd() as a:
+        w = Workload("shares_c", argv=[evil, "0"])
+        found = [c for c in rows(a.ctl("source", "candidates", "-n", "200")) if "pwned" in field(c, "match", default="")]
+        check(found, "the program is no candidate")
+        command = field(found[0], "command")
+        say(f"# {command}")
+        env = dict(os.environ, ODI_SOCKET=a.socket, PATH=os.path.dirname(ODICTL) + ":" + os.environ["PATH"])
+        r = subprocess.run(["sh", "-c", command], env=env, capture_output=True, text=True, cwd=folder)
+        equal(r.returncode, 0, f"the command as it was offered: {r.stdout} {r.stderr}")
+        check(not os.path.exists(os.path.join(folder, "pwned")), "the program's name was run by the shell")
+        a.enable()
+        name = next(iter(a.sources()))
+        wait_for("samples of the program", lambda: field(a.sources()[name], "samples") > 50, 10)
+        w.stop()
 
 
 if __name__ == "__main__":
