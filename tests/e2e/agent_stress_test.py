@@ -69,10 +69,10 @@ def on_and_off():
         w = Workload("shares_c")
         a.ctl("profiling", "enable", "--rate", RATE, "--interval", "1s")
         time.sleep(1.2)
-        a.run("top")
+        wait_for("all children at work", lambda: a.run("top") and a.children("symbolizer") and a.children("proc"), 20)
         a.ctl("profiling", "disable")
         equal(bpf_held(a.pid), {}, "held while profiling is off")
-        time.sleep(0.5)
+        time.sleep(1)
         before, memory = descriptors(a.pid), pss(a.pid)
         for i in range(30):
             a.ctl("profiling", "enable")
@@ -82,9 +82,9 @@ def on_and_off():
             a.ctl("profiling", "disable")
             equal(bpf_held(a.pid), {}, f"held while profiling is off, round {i}")
         w.stop()
-        wait_for("no more descriptors than before", lambda: sum(descriptors(a.pid).values()) <= sum(before.values()), 10)
         grown = pss(a.pid) - memory
         say(f"# descriptors {before} and {descriptors(a.pid)}; memory {memory >> 10} KB, {grown >> 10} KB more")
+        wait_for("no more descriptors than before", lambda: sum(descriptors(a.pid).values()) <= sum(before.values()), 10)
         if not SANITIZED:
             check(grown < 4 << 20, f"30 rounds cost {grown >> 10} KB")
         a.check_ledger()
