@@ -21,7 +21,7 @@ def descriptors(pid):
             kind = os.readlink(f"/proc/{pid}/fd/{fd}").split(":[")[0]
         except OSError:
             continue
-        if not kind.startswith("/") or kind.startswith("/memfd:"):
+        if not kind.startswith("/") or kind.startswith("/memfd:odi"):
             held[kind] = held.get(kind, 0) + 1
     return held
 
