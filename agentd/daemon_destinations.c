@@ -16,7 +16,9 @@ Control__DestinationState *daemon_destination_state(
 	const struct link_destination *list;
 	size_t n = link_destinations(d->link, &list);
 	char path[160], origin[300] = "";
+	const struct destination_type *type;
 	enum config_layer layer = LAYER_BUILT_IN;
+	char endpoint[512] = "";
 
 	if (!x)
 		return NULL;
@@ -30,7 +32,11 @@ Control__DestinationState *daemon_destination_state(
 	x->layer = control_strdup(r, config_layer_name(layer));
 	x->origin = control_strdup(r, origin);
 	x->state = control_strdup(r, c->enabled ? "idle" : "disabled");
-	x->endpoint = x->last_error = control_strdup(r, "");
+	type = destination_type_find(c->type);
+	if (type)
+		destination_endpoint(type, c->options, c->n_options, endpoint, sizeof(endpoint));
+	x->endpoint = control_strdup(r, endpoint);
+	x->last_error = control_strdup(r, "");
 	for (size_t i = 0; i < n; i++) {
 		const struct link_destination *l = &list[i];
 
@@ -38,7 +44,6 @@ Control__DestinationState *daemon_destination_state(
 			continue;
 		if (c->enabled)
 			x->state = control_strdup(r, l->state);
-		x->endpoint = control_strdup(r, l->endpoint);
 		x->last_error = control_strdup(r, l->last_error);
 		x->last_success_unix_ns = l->last_success_unix_ns;
 		x->last_failure_unix_ns = l->last_failure_unix_ns;

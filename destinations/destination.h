@@ -37,3 +37,7 @@ const char *destination_option(const struct destination_type *type,
 int destination_type_parse(const char *name, const char *yaml, size_t len,
 	struct destination_type **ret, struct err_text *err);
 struct destination_type *destination_type_free(struct destination_type *t);
+/* Where a destination sends to, as people read it: scheme, host, port and path, and nothing of a user in the URL. Said
+ * by the options alone: the exporter need not run. */
+void destination_endpoint(const struct destination_type *type, const struct option_value *options,
+	size_t n, char *out, size_t size);

@@ -182,3 +182,27 @@ const char *destination_option(const struct destination_type *type,
 			return options[i].value;
 	return d && d->fallback ? d->fallback : "";
 }
+
+void destination_endpoint(const struct destination_type *type, const struct option_value *options,
+	size_t n, char *out, size_t size)
+{
+	const char *url = destination_option(type, options, n, type->endpoint_option),
+		   *sep = strstr(url, "://"), *host, *path, *at, *port;
+	int scheme = sep ? (int)(sep - url) : 0;
+
+	host = sep ? sep + 3 : url;
+	path = host + strcspn(host, "/?#");
+	at = memchr(host, '@', (size_t)(path - host));
+	host = at ? at + 1 : host;
+	/* A colon within brackets is of an IPv6 address. */
+	port = memrchr(host, ':', (size_t)(path - host));
+	if (port && memchr(port, ']', (size_t)(path - port)))
+		port = NULL;
+	snprintf(out, size, "%.*s://%.*s%s%s", scheme ? scheme : 4, scheme ? url : "http",
+		(int)(path - host), host,
+		port                  ? ""
+			: scheme == 5 ? ":443"
+				      : ":80",
+		path[0] && !streq(path, "/") ? path : type->path);
+	text_clean(out);
+}

@@ -76,6 +76,31 @@ static void test_options(void **state)
 	}
 }
 
+static void test_endpoint(void **state)
+{
+	static const char *const rows[][2] = {
+		{"http://localhost:4040", "http://localhost:4040/v1development/profiles"},
+		{"https://profiles.example", "https://profiles.example:443/v1development/profiles"},
+		{"http://a.b/", "http://a.b:80/v1development/profiles"},
+		{"https://a.b/tenant/x", "https://a.b:443/tenant/x"},
+		{"http://[::1]", "http://[::1]:80/v1development/profiles"},
+		{"http://[::1]:99/x", "http://[::1]:99/x"},
+		/* Refused by the option's check; never shown, should it come in another way. */
+		{"http://user:secret@a.b:1", "http://a.b:1/v1development/profiles"},
+	};
+	const struct destination_type *t = destination_type_find("pyroscope");
+	char out[512];
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct option_value url = {"url", rows[i][0]};
+
+		destination_endpoint(t, &url, 1, out, sizeof(out));
+		assert_string_equal(out, rows[i][1]);
+	}
+	destination_endpoint(t, NULL, 0, out, sizeof(out));
+	assert_string_equal(out, rows[0][1]);
+}
+
 static void test_options_right(void **state)
 {
 	const struct option_value options[] = {{"url", "https://p.example:443/sub/path"},
@@ -161,6 +186,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_built_in),
 		cmocka_unit_test(test_options),
+		cmocka_unit_test(test_endpoint),
 		cmocka_unit_test(test_options_right),
 		cmocka_unit_test(test_files),
 	};
