@@ -66,7 +66,7 @@ static struct assignment *assign(struct daemon *d, struct image *image)
 	drop_assignment(image);
 	image->assignment = a;
 	if (d->sampler)
-		sampler_set_verdict(d->sampler, &image->key, wanted_types(d, a->source), 1);
+		sampler_set_verdict(d->sampler, &image->key, wanted_types(d, a->source), 1, 0);
 	return a;
 }
 
@@ -158,7 +158,7 @@ static void on_sample(void *userdata, struct image *image, const struct process_
 		.thread_id = a->source->per_thread ? s->tid : -1,
 		.cpu = a->source->per_cpu ? (int64_t)s->cpu : -1,
 	};
-	r = aggregate_add(d->open->aggregate, &as);
+	r = aggregate_add(d->open->aggregate, &as, NULL);
 	if (r < 0) {
 		d->ledger.lost_memory += s->count;
 		return;

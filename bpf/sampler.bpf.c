@@ -19,14 +19,16 @@
 
 #include "bpf/kernel.h"
 
-#define FRAMES_MASK (SAMPLE_MAX_FRAMES - 1)
+#define STACK_MAX   SAMPLE_DEFAULT_USER
+#define FRAMES_ROOM 256
+#define FRAMES_MASK (FRAMES_ROOM - 1)
 _Static_assert(
-	(SAMPLE_MAX_FRAMES & FRAMES_MASK) == 0, "a power of two, so that an index can be masked");
+	(FRAMES_ROOM & FRAMES_MASK) == 0, "a power of two, so that an index can be masked");
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* How deep perf walks a stack: min(SAMPLE_MAX_*, kernel.perf_event_max_stack), set before load. */
-const volatile __u32 max_stack = SAMPLE_MAX_USER;
+const volatile __u32 max_stack = STACK_MAX;
 
 volatile struct sample_settings settings = {
 	.generation = 1,
@@ -67,10 +69,10 @@ struct sample_scratch {
 	__u32 n_frames; /* in the record */
 	__u32 n_stack;  /* in addresses */
 	__u32 pad;
-	__u64 addresses[SAMPLE_MAX_USER];
+	__u64 addresses[STACK_MAX];
 	struct {
 		struct record_sample head;
-		struct sample_frame frames[SAMPLE_MAX_FRAMES];
+		struct sample_frame frames[FRAMES_ROOM];
 	} record;
 };
 
@@ -160,7 +162,7 @@ static __always_inline void add_frames(struct sample_scratch *s, __u32 n, __u8 k
 {
 	__u32 at = frames_there(s);
 
-	for (__u32 i = 0; i < SAMPLE_MAX_USER; i++) {
+	for (__u32 i = 0; i < STACK_MAX; i++) {
 		if (i >= n)
 			break;
 		*frame_at(s, at + i) = (struct sample_frame){
@@ -191,7 +193,7 @@ static __always_inline void add_stack(
 	__u32 n = bytes > 0 ? (__u32)bytes / 8 : 0;
 
 	/* A user thread that never was in user space (io_uring, vhost) has zeroes for registers. */
-	if (n > SAMPLE_MAX_USER || (n && !s->addresses[0]))
+	if (n > STACK_MAX || (n && !s->addresses[0]))
 		n = 0;
 	*(volatile __u32 *)&s->n_stack = n;
 	add_frames(s, n, kind);
@@ -224,8 +226,8 @@ static __always_inline void send_sample(
 	__u32 n = frames_there(s);
 	__u64 size;
 
-	if (n > SAMPLE_MAX_FRAMES)
-		n = SAMPLE_MAX_FRAMES;
+	if (n > FRAMES_ROOM)
+		n = FRAMES_ROOM;
 	head->n_frames = n;
 	size = sizeof(*head) + n * sizeof(struct sample_frame);
 	head->header.size = size;
@@ -268,6 +270,13 @@ static __always_inline void take_sample(struct bpf_perf_event_data *ctx,
 	head->value = settings.period_ns;
 	head->count = divisor > 1 ? divisor : 1;
 	head->flags = 0;
+	head->id = 0;
+	head->end = 0;
+	head->pad = 0;
+	head->guessed = 0;
+	head->end_file = 0;
+	head->space = 0;
+	head->stack = 0;
 	head->context = 0;
 	bpf_get_current_comm(head->comm, sizeof(head->comm));
 	add_stacks(ctx, s, task);

@@ -104,6 +104,10 @@ struct process_sample {
 	uint64_t value;
 	uint32_t count, cpu;
 	uint64_t context;
+	uint64_t id;       /* record_sample.id: more of these are counted in the kernel; 0: not */
+	uint8_t end;       /* enum walk_end, final */
+	uint16_t guessed;  /* frames */
+	uint32_t end_file; /* where it ended; 0 none */
 	const struct sample_frame *frames;
 	size_t n_frames;
 };
@@ -117,6 +121,21 @@ struct process_ops {
 	void (*on_gone)(void *userdata, struct image *image);
 	/* Whether a sample could not be kept and why: "queue full", "table full", "image evicted". */
 	void (*on_lost)(void *userdata, const char *cause, uint64_t samples);
+	/* The same sample's record_sample.id, right before on_lost, where it is not 0: counts of it will
+	 * never find their stack. May be NULL. */
+	void (*on_lost_id)(void *userdata, uint64_t id);
+	/* Rows of a page of a file, for the walk of a sample that the kernel could not finish: 0 and *ret
+	 * (borrowed until the next call), -EAGAIN: asked for, process_rows_ready() tells when it is worth
+	 * another try; -ENOENT: there never will be any. NULL: such samples end where they are. */
+	int (*rows)(void *userdata, uint32_t file, uint32_t page, const struct rows_slot **ret);
+	/* The image's mappings, or the files behind them, are not what process_space() said last (or never
+	 * said). Called back from within an event or a drain: ask later. May be NULL. */
+	void (*on_space)(void *userdata, struct image *image);
+	/* A file's entry goes away, and its id with it. May be NULL. */
+	void (*on_file_gone)(void *userdata, uint32_t file);
+	/* Addresses of the image were given to another file (dlclose, dlopen) at that time: what the kernel
+	 * counted by an older space after it is not to be believed. May be NULL. */
+	void (*on_reused)(void *userdata, struct image *image, uint64_t time_ns);
 	/* May be NULL. Samples wait until the event stream has passed a moment that lies behind us: draining
 	 * soon (not from within this call) lets them go at once instead of with the next drain. */
 	void (*on_waiting)(void *userdata);
@@ -137,6 +156,7 @@ struct process_counters {
 	uint64_t images, files, open_files, queued;
 	uint64_t reads, reads_failed, reads_timed_out, reader_restarts;
 	uint64_t frames, frames_unmapped; /* native frames without a mapping */
+	uint64_t walks, walks_waited;     /* of user space; those that waited for rows */
 	uint64_t evicted_images, evicted_files;
 	uint64_t mappings_refused; /* an image had more executable ranges than are kept */
 	uint64_t
@@ -165,6 +185,16 @@ struct image *process_find_pid(struct process_table *t, pid_t tgid); /* the newe
 /* Whether ancestor (by walking parents) is above image. */
 bool process_descends(
 	struct process_table *t, const struct image *image, const struct sample_image *ancestor);
+/* The image's executable mappings as they are now, sorted, for the kernel. Their number (at most max,
+ * the first ones), 0 when none is known or they are being read afresh. Files that nobody asked for
+ * yet and whose look-up key is not known are SPACE_UNKNOWN. */
+size_t process_space(
+	struct process_table *t, struct image *image, struct space_map *maps, size_t max);
+/* The kernel walks by this from now on: samples carry tag. A later mapping event that gives addresses
+ * to another file distrusts samples that carry an older one. */
+void process_space_set(struct process_table *t, struct image *image, uint32_t tag);
+/* Rows that were asked for by ops.rows have come, or never will. */
+void process_rows_ready(struct process_table *t);
 /* Borrowed; NULL when evicted or never there. */
 struct file *process_file(struct process_table *t, uint32_t id);
 /* A file's frames are in use by an interval that is not closed yet: it must not be evicted before. */

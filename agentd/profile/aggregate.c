@@ -279,7 +279,7 @@ static bool equal_count(const void *ctx, uint32_t at)
 		c->thread_id == x->thread_id && c->cpu == x->cpu;
 }
 
-int aggregate_add(struct aggregate *a, const struct aggregate_sample *s)
+int aggregate_add(struct aggregate *a, const struct aggregate_sample *s, uint32_t *slot)
 {
 	struct count entry = {.resource = s->resource,
 		.type = s->type,
@@ -317,8 +317,18 @@ int aggregate_add(struct aggregate *a, const struct aggregate_sample *s)
 		return (int)at;
 	a->counts.at[at].value += s->count;
 	a->samples += s->count;
+	if (slot)
+		*slot = (uint32_t)at;
 	return a->stacks.n >= a->max_stacks || a->counts.n >= COUNTS_PER_STACK * a->max_stacks ? 1
 											       : 0;
+}
+
+void aggregate_count(struct aggregate *a, uint32_t slot, uint64_t samples)
+{
+	if (slot >= a->counts.n)
+		return;
+	a->counts.at[slot].value += samples;
+	a->samples += samples;
 }
 
 uint64_t aggregate_samples(const struct aggregate *a)

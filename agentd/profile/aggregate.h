@@ -35,8 +35,11 @@ DEFINE_FREEP(aggregate_freep, struct aggregate *, aggregate_free)
  * failure. */
 int64_t aggregate_resource(
 	struct aggregate *a, const struct aggregate_resource_attribute *list, size_t n);
-/* 0; 1: taken, and the interval should be closed now; negative errno: not taken. */
-int aggregate_add(struct aggregate *a, const struct aggregate_sample *sample);
+/* 0; 1: taken, and the interval should be closed now; negative errno: not taken. *slot (may be NULL):
+ * where it was counted, valid for this aggregate's life. */
+int aggregate_add(struct aggregate *a, const struct aggregate_sample *sample, uint32_t *slot);
+/* More of what was counted there. */
+void aggregate_count(struct aggregate *a, uint32_t slot, uint64_t samples);
 uint64_t aggregate_samples(const struct aggregate *a);
 size_t aggregate_stacks(const struct aggregate *a);
 

@@ -90,9 +90,9 @@ static uint32_t max_stack(void)
 
 	buf_init(&b, 64);
 	if (io_read_file(AT_FDCWD, "/proc/sys/kernel/perf_event_max_stack", &b, 64) < 0 || !b.len)
-		return SAMPLE_MAX_USER;
+		return SAMPLE_DEFAULT_USER;
 	depth = strtoul((char *)b.data, NULL, 10);
-	return depth && depth < SAMPLE_MAX_USER ? (uint32_t)depth : SAMPLE_MAX_USER;
+	return depth && depth < SAMPLE_DEFAULT_USER ? (uint32_t)depth : SAMPLE_DEFAULT_USER;
 }
 
 static int load_programs(struct sampler *s, struct err_text *err)

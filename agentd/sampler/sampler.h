@@ -13,6 +13,7 @@
 #include <systemd/sd-event.h>
 #include "agentd/base/err.h"
 #include "bpf/sample.h"
+#include "bpf/tables.h"
 
 #define SAMPLER_RATE_MIN     1
 #define SAMPLER_RATE_MAX     1000
@@ -61,6 +62,10 @@ struct sampler_config {
 	uint32_t max_verdicts;      /* 0: 16,384 */
 	unsigned drain_ms;          /* longest time between two drains; 0: 250 */
 	bool accept_unknown_kernel; /* sample even where the version does not tell of the nofault fix */
+	uint32_t max_user_frames; /* 1 to SAMPLE_MAX_USER; 0: SAMPLE_DEFAULT_USER */
+	size_t rows_bytes;        /* of the arena of rows: power of two, 1 MiB to 1 GiB; 0: 8 MiB */
+	size_t stack_bytes;       /* of a slice, at most 56 KiB; 0: 32 KiB */
+	uint32_t slices_a_second; /* a CPU; 0: 32 */
 };
 
 /* Callbacks may set and forget verdicts and go to the next generation; nothing else of this header.
@@ -69,6 +74,9 @@ struct sampler_ops {
 	void (*on_event)(void *userdata, const struct sampler_event *event);
 	/* After a drain handed out its last event. */
 	void (*on_drained)(void *userdata, uint64_t up_to_ns);
+	/* Called back by sampler_collect(): that many further samples of the stack that was sent under
+	 * this id; the last of them at last_ns. Each id at most once a call. */
+	void (*on_count)(void *userdata, uint64_t id, uint64_t samples, uint64_t last_ns);
 };
 
 /* Samples of one type, since sampler_new(). due = taken + late. */
@@ -83,9 +91,14 @@ struct sampler_counters {
 	uint64_t late;
 	uint64_t idle, ignored, divided, sent, paused;
 	uint64_t lost_ring, lost_scratch, lost_events;
+	uint64_t counted;     /* in the kernel, under the id of a stack that was sent */
 	uint64_t lost_memory; /* taken from the ring, but no memory to hold them */
 	/* Handed to on_event: sent = received + lost_memory + waiting (in the ring or the merge). */
 	uint64_t received;
+	uint64_t collected; /* handed to on_count; counted = collected + still in the kernel */
+	uint64_t table_full, slices, slices_refused;
+	uint64_t
+		run_ns; /* in the sampling program, by its own clock, kernel.bpf_stats_enabled or not */
 	uint64_t bpf_run_ns; /* of our programs, 0 unless kernel.bpf_stats_enabled */
 	uint64_t bpf_runs;
 	unsigned online_cpus, sampled_cpus; /* they differ when an event could not be opened */
@@ -108,10 +121,39 @@ void sampler_set_kernel_frames(struct sampler *s, bool on);
 /* Stops the events (ioctl DISABLE): no sample after it returns; drain, then free. */
 void sampler_stop(struct sampler *s);
 
+/* ---- unwinding tables
+ * ---------------------------------------------------------------------------------------------------- */
+
+/* Rows of one page of a file, as a slot's bytes (bpf/tables.h), key, seq and used excepted, which are
+ * set here. Checked as if an enemy had written them: -EBADMSG. Replaces what is there for the key;
+ * may put out others, by the clock. */
+int sampler_rows_add(
+	struct sampler *s, uint32_t file, uint32_t page, const void *slot, size_t size);
+/* Borrowed until the next sampler_rows_add() or _forget(); NULL: not loaded. Marks it as used. */
+const struct rows_slot *sampler_rows_find(struct sampler *s, uint32_t file, uint32_t page);
+/* All pages of a file, and all spaces that name it. */
+void sampler_rows_forget(struct sampler *s, uint32_t file);
+struct sampler_rows_counters {
+	uint64_t bytes, used_bytes, pages, added, evicted, spaces, space_maps, spaces_evicted;
+};
+void sampler_rows_counters(struct sampler *s, struct sampler_rows_counters *ret);
+
+/* What the image has mapped executable, sorted; copied. Images with equal maps share them. n 0: forget.
+ * *tag: what samples walked by it will carry. May put out the spaces of images that were sampled
+ * least recently. -E2BIG past SPACE_MAPS_MAX, -EINVAL not sorted, -ENOSPC. */
+int sampler_set_space(struct sampler *s, const struct sample_image *image,
+	const struct space_map *maps, size_t n, uint32_t *tag);
+/* Mapping records were lost: no space is believed until it is set again. */
+void sampler_distrust_spaces(struct sampler *s);
+
+/* Takes what the kernel counted (on_count) after handing out everything up to now (as sampler_drain()).
+ * Takes about a millisecond. */
+void sampler_collect(struct sampler *s);
+
 /* Verdicts carry the current generation. sampler_next_generation() makes all earlier ones count as
  * absent. */
-int sampler_set_verdict(
-	struct sampler *s, const struct sample_image *image, uint32_t types, uint16_t divisor);
+int sampler_set_verdict(struct sampler *s, const struct sample_image *image, uint32_t types,
+	uint16_t divisor, uint16_t flags /* enum verdict_flag */);
 void sampler_forget(struct sampler *s, const struct sample_image *image);
 void sampler_next_generation(struct sampler *s);
 

@@ -16,13 +16,14 @@ static int verdicts_fd(const struct sampler *s)
 	return bpf_map__fd(s->skel->maps.verdicts);
 }
 
-int sampler_set_verdict(
-	struct sampler *s, const struct sample_image *image, uint32_t types, uint16_t divisor)
+int sampler_set_verdict(struct sampler *s, const struct sample_image *image, uint32_t types,
+	uint16_t divisor, uint16_t flags)
 {
 	struct sample_verdict verdict = {
 		.types = types,
 		.generation = s->skel->data->settings.generation,
 		.divisor = divisor,
+		.flags = flags,
 	};
 
 	return bpf_map_update_elem(verdicts_fd(s), image, &verdict, BPF_ANY) < 0 ? -errno : 0;

@@ -73,18 +73,18 @@ static void test_adds_up(void **state)
 	assert_int_equal(aggregate_new(&a, 0), 0);
 	s.resource = (uint32_t)aggregate_resource(a, web, 3);
 	assert_int_equal(aggregate_resource(a, web, 3), s.resource);
-	assert_int_equal(aggregate_add(a, &s), 0);
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
 	s.count = 4;
-	assert_int_equal(aggregate_add(a, &s), 0);
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
 	s.resource = (uint32_t)aggregate_resource(a, db, 1);
-	assert_int_equal(aggregate_add(a, &s), 0);
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
 	s.period = 20; /* a part of its own */
-	assert_int_equal(aggregate_add(a, &s), 0);
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
 	s.thread_name = "worker";
 	s.thread_id = 7;
-	assert_int_equal(aggregate_add(a, &s), 0);
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
 	s.n_frames = 1;
-	assert_int_equal(aggregate_add(a, &s), 0);
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
 	assert_int_equal(aggregate_samples(a), 1 + 4 + 4 + 4 + 4 + 4);
 	assert_int_equal(aggregate_stacks(a), 2);
 	assert_int_equal(aggregate_build(a, 1000, 3000, locate, &l, &b), 0);
@@ -110,7 +110,7 @@ static void test_adds_up(void **state)
 		"outer_1_10");
 	assert_string_equal(batch_string_at(b, batch_mapping_at(b, loc->mapping)->htlhash), "ef");
 	/* the interval stays open */
-	assert_int_equal(aggregate_add(a, &s), 0);
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
 	assert_int_equal(aggregate_samples(a), 25);
 }
 
@@ -124,16 +124,16 @@ static void test_epoch_only_outside_of_files(void **state)
 	assert_int_equal(aggregate_new(&a, 0), 0);
 	s.resource = (uint32_t)aggregate_resource(a, db, 1);
 	s.epoch = 1;
-	assert_int_equal(aggregate_add(a, &s), 0);
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
 	s.epoch = 2;
-	assert_int_equal(aggregate_add(a, &s), 0);
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
 	assert_int_equal(aggregate_stacks(a), 1);
 	s.frames = &outside;
-	assert_int_equal(aggregate_add(a, &s), 0);
-	assert_int_equal(aggregate_add(a, &s), 0);
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
 	assert_int_equal(aggregate_stacks(a), 2);
 	s.epoch = 1;
-	assert_int_equal(aggregate_add(a, &s), 0);
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
 	assert_int_equal(aggregate_stacks(a), 3);
 }
 
@@ -153,7 +153,7 @@ static void test_bounds(void **state)
 
 		s = sample_of(&f, 1);
 		s.resource = (uint32_t)aggregate_resource(a, db, 1);
-		r = aggregate_add(a, &s);
+		r = aggregate_add(a, &s, NULL);
 		assert_true(r == (i + 1 < 100 ? 0 : i < 200 ? 1 : -ENOBUFS));
 		asked |= r == 1;
 		taken += r >= 0;
@@ -169,10 +169,10 @@ static void test_bounds(void **state)
 		assert_true(batch_function_at(b, batch_lines(b, batch_location_at(b, i))->function)
 				    ->name > 0);
 	s.resource = 77;
-	assert_int_equal(aggregate_add(a, &s), -EINVAL);
+	assert_int_equal(aggregate_add(a, &s, NULL), -EINVAL);
 	s.resource = 0;
 	s.type = PROFILE_TYPES;
-	assert_int_equal(aggregate_add(a, &s), -EINVAL);
+	assert_int_equal(aggregate_add(a, &s, NULL), -EINVAL);
 }
 
 /* Random samples against a plain table. */
@@ -198,7 +198,7 @@ static void test_random_samples(void **state)
 		s.thread_id = thread;
 		s.count = 1 + below(&seed, 3);
 		plain[service][stack][thread] += s.count;
-		assert_int_equal(aggregate_add(a, &s), 0);
+		assert_int_equal(aggregate_add(a, &s, NULL), 0);
 	}
 	assert_int_equal(aggregate_build(a, 1, 2, locate, &l, &b), 0);
 	for (size_t p = 0; p < batch_parts(b); p++) {

@@ -142,7 +142,7 @@ static void on_event(void *userdata, const struct sampler_event *e)
 			e->process->cgroup);
 	}
 	if (w->decide && e->kind == SAMPLER_FORK && (pid_t)seen->pid == w->decide_pid)
-		sampler_set_verdict(w->s, &seen->image, w->decide_types, w->decide_divisor);
+		sampler_set_verdict(w->s, &seen->image, w->decide_types, w->decide_divisor, 0);
 }
 
 static void on_drained(void *userdata, uint64_t up_to)

@@ -76,7 +76,7 @@ static void test_exec_in_place(void **state)
 	pid = spawn(exec_child, &g);
 	sampler_drain(w.s);
 	old = need_seen(&w, SAMPLER_FORK, pid, NULL)->image;
-	assert_int_equal(sampler_set_verdict(w.s, &old, 0, 0), 0);
+	assert_int_equal(sampler_set_verdict(w.s, &old, 0, 0, 0), 0);
 	in_verdict = has_verdict(&w, &old);
 	gate_open(&g);
 	wait_child(&w, pid);
@@ -227,7 +227,7 @@ static void test_exit(void **state)
 	pid = spawn((void (*)(void *))gate_wait, &g);
 	sampler_drain(w.s);
 	image = need_seen(&w, SAMPLER_FORK, pid, NULL)->image;
-	assert_int_equal(sampler_set_verdict(w.s, &image, 1, 1), 0);
+	assert_int_equal(sampler_set_verdict(w.s, &image, 1, 1, 0), 0);
 	assert_true(has_verdict(&w, &image));
 	gate_open(&g);
 	wait_child(&w, pid);
@@ -293,7 +293,7 @@ static void test_cgroups(void **state)
 	pid = spawn(exec_child, &g);
 	sampler_drain(w.s);
 	image = need_seen(&w, SAMPLER_FORK, pid, NULL)->image;
-	assert_int_equal(sampler_set_verdict(w.s, &image, 1, 1), 0);
+	assert_int_equal(sampler_set_verdict(w.s, &image, 1, 1, 0), 0);
 	assert_true(write_pid(inner, pid));
 	assert_false(has_verdict(&w, &image));
 	gate_open(&g);

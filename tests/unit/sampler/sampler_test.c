@@ -275,7 +275,7 @@ static void test_verdicts(void **state)
 	assert_true(n > 10); /* unknown: kept */
 
 	/* Ignored: from here on none comes. */
-	assert_int_equal(sampler_set_verdict(w.s, &image, 0, 0), 0);
+	assert_int_equal(sampler_set_verdict(w.s, &image, 0, 0, 0), 0);
 	sampler_drain(w.s);
 	n = count_samples(&w, pid);
 	sampler_counters(w.s, &before);
@@ -292,7 +292,7 @@ static void test_verdicts(void **state)
 	assert_true(count_samples(&w, pid) > n + 10);
 
 	/* Selected, then forgotten: comes either way. */
-	assert_int_equal(sampler_set_verdict(w.s, &image, 1 << SAMPLE_TYPE_CPU, 1), 0);
+	assert_int_equal(sampler_set_verdict(w.s, &image, 1 << SAMPLE_TYPE_CPU, 1, 0), 0);
 	sampler_forget(w.s, &image);
 	sampler_forget(w.s, &image);
 	n = count_samples(&w, pid);
