@@ -4,20 +4,350 @@
 /* A walk, frame by frame, compiled into the programs in the kernel and into user space, so that a
  * walk that the kernel could not finish goes on in user space as if nothing had happened.
  *
- * One turn of unwind_walk_turn(): the mapping of the frame's pc (the one of the frame before, most of
- * the time), its row, the frame itself, the step to its caller. Where there are no rows, or none
- * that can be read: by the frame pointer, if it is one (above sp, rising, aligned, and what lies
- * there returns into executable memory); and a leaf without even that by the nearest word of its
- * stack that is an address behind a call instruction. Both are marked FRAME_APPROXIMATE.
+ * One turn of unwind_walk_turn(): the mapping of the frame's pc (the one of the frame before, most
+ * of the time), its rule, the frame itself, the step to its caller. Where there are no rows, or
+ * none that can be read: by the frame pointer, if it is one (at or above sp, within
+ * UNWIND_FRAME_MAX, aligned, and what lies there returns into executable memory); without even
+ * that, by the nearest word of the stack that is an address behind a call instruction. An
+ * interrupted function of a file is asked for the word at sp first: assembly that keeps no frame
+ * leaves the frame pointer its caller's, and by that the caller would be skipped. What was found so
+ * is marked FRAME_APPROXIMATE.
+ *
+ * A search of the stack is spread over turns, a word each, so that a turn has no loop and walks need
+ * no loop within a loop. A walk ends within UNWIND_WALK_TURNS(frames) turns.
  *
  * The includer says, before including this:
  *   UNWIND_READ(ctx, to, size, address)    0 when all bytes were read
- *   UNWIND_FIND_MAP(ctx, address, map)     fills *map, struct space_map: 0; WALK_UNMAPPED where
- *                                          nothing executable is; WALK_MISS_*
- *   UNWIND_FIND_RULE(ctx, key, offset, rule)   fills *rule from the page's rows: 0; WALK_MISS_ROWS
- *   UNWIND_EMIT(ctx, frame)                takes one struct sample_frame: 0; WALK_DEPTH: full
- * Each of the three may return other ends of enum walk_end where it cannot go on (WALK_SLICE in
- * user space). */
+ *   UNWIND_FIND_MAP(ctx, address, map)     fills *map, struct space_map: 0; else an end, and *map is
+ *                                          as it was: WALK_UNMAPPED where nothing executable is;
+ *                                          WALK_MISS_*
+ *   UNWIND_FIND_RULE(ctx, key, offset, rule)   fills *rule from the page's rows (ROWS_KEY()): 0;
+ *                                          WALK_MISS_ROWS
+ *   UNWIND_CODE(ctx, map, address, to, size)   0 when all bytes of code were read; map is that of
+ *                                          the address behind them
+ *   UNWIND_EMIT(ctx, frame)                takes one struct sample_frame (a value): 0; WALK_DEPTH:
+ *                                          full
+ * Each may return other ends of enum walk_end where it cannot go on (WALK_SLICE in user space is
+ * said by the includer: it knows which read failed for want of the slice).
+ *
+ * What a miss leaves: regs are those of the first frame that was not emitted, so that a walk goes on
+ * from there (unwind_walk_begin() is not called again, but map is empty). */
 
 #include "bpf/tables.h"
 #include "bpf/unwind_step.h"
+
+#define UNWIND_FRAME_MAX   (1 << 20) /* bytes; a frame pointer farther up is none */
+#define UNWIND_GUESS_WORDS 64        /* of the stack that one search looks at */
+#define UNWIND_GUESSES     4         /* searches in one walk */
+#define UNWIND_WALK_TURNS(frames)                                                                  \
+	((frames) + 1 + UNWIND_GUESSES * UNWIND_GUESS_WORDS) /* after so many it has ended */
+
+struct unwind_walk {
+	struct unwind_regs regs;
+	struct space_map map;   /* of the frame before, or of this one; all 0: not known */
+	struct space_map other; /* of an address that is only tried */
+	sample_u32 end;         /* enum walk_end; 0: goes on */
+	sample_u32 end_file;    /* of the last frame; 0: none */
+	sample_u32 guessed;     /* frames with FRAME_APPROXIMATE */
+	sample_u32 word;        /* not 0: 1 + the word of the stack that is tried next */
+	sample_u32 guesses;     /* searches begun */
+	sample_u32 why;         /* the end if the search finds nothing */
+};
+
+/* The marker that follows the frames of a walk that ended so; 0: none. */
+static __inline__ __attribute__((always_inline)) sample_u32 unwind_walk_marker(sample_u32 end)
+{
+	return end == WALK_ROOT     ? 0
+		: end == WALK_NONE  ? MARKER_NO_USER
+		: end == WALK_DEPTH ? MARKER_TRUNCATED
+				    : MARKER_LOST;
+}
+
+/* Before the first turn. regs are set by the caller. */
+static __inline__ __attribute__((always_inline)) void unwind_walk_begin(struct unwind_walk *w)
+{
+	w->map.start = w->map.end = w->map.bias = 0;
+	w->map.file = w->map.kind = 0;
+	w->end = w->end_file = w->guessed = w->word = w->guesses = w->why = 0;
+}
+
+static __inline__ __attribute__((always_inline)) int unwind_walk_in(
+	const struct space_map *map, sample_u64 address)
+{
+	return address - map->start < map->end - map->start;
+}
+
+static __inline__ __attribute__((always_inline)) int unwind_walk_end(
+	struct unwind_walk *w, sample_u32 end)
+{
+	w->end = end;
+	return 1;
+}
+
+/* How steps end, as walks end. */
+static __inline__ __attribute__((always_inline)) sample_u32 unwind_walk_end_of(int result)
+{
+	return result == UNWIND_ENDED            ? WALK_ROOT
+		: result == UNWIND_UNSUPPORTED   ? WALK_UNSUPPORTED
+		: result == UNWIND_SWITCHED      ? WALK_SWITCHED
+		: result == UNWIND_LOST_REGISTER ? WALK_LOST_REGISTER
+		: result == UNWIND_UNREADABLE    ? WALK_UNREADABLE
+		: result == UNWIND_BAD_STACK     ? WALK_BAD_STACK
+						 : WALK_NO_INFORMATION;
+}
+
+#ifdef UNWIND_FIND_MAP
+
+/* ---- frames without rows
+ * ---------------------------------------------------------------------------------------------- */
+
+/* Whether the eight bytes before an address (the last one is the highest of code) end with a call;
+ * the target of a direct one is set as offset from the address behind it, else 0. */
+static __inline__ __attribute__((always_inline)) int unwind_is_call(
+	sample_u64 code, unwind_s64 *offset)
+{
+	*offset = 0;
+#if defined(__TARGET_ARCH_arm64) || (!defined(__bpf__) && defined(__aarch64__))
+	sample_u32 i = (sample_u32)(code >> 32);
+
+	if ((i & 0xfc000000) == 0x94000000) { /* bl */
+		*offset = (unwind_s64)((sample_u64)i << 38) >> 36;
+		*offset -= 4;
+		return 1;
+	}
+	return (i & 0xfffffc1f) == 0xd63f0000 || (i & 0xfefff800) == 0xd63f0800; /* blr, blraa.. */
+#else
+	/* ff /2: modrm's middle field is 2; its length follows from mod, rm and sib. Prefixes lie
+	 * before it and change nothing. */
+#define UNWIND_BYTE(n) ((sample_u32)(code >> (8 * (8 - (n)))) & 0xff) /* n before the end */
+	if (UNWIND_BYTE(5) == 0xe8) {
+		*offset = (unwind_s32)(sample_u32)(code >> 32);
+		return 1;
+	}
+	if (UNWIND_BYTE(2) == 0xff) {
+		sample_u32 m = UNWIND_BYTE(1);
+
+		if ((m & 0xf8) == 0xd0 || ((m & 0xf8) == 0x10 && m != 0x14 && m != 0x15))
+			return 1;
+	}
+	if (UNWIND_BYTE(3) == 0xff) {
+		sample_u32 m = UNWIND_BYTE(2);
+
+		if (((m & 0xf8) == 0x50 && m != 0x54) || (m == 0x14 && (UNWIND_BYTE(1) & 7) != 5))
+			return 1;
+	}
+	if (UNWIND_BYTE(4) == 0xff && UNWIND_BYTE(3) == 0x54)
+		return 1;
+	if (UNWIND_BYTE(6) == 0xff) {
+		sample_u32 m = UNWIND_BYTE(5);
+
+		if (m == 0x15 || ((m & 0xf8) == 0x90 && m != 0x94))
+			return 1;
+	}
+	return UNWIND_BYTE(7) == 0xff &&
+		(UNWIND_BYTE(6) == 0x94 || (UNWIND_BYTE(6) == 0x14 && (UNWIND_BYTE(5) & 7) == 5));
+#undef UNWIND_BYTE
+#endif
+}
+
+/* The executable map of an address that may be anything; NULL: in none that is known. */
+static __inline__ __attribute__((always_inline)) struct space_map *unwind_walk_try_map(
+	struct unwind_walk *w, void *ctx, sample_u64 address)
+{
+	if (unwind_walk_in(&w->map, address))
+		return &w->map;
+	return UNWIND_FIND_MAP(ctx, address, &w->other) == 0 ? &w->other : 0;
+}
+
+static __inline__ __attribute__((always_inline)) void unwind_walk_take(
+	struct unwind_walk *w, sample_u64 pc, sample_u64 sp)
+{
+	struct unwind_regs *r = &w->regs;
+
+	r->pc = pc;
+	r->sp = sp;
+	r->leaf_at = 0;
+	r->flags &= ~(sample_u32)(UNWIND_REGS_LEAF | UNWIND_REGS_EXACT);
+	r->flags |= UNWIND_REGS_GUESSED;
+	if (!UNWIND_AUX_SURVIVES)
+		r->flags |= UNWIND_REGS_AUX_LOST;
+}
+
+/* Whether pc is what a call in this program returns to. A direct call that goes to behind where we
+ * are, in the same map, is not the one that led here. */
+static __inline__ __attribute__((always_inline)) int unwind_walk_plausible(
+	struct unwind_walk *w, void *ctx, sample_u64 pc)
+{
+	struct space_map *map = unwind_walk_try_map(w, ctx, pc - 1);
+	sample_u64 code = 0, target;
+	unwind_s64 offset;
+
+	if (!map || UNWIND_CODE(ctx, map, pc - 8, &code, 8) != 0)
+		return 0;
+	if (!unwind_is_call(code, &offset))
+		return 0;
+	target = pc + (sample_u64)offset;
+	return offset == 0 || !unwind_walk_in(&w->map, target) || target <= w->regs.pc;
+}
+
+/* To the caller by the frame pointer. UNWIND_OK, UNWIND_ENDED, or it is none. */
+static __inline__ __attribute__((always_inline)) int unwind_walk_by_fp(
+	struct unwind_walk *w, void *ctx)
+{
+	struct unwind_regs *r = &w->regs;
+	sample_u64 pair[2] = {0, 0}, pc;
+	int interrupted = (r->flags & (UNWIND_REGS_LEAF | UNWIND_REGS_EXACT)) != 0;
+	int result = unwind_fp(r, ctx);
+
+	if (result != UNWIND_OK)
+		return result;
+	if (r->fp == 0 && !interrupted)
+		return UNWIND_ENDED;
+	if ((r->fp & 7) || r->fp - r->sp >= UNWIND_FRAME_MAX)
+		return UNWIND_NO_INFORMATION;
+	if (UNWIND_READ(ctx, pair, 16, r->fp) != 0)
+		return UNWIND_UNREADABLE;
+	pc = UNWIND_CODE_POINTER(pair[1]);
+	if (pc == 0)
+		return UNWIND_ENDED;
+	if (!unwind_walk_try_map(w, ctx, pc - 1))
+		return UNWIND_NO_INFORMATION;
+	unwind_walk_take(w, pc, r->fp + 16);
+	r->fp = pair[0];
+	r->flags |= UNWIND_REGS_AUX_LOST;
+	return UNWIND_OK;
+}
+
+/* One word of the search. */
+static __inline__ __attribute__((always_inline)) int unwind_walk_guess(
+	struct unwind_walk *w, void *ctx)
+{
+	struct unwind_regs *r = &w->regs;
+	const sample_u32 i = w->word - 1;
+	const sample_u64 at = r->sp + 8ULL * i;
+	sample_u64 pc = 0;
+	int result;
+
+	if (UNWIND_READ(ctx, &pc, 8, at) != 0)
+		return unwind_walk_end(w, w->why);
+	pc = UNWIND_CODE_POINTER(pc);
+	if (unwind_walk_plausible(w, ctx, pc)) {
+		unwind_walk_take(w, pc, at + 8);
+		w->word = 0;
+		return 0;
+	}
+	if (i == 0 && w->map.kind == SPACE_FILE) { /* see unwind_walk_without() */
+		result = unwind_walk_by_fp(w, ctx);
+		if (result == UNWIND_ENDED)
+			return unwind_walk_end(w, WALK_ROOT);
+		if (result == UNWIND_OK) {
+			w->word = 0;
+			return 0;
+		}
+	}
+	if (i + 1 >= UNWIND_GUESS_WORDS)
+		return unwind_walk_end(w, w->why);
+	w->word = i + 2;
+	return 0;
+}
+
+/* No rule for this frame, which was emitted. */
+static __inline__ __attribute__((always_inline)) int unwind_walk_without(
+	struct unwind_walk *w, void *ctx, sample_u32 why)
+{
+	struct unwind_regs *r = &w->regs;
+
+	/* A leaf's return address is in its register, where there is one. */
+	if (!UNWIND_AUX_SURVIVES && (r->flags & UNWIND_REGS_LEAF)) {
+		sample_u64 pc = UNWIND_CODE_POINTER(r->aux);
+
+		if (unwind_walk_plausible(w, ctx, pc)) {
+			unwind_walk_take(w, pc, r->sp);
+			return 0;
+		}
+	}
+	if (w->map.kind != SPACE_FILE || !(r->flags & UNWIND_REGS_LEAF)) {
+		int result = unwind_walk_by_fp(w, ctx);
+
+		if (result == UNWIND_OK)
+			return 0;
+		if (result == UNWIND_ENDED)
+			return unwind_walk_end(w, WALK_ROOT);
+	}
+	if (w->guesses >= UNWIND_GUESSES)
+		return unwind_walk_end(w, why);
+	w->guesses++;
+	w->why = why;
+	w->word = 1;
+	return 0;
+}
+
+/* ---- the walk
+ * --------------------------------------------------------------------------------------------------- */
+
+static __inline__ __attribute__((always_inline)) int unwind_walk_emit(
+	struct unwind_walk *w, void *ctx)
+{
+	struct unwind_regs *r = &w->regs;
+	struct sample_frame frame = {
+		.kind = FRAME_NATIVE,
+		.file = w->map.file,
+		.offset = r->pc + w->map.bias,
+	};
+
+	frame.flags = r->flags & (UNWIND_REGS_LEAF | UNWIND_REGS_EXACT) ? 0 : FRAME_RETURN;
+	w->end_file = w->map.file;
+	if (r->flags & UNWIND_REGS_GUESSED) {
+		frame.flags |= FRAME_APPROXIMATE;
+		w->guessed++;
+		r->flags &= ~(sample_u32)UNWIND_REGS_GUESSED;
+	}
+	return UNWIND_EMIT(ctx, frame);
+}
+
+/* 0: goes on; 1: ended, w->end says how. */
+static __inline__ __attribute__((always_inline)) int unwind_walk_turn(
+	struct unwind_walk *w, void *ctx)
+{
+	struct unwind_rule rule = {.cfa = UNWIND_CFA_NONE};
+	sample_u64 pc, offset;
+	sample_u32 why = WALK_JIT;
+	int result;
+
+	if (w->word)
+		return unwind_walk_guess(w, ctx);
+	pc = unwind_lookup_pc(&w->regs);
+	if (!unwind_walk_in(&w->map, pc)) {
+		result = UNWIND_FIND_MAP(ctx, pc, &w->map);
+		if (result == WALK_UNMAPPED && (w->regs.flags & UNWIND_REGS_LEAF)) {
+			/* It is running there, whatever we know: a frame by its address. */
+			w->map.start = w->map.end = w->map.bias = 0;
+			w->map.file = w->map.kind = 0;
+			why = WALK_UNMAPPED;
+		} else if (result != 0) {
+			return unwind_walk_end(w, (sample_u32)result);
+		}
+	}
+	if (w->map.kind == SPACE_UNKNOWN)
+		return unwind_walk_end(w, WALK_MISS_MAP);
+	if (w->map.kind == SPACE_FILE) {
+		offset = pc + w->map.bias;
+		result = UNWIND_FIND_RULE(ctx, ROWS_KEY(w->map.file, offset >> UNWIND_PAGE_SHIFT),
+			(sample_u32)offset & (UNWIND_PAGE_SIZE - 1), &rule);
+		if (result != 0)
+			return unwind_walk_end(w, (sample_u32)result);
+	}
+	result = unwind_walk_emit(w, ctx);
+	if (result != 0)
+		return unwind_walk_end(w, (sample_u32)result);
+	if (w->map.kind == SPACE_FILE) {
+		result = unwind_step(&w->regs, &rule, ctx);
+		if (result == UNWIND_OK)
+			return 0;
+		why = unwind_walk_end_of(result);
+		if (result != UNWIND_NO_INFORMATION && result != UNWIND_UNSUPPORTED)
+			return unwind_walk_end(w, why);
+	}
+	return unwind_walk_without(w, ctx, why);
+}
+#endif
