@@ -230,7 +230,8 @@ enum sample_counter {
 	COUNT_SLICES,     /* sent with a slice of the stack */
 	COUNT_NO_SLICE,   /* would have needed one: too many, or the ring is filling */
 	COUNT_RUN_NS,     /* time in the sampling program, by its own clock */
-	COUNT_IN_HALF,    /* not 0: 1 + the half that a program is filling on this CPU now */
+	COUNT_IN_HALF,    /* not 0: a program is at work in the arrays of bpf/tables.h on this CPU;
+			     1 + the half of the counts that it fills. Never more than one. */
 	COUNT_TYPES
 };
 /* One a CPU, in an array that user space maps: reading it costs no system call. */

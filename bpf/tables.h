@@ -5,10 +5,17 @@
  * counts of stacks. Four arrays that are mapped into agentd, each one value (counts: one a CPU), so
  * that neither side needs a system call or a hash of the kernel's.
  *
- * One writer each. Rows, index and spaces are written by agentd alone, but for `used`; counts by
- * the program of that CPU alone, but for what user space clears in a half that no program uses.
+ * One writer each. Rows, index and spaces are written by agentd alone, but for `used` of the index;
+ * counts by the program of that CPU alone, but for what user space clears in a half that no program
+ * uses. Nothing but `used` is written into rows: a late store of a program would land in what
+ * replaced them.
+ *
  * Whoever reads what may be replaced meanwhile compares key, sequence number or tag again after the
- * read, and takes what it read for nothing when they changed. */
+ * read, and takes what it read for nothing when they changed. User space takes the keys away first,
+ * waits until no CPU is in a program that began before (COUNT_IN_HALF), and only then writes other
+ * things into that memory; the check after the read is for where that wait does not reach (a store
+ * that another CPU does not see yet). So a program says that it is in COUNT_IN_HALF before its first
+ * look at any of these arrays and until after its last. */
 
 #include "bpf/unwind.h"
 
@@ -30,7 +37,7 @@
 struct rows_slot {
 	sample_u64 key;      /* ROWS_KEY(); 0: nothing here */
 	sample_u32 seq;      /* another one as soon as the contents are no longer to be believed */
-	sample_u32 used;     /* not 0: looked at since the hand of the clock came by last */
+	sample_u32 pad;
 	sample_u32 n_rows;   /* 1 to ROWS_MAX; the first has pc 0 */
 	sample_u32 n_rules;  /* UNWIND_FIXED_RULES to ROWS_RULES_MAX */
 	sample_u32 rules_at; /* bytes from the head */
@@ -40,12 +47,13 @@ _Static_assert(sizeof(struct rows_slot) == 32, "slot");
 #define ROWS_SLOT_MAX (sizeof(struct rows_slot) + ROWS_MAX * 4 + ROWS_RULES_MAX * 16)
 
 /* From a key to its slot: sets of four ways, a cache line each. The set: ROWS_SET(). A way's key is
- * written last and cleared first. */
+ * written last and cleared first. After a search: way.key, way.unit, slot.key and slot.seq again. */
 #define ROWS_WAYS 4
 struct rows_way {
 	sample_u64 key;
 	sample_u32 unit; /* where the slot begins */
-	sample_u32 pad;
+	sample_u32 used; /* not 0: looked at since the hand of the clock came by last. Programs set it
+			    where it is 0; of another page by then, it does no harm. */
 };
 struct rows_set {
 	struct rows_way way[ROWS_WAYS];
@@ -65,7 +73,7 @@ enum space_kind {
 
 /* Sorted by start, none overlaps another. Units of one array: a block is a head, then its maps. */
 struct space_map {
-	sample_u64 start, end; /* addresses; end is the first one behind */
+	sample_u64 start, end; /* addresses, even; end is the first one behind */
 	sample_u64 bias;       /* file offset - address */
 	sample_u32 file;       /* id of user space; SPACE_UNKNOWN: 0 */
 	sample_u32 kind;       /* enum space_kind */
@@ -73,8 +81,9 @@ struct space_map {
 _Static_assert(sizeof(struct space_map) == 32, "map");
 
 struct space_head {
-	sample_u32
-		tag;  /* as in the verdicts that name this block; another one when it is replaced */
+	/* As in the verdicts that name this block; another one as soon as it is not to be believed.
+	 * Odd, and addresses of maps are even: no map is taken for a head. */
+	sample_u32 tag;
 	sample_u32 n; /* maps behind it, at most SPACE_MAPS_MAX */
 	sample_u64 pad[3];
 };
@@ -86,7 +95,9 @@ _Static_assert(sizeof(struct space_head) == sizeof(struct space_map), "a head is
 
 /* Two halves a CPU; settings.half says which one is filled. User space turns them over, waits until
  * no program is in the other one, reads and clears it: a stack is sent again in each half, so what
- * a count stands for is never older than that. */
+ * a count stands for is never older than that. A program stores 1 + settings.half in COUNT_IN_HALF,
+ * then reads settings.half again and stores that instead if it changed: user space, which turns
+ * settings.half over first and looks at COUNT_IN_HALF then, cannot miss it. */
 #define COUNT_WAYS 4
 #define COUNT_SETS 512 /* a power of two */
 

@@ -124,7 +124,7 @@ void sampler_stop(struct sampler *s);
 /* ---- unwinding tables
  * ---------------------------------------------------------------------------------------------------- */
 
-/* Rows of one page of a file, as a slot's bytes (bpf/tables.h), key, seq and used excepted, which are
+/* Rows of one page of a file, as a slot's bytes (bpf/tables.h), key and seq excepted, which are
  * set here. Checked as if an enemy had written them: -EBADMSG. Replaces what is there for the key;
  * may put out others, by the clock. */
 int sampler_rows_add(

@@ -7,7 +7,7 @@
 #include "bpf/tables.h"
 
 /* Packs page, whose rules are in d (a dictionary of that page alone), into to. Rules that find no room
- * become UNWIND_CFA_UNSUPPORTED. The size. key, seq and used are 0. */
+ * become UNWIND_CFA_UNSUPPORTED. The size. key and seq are 0. */
 size_t rows_slot_pack(const struct unwind_page *page, const struct unwind_rules *d,
 	struct rows_slot *to, size_t room /* at least ROWS_SLOT_MAX */);
 /* A page of one row, cfa one of the first four. The size. */
