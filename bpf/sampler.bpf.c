@@ -17,49 +17,14 @@
  * are built in per-CPU memory and copied to the ring at their exact length, since
  * bpf_ringbuf_reserve() wants a constant. */
 
-#include "bpf/kernel.h"
+#include "bpf/maps.h"
 
-#define STACK_MAX   SAMPLE_DEFAULT_USER
 #define FRAMES_ROOM 256
 #define FRAMES_MASK (FRAMES_ROOM - 1)
 _Static_assert(
 	(FRAMES_ROOM & FRAMES_MASK) == 0, "a power of two, so that an index can be masked");
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* How deep perf walks a stack: min(SAMPLE_MAX_*, kernel.perf_event_max_stack), set before load. */
-const volatile __u32 max_stack = STACK_MAX;
-
-volatile struct sample_settings settings = {
-	.generation = 1,
-	.kernel_frames = 1,
-	.wakeup_gap_ns = 20000000,
-	.wakeup_bytes = 1 << 20,
-	.period_ns = 1,
-};
-
-volatile __u64 last_wakeup_ns;
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4 << 20);
-} ring SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, struct sample_image);
-	__type(value, struct sample_verdict);
-} verdicts SEC(".maps");
-
-/* By CPU. A plain array that is mapped into user space: a per-CPU one cannot be. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct sample_counters);
-} counters SEC(".maps");
 
 /* Records with room behind their flexible array. */
 #pragma clang diagnostic ignored "-Wgnu-variable-sized-type-not-at-end"

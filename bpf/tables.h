@@ -27,7 +27,13 @@
  *   struct rows_slot | pc: u16[n_rows] | rule: u16[n_rows] | pad to 16 | struct unwind_rule[n_rules]
  *
  * A page carries its own rules, those that its rows name, the fixed ones first: a slot stands for
- * itself, so that it can be replaced without asking what else names its rules. */
+ * itself, so that it can be replaced without asking what else names its rules.
+ *
+ * To the kernel the arena is an array of chunks, since before 6.9 or so no value may be larger than
+ * KMALLOC_MAX_SIZE (4 MiB); mapped, they follow each other without a gap. No slot crosses from one
+ * chunk into the next. */
+#define ROWS_CHUNK_SHIFT     20
+#define ROWS_CHUNK           (1 << ROWS_CHUNK_SHIFT) /* value_size of the map; max_entries: how many */
 #define ROWS_UNIT_SHIFT      10
 #define ROWS_UNIT            (1 << ROWS_UNIT_SHIFT)
 #define ROWS_MAX             16384 /* in a slot; UNWIND_PAGE_ROWS */
@@ -35,8 +41,8 @@
 #define ROWS_KEY(file, page) ((sample_u64)(file) << 32 | (sample_u32)(page))
 
 struct rows_slot {
-	sample_u64 key;      /* ROWS_KEY(); 0: nothing here */
-	sample_u32 seq;      /* another one as soon as the contents are no longer to be believed */
+	sample_u64 key; /* ROWS_KEY(); 0: nothing here */
+	sample_u32 seq; /* another one as soon as the contents are no longer to be believed */
 	sample_u32 pad;
 	sample_u32 n_rows;   /* 1 to ROWS_MAX; the first has pc 0 */
 	sample_u32 n_rules;  /* UNWIND_FIXED_RULES to ROWS_RULES_MAX */
@@ -52,7 +58,8 @@ _Static_assert(sizeof(struct rows_slot) == 32, "slot");
 struct rows_way {
 	sample_u64 key;
 	sample_u32 unit; /* where the slot begins */
-	sample_u32 used; /* not 0: looked at since the hand of the clock came by last. Programs set it
+	sample_u32
+		used; /* not 0: looked at since the hand of the clock came by last. Programs set it
 			    where it is 0; of another page by then, it does no harm. */
 };
 struct rows_set {
