@@ -26,7 +26,7 @@ struct unwind_walk_result {
 };
 
 /* Goes on from stack (len: bytes of it that are there; checked) into frames, of which n are filled and
- * max may be, user frames n_user of them; the marker that the end wants is added. 0, -EAGAIN, or
+ * max may be, user frames (all but the kernel's) max_user of them; the marker that the end wants is added. 0, -EAGAIN, or
  * -EBADMSG (the slice contradicts itself: nothing was added). */
 int unwind_walk(const struct sample_stack *stack, size_t len, const struct unwind_walk_ops *ops,
 	void *userdata, struct sample_frame *frames, size_t n, size_t max_user, size_t max,
