@@ -279,7 +279,8 @@ static bool equal_count(const void *ctx, uint32_t at)
 		c->thread_id == x->thread_id && c->cpu == x->cpu;
 }
 
-int aggregate_add(struct aggregate *a, const struct aggregate_sample *s, uint32_t *slot)
+/* The position of the count that this is of. */
+static int64_t intern_count(struct aggregate *a, const struct aggregate_sample *s)
 {
 	struct count entry = {.resource = s->resource,
 		.type = s->type,
@@ -290,21 +291,16 @@ int aggregate_add(struct aggregate *a, const struct aggregate_sample *s, uint32_
 	uint64_t key[5];
 	int64_t at;
 
-	if (s->resource >= a->resources.n || s->type >= PROFILE_TYPES || s->n_frames > 4096 ||
-		s->period > INT64_MAX || s->count > INT32_MAX)
-		return -EINVAL;
-	if (!s->count)
-		return 0;
 	if (a->counts.n >= 2 * COUNTS_PER_STACK * a->max_stacks)
 		return -ENOBUFS;
 	at = intern_stack(a, s);
 	if (at < 0)
-		return (int)at;
+		return at;
 	entry.stack = (uint32_t)at;
 	if (s->thread_name) {
 		at = intern_text(a, s->thread_name);
 		if (at < 0)
-			return (int)at;
+			return at;
 		entry.thread_name = (uint32_t)at + 1;
 	}
 	key[0] = entry.resource | (uint64_t)entry.stack << 32;
@@ -312,7 +308,19 @@ int aggregate_add(struct aggregate *a, const struct aggregate_sample *s, uint32_
 	key[2] = entry.period;
 	key[3] = (uint64_t)entry.thread_id;
 	key[4] = (uint64_t)entry.cpu;
-	at = TABLE_INTERN(a, counts, &entry, hash32(key, sizeof(key)), equal_count, &w);
+	return TABLE_INTERN(a, counts, &entry, hash32(key, sizeof(key)), equal_count, &w);
+}
+
+int aggregate_add(struct aggregate *a, const struct aggregate_sample *s, uint32_t *slot)
+{
+	int64_t at;
+
+	if (s->resource >= a->resources.n || s->type >= PROFILE_TYPES || s->n_frames > 4096 ||
+		s->period > INT64_MAX || s->count > INT32_MAX)
+		return -EINVAL;
+	if (!s->count)
+		return 0;
+	at = intern_count(a, s);
 	if (at < 0)
 		return (int)at;
 	a->counts.at[at].value += s->count;
@@ -329,6 +337,65 @@ void aggregate_count(struct aggregate *a, uint32_t slot, uint64_t samples)
 		return;
 	a->counts.at[slot].value += samples;
 	a->samples += samples;
+}
+
+/* The sample that would be counted there, its frames excepted. */
+static struct aggregate_sample sample_of(const struct aggregate *a, const struct count *c)
+{
+	return (struct aggregate_sample){
+		.resource = c->resource,
+		.type = c->type,
+		.period = c->period,
+		.thread_name = c->thread_name ? a->texts.at[c->thread_name - 1] : NULL,
+		.thread_id = c->thread_id,
+		.cpu = c->cpu,
+	};
+}
+
+int aggregate_restack(struct aggregate *a, uint32_t slot, const struct sample_frame *frames,
+	size_t n_frames, uint32_t *ret)
+{
+	struct aggregate_sample s;
+	int64_t at;
+
+	if (slot >= a->counts.n)
+		return -EINVAL;
+	s = sample_of(a, &a->counts.at[slot]);
+	s.frames = frames;
+	s.n_frames = n_frames;
+	at = intern_count(a, &s);
+	*ret = (uint32_t)MAX(at, 0);
+	return at < 0 ? (int)at : 0;
+}
+
+int aggregate_carry(struct aggregate *a, const struct aggregate *from, uint32_t slot, uint32_t *ret)
+{
+	_cleanup_free_ struct sample_frame *frames = NULL;
+	const struct resource *resource;
+	struct aggregate_sample s;
+	const struct stack *stack;
+	int64_t at;
+
+	if (slot >= from->counts.n)
+		return -EINVAL;
+	s = sample_of(from, &from->counts.at[slot]);
+	stack = &from->stacks.at[from->counts.at[slot].stack];
+	resource = &from->resources.at[s.resource];
+	frames = calloc((size_t)stack->n + 1, sizeof(*frames));
+	if (!frames)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < stack->n; i++)
+		frames[i] = from->frames.at[from->stack_frames[stack->first + i]];
+	s.frames = frames;
+	s.n_frames = stack->n;
+	s.epoch = stack->epoch;
+	at = aggregate_resource(a, from->attributes.at + resource->first, resource->n);
+	if (at >= 0) {
+		s.resource = (uint32_t)at;
+		at = intern_count(a, &s);
+	}
+	*ret = (uint32_t)MAX(at, 0);
+	return at < 0 ? (int)at : 0;
 }
 
 uint64_t aggregate_samples(const struct aggregate *a)
@@ -514,8 +581,11 @@ static int build_count(struct build *x, const struct count *c, uint64_t from, ui
 {
 	uint32_t attributes[4] = {0};
 	struct profile_part *part = NULL;
-	int r = build_attributes(x, c, attributes);
+	int r;
 
+	if (!c->value) /* carried over, and then there were no more */
+		return 0;
+	r = build_attributes(x, c, attributes);
 	if (r >= 0)
 		r = batch_part(x->b, x->resources[c->resource], c->type, c->period, from, to - from,
 			&part);

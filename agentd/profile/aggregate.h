@@ -40,6 +40,14 @@ int64_t aggregate_resource(
 int aggregate_add(struct aggregate *a, const struct aggregate_sample *sample, uint32_t *slot);
 /* More of what was counted there. */
 void aggregate_count(struct aggregate *a, uint32_t slot, uint64_t samples);
+/* What was counted at slot, but for the frames, which lie in files or nowhere: *ret is where that is
+ * counted. Counts nothing. */
+int aggregate_restack(struct aggregate *a, uint32_t slot, const struct sample_frame *frames,
+	size_t n_frames, uint32_t *ret);
+/* What slot is in `from`, in this aggregate: for what is counted after `from` was closed. Counts
+ * nothing; a slot at which nothing is ever counted does not show in the batch. */
+int aggregate_carry(
+	struct aggregate *a, const struct aggregate *from, uint32_t slot, uint32_t *ret);
 uint64_t aggregate_samples(const struct aggregate *a);
 size_t aggregate_stacks(const struct aggregate *a);
 

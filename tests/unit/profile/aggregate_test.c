@@ -137,6 +137,62 @@ static void test_epoch_only_outside_of_files(void **state)
 	assert_int_equal(aggregate_stacks(a), 3);
 }
 
+/* Counts that come later: to the slot, of another stack, and after the interval was closed. */
+static void test_counts_after_the_sample(void **state)
+{
+	CLEANUP(aggregate_freep) struct aggregate *a = NULL, *next = NULL;
+	CLEANUP(batch_freep) struct batch *b = NULL, *c = NULL;
+	struct sample_frame frames[] = {frame(FRAME_NATIVE, 2, 0x20), frame(FRAME_NATIVE, 0, 0x30)};
+	struct sample_frame marker = frame(FRAME_MARKER, 0, MARKER_LOST);
+	struct aggregate_sample s = sample_of(frames, 2);
+	struct located l = {0};
+	const struct profile_part *part;
+	uint32_t slot = 77, lost = 77, carried = 77, again = 77;
+	size_t n;
+
+	assert_int_equal(aggregate_new(&a, 0), 0);
+	assert_int_equal(aggregate_new(&next, 0), 0);
+	s.resource = (uint32_t)aggregate_resource(a, web, 3);
+	s.thread_name = "worker";
+	s.thread_id = 7;
+	s.epoch = 5;
+	assert_int_equal(aggregate_add(a, &s, &slot), 0);
+	aggregate_count(a, slot, 9);
+	assert_int_equal(aggregate_restack(a, slot, &marker, 1, &lost), 0);
+	assert_int_not_equal(lost, slot);
+	assert_int_equal(aggregate_samples(a), 10);
+	aggregate_count(a, lost, 2);
+	assert_int_equal(aggregate_samples(a), 12);
+	assert_int_equal(aggregate_build(a, 0, 1, locate, &l, &b), 0);
+	assert_int_equal(batch_parts(b), 1);
+	part = batch_part_at(b, 0);
+	assert_int_equal(part->n_samples, 2);
+	assert_int_equal(part->samples[0].value, 10);
+	assert_int_equal(part->samples[1].value, 2);
+	/* the same thread, another stack */
+	assert_memory_equal(part->samples[0].attributes, part->samples[1].attributes,
+		sizeof(part->samples[0].attributes));
+	batch_stack_at(b, part->samples[1].stack, &n);
+	assert_int_equal(n, 1);
+
+	aggregate_resource(next, db, 1); /* positions are not those of before */
+	assert_int_equal(aggregate_carry(next, a, slot, &carried), 0);
+	assert_int_equal(aggregate_samples(next), 0);
+	assert_int_equal(aggregate_build(next, 0, 1, locate, &l, &c), 0);
+	assert_int_equal(batch_parts(c), 0);
+	c = batch_free(c);
+	aggregate_count(next, carried, 3);
+	s.resource = (uint32_t)aggregate_resource(next, web, 3);
+	assert_int_equal(aggregate_add(next, &s, &again), 0);
+	assert_int_equal(again, carried);
+	assert_int_equal(aggregate_samples(next), 4);
+	assert_int_equal(aggregate_build(next, 0, 1, locate, &l, &c), 0);
+	assert_int_equal(batch_parts(c), 1);
+	assert_int_equal(batch_part_at(c, 0)->samples[0].value, 4);
+	assert_int_equal(aggregate_carry(next, a, 99, &carried), -EINVAL);
+	assert_int_equal(aggregate_restack(a, 99, &marker, 1, &lost), -EINVAL);
+}
+
 static void test_bounds(void **state)
 {
 	CLEANUP(aggregate_freep) struct aggregate *a = NULL;
@@ -225,6 +281,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_adds_up),
 		cmocka_unit_test(test_epoch_only_outside_of_files),
+		cmocka_unit_test(test_counts_after_the_sample),
 		cmocka_unit_test(test_bounds),
 		cmocka_unit_test(test_random_samples),
 	};
