@@ -182,7 +182,7 @@ format:
 lint:
 	tests/check/lint.sh
 
-.PHONY: deps demo check bench
+.PHONY: deps demo check check-kernels bench
 deps:
 	tests/check/deps.sh build
 demo: 
@@ -192,6 +192,9 @@ demo:
 check:
 	tests/check/deps.sh test
 	tests/run.sh $(B)
+check-kernels:
+	tests/check/deps.sh kernels
+	tests/run.sh $(B) kernels
 bench:
 	tests/check/deps.sh test
 	$(MAKE) all

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs all tests: run.sh BUILD_FOLDER [GROUP...]     (groups: build lint tools unit san fuzz e2e; default: all)
+# Runs all tests: run.sh BUILD_FOLDER [GROUP...]     (groups: build lint tools unit san fuzz e2e; default: these;
+#                                             kernels: on kernels in QEMU)
 #
 # One line a test case, PASS or FAIL; the log of a test that failed follows it, and all logs stay under
 # BUILD_FOLDER/test-logs. A case that this machine cannot run says why, is listed again at the end and counted
@@ -225,6 +226,13 @@ end_to_end() { # GROUP BUILD_FOLDER FILE...
 wanted e2e && end_to_end e2e "$build" tests/e2e/*_test.py tests/e2e/*_test.sh
 if wanted e2e && wanted san; then
 	end_to_end e2e-san "$build/san" tests/e2e/cli_test.py tests/e2e/hostile_test.py tests/e2e/container_test.py
+fi
+
+# Debian's kernels in QEMU, oldest first: real BPF, its unit tests and agentd end to end.
+if wanted kernels && run_step kernels/build 900 tests/vm/build.sh "$build"; then
+	run_cases kernels/5.10 500 tests/vm/kernel.sh "$build" 5.10 bullseye
+	run_cases kernels/6.1 500 tests/vm/kernel.sh "$build" 6.1 bookworm
+	run_cases kernels/6.12 500 tests/vm/kernel.sh "$build" 6.12 trixie
 fi
 
 echo

@@ -119,14 +119,18 @@ static int check_freeze(struct sampler *s, struct err_text *err)
 			"kernel %u.%u.%u can freeze the host when BPF reads user memory (fixed in 6.1.36, 6.3.10 "
 			"and 6.4: copy_from_user_nofault): update the kernel and reboot",
 			v.major, v.minor, v.patch);
-	if (verdict == NOFAULT_SAFE)
+	if (verdict == NOFAULT_SAFE) {
+		preflight_feature(s, "reads of user memory: safe, as of upstream's %u.%u.%u",
+			v.major, v.minor, v.patch);
 		return 0;
+	}
 	if (!s->config.accept_unknown_kernel)
 		return err_set(err, -EOPNOTSUPP,
 			"cannot tell whether kernel %.60s has the copy_from_user_nofault fix (upstream 6.1.36, "
 			"6.3.10, 6.4), without which sampling can freeze the host: update the kernel, or, if its "
 			"vendor says that it has the fix, start agentd with --accept-unknown-kernel",
 			u.release);
+	preflight_feature(s, "reads of user memory: whether they are safe is not known");
 	log_warning(
 		"kernel %s may lack the copy_from_user_nofault fix; sampling because it was asked for",
 		u.release);

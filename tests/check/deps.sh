@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs what is missing and nothing else: deps.sh build|test [BUILD_FOLDER]
+# Installs what is missing and nothing else: deps.sh build|test|kernels [BUILD_FOLDER]
 #
 # Debian 12 and Ubuntu 24.04. Silent and quick where all is there, so that every make target may call it.
 # A tool that is on PATH already is used whatever brought it (go, rustc, docker, chromium); only libraries
@@ -12,9 +12,9 @@ cd "$(dirname "$0")/../.."
 mode=${1:-build}
 build=${2:-${B:-build}}
 case $mode in
-build | test) ;;
+build | test | kernels) ;;
 *)
-	echo "usage: tests/check/deps.sh build|test [BUILD_FOLDER]" >&2
+	echo "usage: tests/check/deps.sh build|test|kernels [BUILD_FOLDER]" >&2
 	exit 2
 	;;
 esac
@@ -27,6 +27,8 @@ build_packages="libc6-dev libbpf-dev libelf-dev libdw-dev libcurl4-openssl-dev l
 test_commands="clang-format:clang-format shellcheck:shellcheck g++:g++ jq:jq strace:strace curl:curl
 	git:git sqlite3:sqlite3 go:golang-go rustc:rustc dockerd:docker.io docker:docker.io openssl:openssl"
 test_packages="libcmocka-dev python3-venv procps ca-certificates"
+kernels_commands="qemu-system-x86_64:qemu-system-x86 cpio:cpio python3:python3"
+kernels_packages="libcmocka-dev busybox-static debian-archive-keyring"
 
 missing=""
 add() {
@@ -128,6 +130,12 @@ if [ "$mode" = test ]; then
 	if [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ]; then
 		want_commands apparmor_parser:apparmor
 	fi
+fi
+if [ "$mode" = kernels ]; then
+	# shellcheck disable=SC2086
+	want_commands $kernels_commands
+	# shellcheck disable=SC2086
+	want_packages $kernels_packages
 fi
 if ! bpftool_works; then
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
