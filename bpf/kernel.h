@@ -50,6 +50,7 @@ struct signal_struct {
 
 struct task_struct {
 	unsigned int flags;
+	void *stack;
 	int pid, tgid;
 	struct mm_struct *mm;
 	struct task_struct *group_leader;
@@ -62,17 +63,78 @@ struct task_struct {
 
 #pragma clang attribute pop
 
-/* Whether the registers are those of user space. */
-static __always_inline bool regs_of_user(const bpf_user_pt_regs_t *regs)
-{
+/* ---- registers
+ * ------------------------------------------------------------------------------------------------- */
+
+/* The kernel's own type, for its size. */
+struct pt_regs___kernel {
+	char any[1];
+} __attribute__((preserve_access_index));
+
 #if defined(__TARGET_ARCH_x86)
-	return regs->cs & 3;
+typedef bpf_user_pt_regs_t user_regs;
+#define sampled bpf_perf_event_data
+#define USER_CS 0x33 /* 64-bit code of user space: __USER_CS, the same on every x86-64 */
 #elif defined(__TARGET_ARCH_arm64)
-	return (regs->pstate & 0xf) == 0; /* PSR_MODE_EL0t */
+/* Laid out here, so that this compiles wherever it is compiled. */
+struct user_regs_arm64 {
+	__u64 regs[31], sp, pc, pstate;
+};
+typedef struct user_regs_arm64 user_regs;
+struct sampled { /* struct bpf_perf_event_data there */
+	user_regs regs;
+	__u64 sample_period, addr;
+};
+#define PSR_MODE32 0x10
+#define PSR_MODE   0xf /* 0: EL0 */
 #else
 #error "registers of this machine are not known here"
 #endif
+
+/* Where the kernel's stack of a task ends: THREAD_SIZE of the usual configurations (not KASAN's,
+ * nor pages of 64 KiB). Only for kernels that cannot tell. */
+#define THREAD_SIZE (16 << 10)
+
+/* Whether the registers are those of user space. */
+static __always_inline bool regs_of_user(const user_regs *regs)
+{
+#if defined(__TARGET_ARCH_x86)
+	return regs->cs & 3;
+#else
+	return (regs->pstate & PSR_MODE) == 0;
+#endif
 }
+
+/* Of user registers: whether they are those of 32-bit code. */
+static __always_inline bool regs_compat(const user_regs *regs)
+{
+#if defined(__TARGET_ARCH_x86)
+	return regs->cs != USER_CS;
+#else
+	return regs->pstate & PSR_MODE32;
+#endif
+}
+
+/* The registers with which the current task entered the kernel. bpf_task_pt_regs() came with 5.15
+ * (dd6e10fbd9fb); before, the kernel keeps them at the end of the task's stack without any padding
+ * (x86-64's came with FRED in 6.9, which has the helper). */
+static __always_inline bool regs_saved(user_regs *regs)
+{
+	const void *at;
+
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {
+		at = (const void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	} else {
+		const struct task_struct *task = (const void *)bpf_get_current_task();
+
+		at = BPF_CORE_READ(task, stack) + THREAD_SIZE -
+			bpf_core_type_size(struct pt_regs___kernel);
+	}
+	return bpf_probe_read_kernel(regs, sizeof(*regs), at) == 0 && regs_of_user(regs);
+}
+
+/* ---- images
+ * ------------------------------------------------------------------------------------------------ */
 
 /* The exec count goes up in begin_new_exec(), right after perf's COMM record, and survives nothing
  * else: threads and children start with their creator's. */

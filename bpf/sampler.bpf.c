@@ -1,434 +1,399 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 
-/* The programs in the kernel: one takes samples on a perf event, four follow processes.
+/* The programs in the kernel: one takes samples on a perf event, four follow processes
+ * (bpf/process.h).
  *
  * The sampling program runs in the interrupt of a cpu-clock event. What user space does not want
- * costs one look-up by image; all else leaves by the ring with its frames. Nothing is lost without
- * being counted, by cause. The process programs make verdicts fall where they no longer hold (exec,
- * a move between cgroups, exit) and tell user space what began and ended, while it can still be
- * known.
+ * costs one look-up by image. The rest is walked: the kernel's stack by the kernel, that of user
+ * space by rows (bpf/unwind_walk.h, bpf/find.h). A stack that was sent before is only counted
+ * (bpf/count.h); one that met something unknown takes along what user space needs to go on
+ * (bpf/slice.h). Nothing is lost without being counted, by cause.
  *
  * The value of a sample is settings.period_ns and not ctx->sample_period: the latter is
  * hw.last_period, which the hrtimer behind cpu-clock never updates, so that it stays at the first
  * period after PERF_EVENT_IOC_PERIOD (kernel/events/core.c, perf_swevent_hrtimer(); seen on 6.18).
  * User space changes both while the events are stopped.
  *
- * Kernels 5.10 and up: bounded loops, atomic adds without result, no bpf_loop(). Records of samples
- * are built in per-CPU memory and copied to the ring at their exact length, since
- * bpf_ringbuf_reserve() wants a constant. */
+ * Two ways to walk, of which user space loads one. sample_cpu: a bpf_loop() (e6f2dd0f8067, 5.17)
+ * over the frames. sample_cpu_tail and walk_tail, from 5.10: a bounded loop over TAIL_TURNS turns,
+ * and a tail call for the next ones. No program calls another otherwise (before 5.10 that did not go
+ * together with tail calls), atomic adds have no result (5.12), and records are copied to the ring
+ * at their exact length, since bpf_ringbuf_reserve() wants a constant. */
 
-#include "bpf/maps.h"
+#include "bpf/count.h"
+#include "bpf/process.h"
+#include "bpf/slice.h"
 
-#define FRAMES_ROOM 256
-#define FRAMES_MASK (FRAMES_ROOM - 1)
-_Static_assert(
-	(FRAMES_ROOM & FRAMES_MASK) == 0, "a power of two, so that an index can be masked");
+/* At most 33 programs follow each other by tail calls, 32 of them walks on some kernels. */
+#define TAIL_TURNS 42
+_Static_assert(TAIL_TURNS * 31 >= UNWIND_WALK_TURNS(SAMPLE_MAX_USER), "the longest walk fits");
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Records with room behind their flexible array. */
-#pragma clang diagnostic ignored "-Wgnu-variable-sized-type-not-at-end"
+/* ---- the beginning of a sample
+ * ------------------------------------------------------------------------------------ */
 
-struct sample_scratch {
-	__u32 busy;
-	__u32 n_frames; /* in the record */
-	__u32 n_stack;  /* in addresses */
-	__u32 pad;
-	__u64 addresses[STACK_MAX];
-	struct {
-		struct record_sample head;
-		struct sample_frame frames[FRAMES_ROOM];
-	} record;
-};
-
-struct process_scratch {
-	__u32 busy, pad;
-	struct kernfs_node *nodes[SAMPLE_CGROUP_DEPTH];
-	struct {
-		struct record_process head;
-		char cgroup[SAMPLE_CGROUP_DEPTH * SAMPLE_CGROUP_NAME];
-		char slack[SAMPLE_CGROUP_NAME]; /* a name is copied before its length is checked */
-	} record;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct sample_scratch);
-} sample_scratch SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct process_scratch);
-} process_scratch SEC(".maps");
-
-/* ---- counting and waking
- * ---------------------------------------------------------------------------- */
-
-static __always_inline struct sample_counters *counters_here(void)
+/* perf puts the interrupted instruction first, then return addresses. */
+static __always_inline void add_kernel_stack(struct sampled *ctx, struct scratch *s)
 {
-	__u32 cpu = bpf_get_smp_processor_id();
-
-	return bpf_map_lookup_elem(&counters, &cpu);
-}
-
-/* Process programs may be preempted by others on kernels where tracepoints do not stop that. */
-static __always_inline void count_lost_event(void)
-{
-	struct sample_counters *count = counters_here();
-
-	if (count)
-		__sync_fetch_and_add(&count->of[COUNT_EVENT_LOST], 1);
-}
-
-/* Wake the reader now, or let the record wait for its timer? Two CPUs may both find the gap over:
- * one wake-up too many, never one too few. */
-static __always_inline __u64 wakeup_flags(__u64 now, bool urgent)
-{
-	if (now - last_wakeup_ns < settings.wakeup_gap_ns)
-		return BPF_RB_NO_WAKEUP;
-	if (!urgent && bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) < settings.wakeup_bytes)
-		return BPF_RB_NO_WAKEUP;
-	last_wakeup_ns = now;
-	return BPF_RB_FORCE_WAKEUP;
-}
-
-static __always_inline void set_header(struct record_header *header, __u16 kind, __u64 now)
-{
-	header->kind = kind;
-	header->version = SAMPLE_VERSION;
-	header->size = 0;
-	header->time = now;
-	header->cpu = bpf_get_smp_processor_id();
-	header->pad = 0;
-}
-
-/* ---- samples
- * ---------------------------------------------------------------------------------------- */
-
-/* Frames are counted in the scratch memory and not in a register: the verifier follows a register
- * through each of its 127 values, and then again through all that comes behind the loop. */
-static __always_inline __u32 frames_there(const struct sample_scratch *s)
-{
-	return *(const volatile __u32 *)&s->n_frames;
-}
-
-static __always_inline struct sample_frame *frame_at(struct sample_scratch *s, __u32 i)
-{
-	return &s->record.frames[i & FRAMES_MASK];
-}
-
-/* Adds the first n addresses: the first is where the program was, the others are return addresses.
- */
-static __always_inline void add_frames(struct sample_scratch *s, __u32 n, __u8 kind)
-{
-	__u32 at = frames_there(s);
-
-	for (__u32 i = 0; i < STACK_MAX; i++) {
-		if (i >= n)
-			break;
-		*frame_at(s, at + i) = (struct sample_frame){
-			.kind = kind,
-			.flags = FRAME_RETURN,
-			.offset = s->addresses[i],
-		};
-	}
-	if (n)
-		frame_at(s, at)->flags = 0;
-}
-
-static __always_inline void add_marker(struct sample_scratch *s, __u64 marker)
-{
-	*frame_at(s, frames_there(s)) = (struct sample_frame){
-		.kind = FRAME_MARKER,
-		.offset = marker,
-	};
-	s->n_frames++;
-}
-
-/* One side of the stack, leaf first: perf puts the interrupted instruction first, then return
- * addresses. */
-static __always_inline void add_stack(
-	struct bpf_perf_event_data *ctx, struct sample_scratch *s, __u64 flags, __u8 kind)
-{
-	long bytes = bpf_get_stack(ctx, s->addresses, sizeof(s->addresses), flags);
+	long bytes = bpf_get_stack(ctx, s->addresses, sizeof(s->addresses), 0);
 	__u32 n = bytes > 0 ? (__u32)bytes / 8 : 0;
 
-	/* A user thread that never was in user space (io_uring, vhost) has zeroes for registers. */
-	if (n > STACK_MAX || (n && !s->addresses[0]))
+	if (n > STACK_MAX)
 		n = 0;
 	*(volatile __u32 *)&s->n_stack = n;
-	add_frames(s, n, kind);
-	n = *(volatile __u32 *)&s->n_stack;
-	*(volatile __u32 *)&s->n_frames += n;
-	if (!n && kind == FRAME_NATIVE)
-		add_marker(s, MARKER_NO_USER);
-	else if (n && n >= max_stack)
+	for (__u32 i = 0; i < STACK_MAX; i++) {
+		if (i >= *(volatile __u32 *)&s->n_stack)
+			break;
+		add_frame(s, FRAME_KERNEL | (i ? FRAME_RETURN << 8 : 0), s->addresses[i]);
+	}
+	if (*(volatile __u32 *)&s->n_stack >= max_stack)
 		add_marker(s, MARKER_TRUNCATED);
 }
 
-static __always_inline void add_stacks(
-	struct bpf_perf_event_data *ctx, struct sample_scratch *s, const struct task_struct *task)
+/* The registers of user space. False: there are none (a user thread that never was there, of
+ * io_uring or vhost, has zeroes). */
+static __always_inline bool load_regs(struct sampled *ctx, struct scratch *s)
 {
-	s->n_frames = 0;
-	if (!regs_of_user(&ctx->regs) && settings.kernel_frames)
-		add_stack(ctx, s, 0, FRAME_KERNEL);
+	struct unwind_regs *r = &s->walk.regs;
+	bool compat;
+
+	if (regs_of_user(&ctx->regs)) {
+		UNWIND_REGS_LOAD(r, &ctx->regs);
+		compat = regs_compat(&ctx->regs);
+	} else {
+		if (!regs_saved(&s->saved))
+			return false;
+		UNWIND_REGS_LOAD(r, &s->saved);
+		compat = regs_compat(&s->saved);
+	}
+	if (compat)
+		s->walk.end = WALK_COMPAT;
+	s->leaf_pc = r->pc;
+	return r->pc != 0;
+}
+
+/* The space by which this image is walked, if it is there and to be believed. */
+static __always_inline bool load_space(struct scratch *s, const struct sample_verdict *verdict)
+{
+	const struct space_head *head;
+	const void *units = space_units();
+	__u32 n;
+
+	if (!verdict || !verdict->space || !units ||
+		verdict->space_generation != settings.space_generation)
+		return false;
+	head = (const void *)space_unit(units, verdict->space);
+	if (head->tag != verdict->space_tag)
+		return false;
+	n = head->n;
+	s->space = verdict->space + 1;
+	s->n_maps = n <= SPACE_MAPS_MAX ? n : SPACE_MAPS_MAX;
+	s->verdict.space = verdict->space;
+	s->verdict.space_tag = verdict->space_tag;
+	return true;
+}
+
+/* Whether there is a user stack to be walked; if not, walk.end says why. */
+static __always_inline bool begin_walk(struct sampled *ctx, struct scratch *s,
+	const struct task_struct *task, const struct sample_verdict *verdict)
+{
+	unwind_walk_begin(&s->walk);
+	s->walked = 0;
+	s->has_user = 0;
 	/* A task without mm that is no kernel thread has begun to exit: it is still its image's
 	 * time. */
-	if (BPF_CORE_READ(task, flags) & PF_KTHREAD)
+	if (BPF_CORE_READ(task, flags) & PF_KTHREAD) {
 		s->record.head.flags |= SAMPLE_KERNEL_THREAD;
-	else if (BPF_CORE_READ(task, mm))
-		add_stack(ctx, s, BPF_F_USER_STACK, FRAME_NATIVE);
-}
-
-static __always_inline void send_sample(
-	struct sample_scratch *s, struct sample_counters *count, bool urgent)
-{
-	struct record_sample *head = &s->record.head;
-	__u32 n = frames_there(s);
-	__u64 size;
-
-	if (n > FRAMES_ROOM)
-		n = FRAMES_ROOM;
-	head->n_frames = n;
-	size = sizeof(*head) + n * sizeof(struct sample_frame);
-	head->header.size = size;
-	barrier_var(size);
-	if (size > sizeof(s->record)) /* for the verifier, which forgot */
-		size = sizeof(s->record);
-	if (bpf_ringbuf_output(&ring, &s->record, size, wakeup_flags(head->header.time, urgent)))
-		count->of[COUNT_LOST_RING]++;
-	else
-		count->of[COUNT_SENT]++;
-}
-
-static __always_inline void take_sample(struct bpf_perf_event_data *ctx,
-	struct sample_counters *count, struct sample_scratch *s, __u32 tid)
-{
-	const struct task_struct *task = (const void *)bpf_get_current_task();
-	struct record_sample *head = &s->record.head;
-	const struct sample_verdict *verdict;
-	__u32 divisor = 1;
-
-	image_of(task, &head->image);
-	verdict = bpf_map_lookup_elem(&verdicts, &head->image);
-	if (verdict && verdict->generation != settings.generation)
-		verdict = NULL;
-	if (verdict) {
-		if (!(verdict->types & (1 << SAMPLE_TYPE_CPU))) {
-			count->of[COUNT_IGNORED]++;
-			return;
-		}
-		divisor = verdict->divisor;
-		/* At random, so that no rhythm of the program is in step with it. */
-		if (divisor > 1 && bpf_get_prandom_u32() % divisor) {
-			count->of[COUNT_DIVIDED]++;
-			return;
-		}
+		return false;
 	}
-	set_header(&head->header, RECORD_SAMPLE, bpf_ktime_get_ns());
+	if (!BPF_CORE_READ(task, mm))
+		return false;
+	s->has_user = 1;
+	if (!load_regs(ctx, s) || s->walk.end)
+		return false;
+	if (!load_space(s, verdict)) {
+		s->walk.end = WALK_MISS_SPACE;
+		return false;
+	}
+	s->walked = 1;
+	return true;
+}
+
+static __always_inline void begin_record(struct scratch *s, __u32 tid, __u32 divisor, __u64 now)
+{
+	struct record_sample *head = &s->record.head;
+
+	set_header(&head->header, RECORD_SAMPLE, now);
 	head->tid = tid;
 	head->type = SAMPLE_TYPE_CPU;
 	head->value = settings.period_ns;
 	head->count = divisor > 1 ? divisor : 1;
 	head->flags = 0;
-	head->id = 0;
-	head->end = 0;
-	head->pad = 0;
-	head->guessed = 0;
-	head->end_file = 0;
-	head->space = 0;
-	head->stack = 0;
 	head->context = 0;
 	bpf_get_current_comm(head->comm, sizeof(head->comm));
-	add_stacks(ctx, s, task);
-	send_sample(s, count, !verdict);
+	head->id = 0;
+	head->pad = 0;
+	head->space = 0;
+	head->stack = 0;
+	s->n_frames = 0;
+	s->n_user = 0;
+	s->hash = hash_key[0];
 }
 
-SEC("perf_event")
-int sample_cpu(struct bpf_perf_event_data *ctx)
-{
-	struct sample_counters *count = counters_here();
-	__u32 tid = (__u32)bpf_get_current_pid_tgid(), zero = 0;
-	struct sample_scratch *s;
+/* What becomes of a sample: */
+enum begun {
+	BEGUN_DONE, /* nothing is wanted of it */
+	BEGUN_WALK, /* its user stack is walked next */
+	BEGUN_WHOLE /* there is none */
+};
 
-	if (!count)
-		return 0;
+static __always_inline enum begun begin_sample(
+	struct sampled *ctx, struct sample_counters *count, struct scratch *s, __u32 tid, __u64 now)
+{
+	const struct task_struct *task = (const void *)bpf_get_current_task();
+	const struct sample_verdict *verdict;
+	__u32 divisor = 1;
+
+	image_of(task, &s->record.head.image);
+	verdict = bpf_map_lookup_elem(&verdicts, &s->record.head.image);
+	s->verdict.generation = 0;
+	if (verdict && verdict->generation == settings.generation) {
+		if (!(verdict->types & (1 << SAMPLE_TYPE_CPU))) {
+			count->of[COUNT_IGNORED]++;
+			return BEGUN_DONE;
+		}
+		divisor = verdict->divisor;
+		/* At random, so that no rhythm of the program is in step with it. */
+		if (divisor > 1 && bpf_get_prandom_u32() % divisor) {
+			count->of[COUNT_DIVIDED]++;
+			return BEGUN_DONE;
+		}
+		s->verdict.generation = 1;
+		s->verdict.flags = verdict->flags;
+		s->verdict.serial = verdict->serial;
+	}
+	begin_record(s, tid, divisor, now);
+	if (!regs_of_user(&ctx->regs) && settings.kernel_frames)
+		add_kernel_stack(ctx, s);
+	return begin_walk(ctx, s, task, verdict) ? BEGUN_WALK : BEGUN_WHOLE;
+}
+
+/* ---- its end
+ * ---------------------------------------------------------------------------------------------------- */
+
+/* A space that was replaced under the walk has led it anywhere: user space begins at the leaf. */
+static __always_inline void check_space(struct scratch *s)
+{
+	const void *units = space_units();
+	const volatile struct space_head *head;
+	struct unwind_regs *r = &s->walk.regs;
+
+	if (!s->walked || !units)
+		return;
+	head = (const void *)space_unit(units, s->verdict.space);
+	if (head->tag == s->verdict.space_tag) {
+		s->record.head.space = s->verdict.space_tag;
+		return;
+	}
+	r->pc = s->leaf_pc;
+	r->sp = r->leaf[UNWIND_DW_SP];
+	r->fp = r->leaf[UNWIND_DW_FP];
+	r->aux = r->leaf[UNWIND_DW_AUX];
+	r->fp_at = r->aux_at = r->leaf_at = 0;
+	r->flags = UNWIND_REGS_LEAF;
+	s->n_frames -= s->n_user;
+	s->n_user = 0;
+	s->walk.guessed = 0;
+	s->walk.end_file = 0;
+	s->walk.end = WALK_MISS_SPACE;
+}
+
+/* The size of the record. */
+static __always_inline __u64 end_record(struct sample_counters *count, struct scratch *s)
+{
+	struct record_sample *head = &s->record.head;
+	__u32 end = s->walk.end, slice = 0, n;
+
+	head->end = end;
+	head->guessed = s->walk.guessed;
+	head->end_file = s->walk.end_file;
+	if (end >= WALK_MISS_SPACE) {
+		if (slice_allowed(s, head->header.time)) {
+			slice = add_slice(s, *(volatile __u32 *)&s->n_frames);
+			count->of[COUNT_SLICES]++;
+		} else {
+			count->of[COUNT_NO_SLICE]++;
+		}
+	}
+	if (!slice && s->has_user && unwind_walk_marker(end))
+		add_marker(s, unwind_walk_marker(end));
+	n = *(volatile __u32 *)&s->n_frames;
+	head->n_frames = n;
+	head->stack = slice;
+	return sizeof(*head) + n * sizeof(struct sample_frame) + slice;
+}
+
+static __always_inline bool send_sample(
+	struct sample_counters *count, struct scratch *s, __u64 size)
+{
+	struct record_sample *head = &s->record.head;
+
+	head->header.size = size;
+	barrier_var(size);
+	if (size > sizeof(s->record)) /* for the verifier, which cannot know */
+		size = sizeof(s->record);
+	if (bpf_ringbuf_output(&ring, &s->record, size,
+		    wakeup_flags(head->header.time, !s->verdict.generation))) {
+		count->of[COUNT_LOST_RING]++;
+		return false;
+	}
+	count->of[COUNT_SENT]++;
+	return true;
+}
+
+static __always_inline void end_sample(struct sample_counters *count, struct scratch *s)
+{
+	struct record_sample *head = &s->record.head;
+	struct count_entry *entry = NULL;
+	__u64 size, id;
+
+	check_space(s);
+	size = end_record(count, s);
+	if (head->end < WALK_MISS_SPACE && s->verdict.generation && s->half != HALF_NONE &&
+		!(s->verdict.flags & VERDICT_UNCOUNTED)) {
+		id = sample_id(s);
+		entry = count_find(id, s->half);
+		if (!entry) {
+			count->of[COUNT_TABLE_FULL]++;
+		} else if (entry->id == id) {
+			entry->samples++;
+			entry->last_ns = head->header.time;
+			count->of[COUNT_COUNTED]++;
+			return;
+		} else {
+			head->id = id;
+		}
+	}
+	/* In the table only what user space will see, too. */
+	if (send_sample(count, s, size) && entry) {
+		entry->samples = 0;
+		entry->last_ns = 0;
+		entry->id = head->id;
+	}
+}
+
+/* ---- the programs
+ * -------------------------------------------------------------------------------------------- */
+
+/* Scratch memory of a sample that is to be taken; NULL: it is counted otherwise. */
+static __always_inline struct scratch *enter(struct sample_counters *count, __u32 tid)
+{
+	struct scratch *s;
+
 	if (settings.paused) {
 		count->of[COUNT_PAUSED]++;
-		return 0;
+		return NULL;
 	}
 	count->of[COUNT_TAKEN]++;
 	if (!tid) {
 		count->of[COUNT_IDLE]++;
-		return 0;
+		return NULL;
 	}
-	s = bpf_map_lookup_elem(&sample_scratch, &zero);
+	s = scratch_here();
 	if (!s || *(volatile __u32 *)&s->busy) {
 		count->of[COUNT_LOST_SCRATCH]++;
-		return 0;
+		return NULL;
 	}
 	*(volatile __u32 *)&s->busy = 1;
-	take_sample(ctx, count, s, tid);
+	s->half = half_enter(count);
+	return s;
+}
+
+static __always_inline void leave(struct sample_counters *count, struct scratch *s, __u64 began)
+{
 	*(volatile __u32 *)&s->busy = 0;
-	return 0;
+	count->of[COUNT_RUN_NS] += bpf_ktime_get_ns() - began;
+	half_leave(count);
 }
 
-/* ---- processes
- * -------------------------------------------------------------------------------------- */
+struct walk_loop {
+	struct scratch *s;
+};
 
-static __always_inline struct kernfs_node *cgroup_node(const struct task_struct *task)
+static int walk_turn(__u32 i, void *ctx)
 {
-	return BPF_CORE_READ(task, cgroups, dfl_cgrp, kn);
+	struct walk_loop *loop = ctx;
+
+	return unwind_walk_turn(&loop->s->walk, loop->s);
 }
 
-static __always_inline void set_process(
-	struct record_process *record, __u16 kind, const struct task_struct *task, __u32 tid)
+SEC("perf_event")
+int sample_cpu(struct sampled *ctx)
 {
-	set_header(&record->header, kind, bpf_ktime_get_ns());
-	record->header.size = sizeof(*record);
-	image_of(task, &record->image);
-	record->parent.tgid = 0;
-	record->parent.exec = 0;
-	record->parent.start_boottime = 0;
-	record->tid = tid;
-	record->cgroup_len = 0;
-	record->cgroup_id = BPF_CORE_READ(cgroup_node(task), id);
-	bpf_probe_read_kernel(record->comm, sizeof(record->comm), &task->comm);
-}
+	struct sample_counters *count = counters_here();
+	__u32 tid = (__u32)bpf_get_current_pid_tgid();
+	struct walk_loop loop;
+	__u64 now;
+	enum begun begun;
 
-/* Writes the path of kn and returns its length, 0 when it does not fit. */
-static __always_inline __u32 cgroup_path(struct process_scratch *s, struct kernfs_node *kn)
-{
-	struct kernfs_node *parent;
-	__u32 depth = 0, len = 0;
-
-	for (int i = 0; i < SAMPLE_CGROUP_DEPTH; i++) {
-		parent = kernfs_parent(kn);
-		if (!parent)
-			break; /* the root has no name */
-		s->nodes[i] = kn;
-		depth = i + 1;
-		kn = parent;
-	}
-	if (kernfs_parent(kn))
-		return 0; /* too deep: half a path is none */
-	if (!depth) {
-		s->record.cgroup[0] = '/';
-		return 1;
-	}
-	for (int i = SAMPLE_CGROUP_DEPTH - 1; i >= 0; i--) {
-		long got;
-
-		if (i >= depth)
-			continue;
-		if (len > SAMPLE_CGROUP_DEPTH * SAMPLE_CGROUP_NAME - SAMPLE_CGROUP_NAME)
-			return 0;
-		s->record.cgroup[len] = '/';
-		kn = s->nodes[i];
-		got = bpf_probe_read_kernel_str(
-			&s->record.cgroup[len + 1], SAMPLE_CGROUP_NAME, BPF_CORE_READ(kn, name));
-		if (got <= 1 || got >= SAMPLE_CGROUP_NAME)
-			return 0; /* unreadable, or possibly cut */
-		len += got;       /* the NUL counts for the slash */
-	}
-	return len;
-}
-
-static __always_inline void send_process(void *record, __u64 size, bool urgent)
-{
-	__u64 now = ((struct record_process *)record)->header.time;
-
-	if (bpf_ringbuf_output(&ring, record, size, wakeup_flags(now, urgent)))
-		count_lost_event();
-}
-
-/* Without a path: where a nested run finds the scratch memory in use. */
-static __always_inline void send_plain(
-	__u16 kind, const struct task_struct *task, __u32 tid, bool urgent)
-{
-	struct record_process record;
-
-	set_process(&record, kind, task, tid);
-	send_process(&record, sizeof(record), urgent);
-}
-
-static __always_inline void send_with_cgroup(__u16 kind, const struct task_struct *task, __u32 tid)
-{
-	struct process_scratch *s;
-	__u32 zero = 0, len;
-	__u64 size;
-
-	s = bpf_map_lookup_elem(&process_scratch, &zero);
-	if (!s || *(volatile __u32 *)&s->busy) {
-		send_plain(kind, task, tid, true);
-		return;
-	}
-	*(volatile __u32 *)&s->busy = 1;
-	set_process(&s->record.head, kind, task, tid);
-	len = cgroup_path(s, cgroup_node(task));
-	s->record.head.cgroup_len = len;
-	size = sizeof(s->record.head) + len;
-	s->record.head.header.size = size;
-	barrier_var(size);
-	if (size > sizeof(s->record))
-		size = sizeof(s->record);
-	send_process(&s->record, size, true);
-	*(volatile __u32 *)&s->busy = 0;
-}
-
-/* After the new program is mapped; the old image is the one exec earlier. */
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(follow_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
-{
-	struct sample_image old;
-
-	image_of(task, &old);
-	old.exec--;
-	bpf_map_delete_elem(&verdicts, &old);
-	send_with_cgroup(RECORD_EXEC, task, old_pid);
-	return 0;
-}
-
-SEC("tp_btf/sched_process_fork")
-int BPF_PROG(follow_fork, struct task_struct *parent, struct task_struct *child)
-{
-	struct record_process record;
-
-	if (BPF_CORE_READ(child, pid) != BPF_CORE_READ(child, tgid))
-		return 0; /* a thread */
-	set_process(&record, RECORD_FORK, child, BPF_CORE_READ(parent, pid));
-	image_of(parent, &record.parent);
-	send_process(&record, sizeof(record), false);
-	return 0;
-}
-
-/* The last thread. All count themselves out of signal->live before they come here, so two that end
- * at the same moment may both find it zero: readers take a second EXIT of an image as none. */
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(follow_exit, struct task_struct *task)
-{
-	struct record_process record;
-
-	if (BPF_CORE_READ(task, signal, live.counter) != 0)
+	if (!count)
 		return 0;
-	set_process(&record, RECORD_EXIT, task, BPF_CORE_READ(task, pid));
-	bpf_map_delete_elem(&verdicts, &record.image);
-	send_process(&record, sizeof(record), false);
+	loop.s = enter(count, tid);
+	if (!loop.s)
+		return 0;
+	now = bpf_ktime_get_ns();
+	begun = begin_sample(ctx, count, loop.s, tid, now);
+	if (begun == BEGUN_WALK)
+		bpf_loop(UNWIND_WALK_TURNS(max_user_frames), walk_turn, &loop, 0);
+	if (begun != BEGUN_DONE)
+		end_sample(count, loop.s);
+	leave(count, loop.s, now);
 	return 0;
 }
 
-/* Fires for each hierarchy that a process is moved in (v1 too: unit names may live there). */
-SEC("tp_btf/cgroup_attach_task")
-int BPF_PROG(follow_cgroup, struct cgroup *to, const char *path, struct task_struct *task)
+SEC("perf_event")
+int sample_cpu_tail(struct sampled *ctx)
 {
-	struct sample_image image;
+	struct sample_counters *count = counters_here();
+	__u32 tid = (__u32)bpf_get_current_pid_tgid();
+	struct scratch *s;
+	__u64 now;
+	enum begun begun;
 
-	image_of(task, &image);
-	bpf_map_delete_elem(&verdicts, &image);
-	send_with_cgroup(RECORD_CGROUP, task, BPF_CORE_READ(task, pid));
+	if (!count)
+		return 0;
+	s = enter(count, tid);
+	if (!s)
+		return 0;
+	now = bpf_ktime_get_ns();
+	begun = begin_sample(ctx, count, s, tid, now);
+	if (begun == BEGUN_WALK) {
+		bpf_tail_call(ctx, &tails, 0);
+		s->walk.end = WALK_DEPTH; /* not reached: there is a program */
+	}
+	if (begun != BEGUN_DONE)
+		end_sample(count, s);
+	leave(count, s, now);
+	return 0;
+}
+
+SEC("perf_event")
+int walk_tail(struct sampled *ctx)
+{
+	struct sample_counters *count = counters_here();
+	struct scratch *s = scratch_here();
+
+	if (!count || !s)
+		return 0;
+	for (__u32 i = 0; i < TAIL_TURNS; i++)
+		if (unwind_walk_turn(&s->walk, s))
+			break;
+	if (!s->walk.end) {
+		bpf_tail_call(ctx, &tails, 0);
+		s->walk.end = WALK_DEPTH; /* not reached: see TAIL_TURNS */
+	}
+	end_sample(count, s);
+	leave(count, s, s->record.head.header.time);
 	return 0;
 }

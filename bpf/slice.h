@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* What a sample takes along when its walk met something unknown: the walk's state and a slice of
+ * the stack, so that user space goes on with that very sample.
+ *
+ * The slice begins below the red zone and is read page by page, so that a page that is not there
+ * costs no more than itself. It is bounded by size, by a rate a CPU (what was not used of it in the
+ * last four seconds may be used at once), and by the ring: a slice that pushes samples out is worth
+ * less than they are. */
+
+#include "bpf/find.h"
+
+#define RED_ZONE    128
+#define SLICE_BURST 4000000000ULL /* ns */
+
+/* One more slice? slice_debt is the time at which all that were taken are paid for. */
+static __always_inline bool slice_allowed(struct scratch *s, __u64 now)
+{
+	__u32 rate = settings.slices_a_second;
+	__u64 debt = s->slice_debt, cost;
+
+	if (!rate)
+		return false;
+	cost = 1000000000ULL / rate;
+	if (debt + SLICE_BURST < now)
+		debt = now - SLICE_BURST;
+	if (debt + cost > now ||
+		bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > 2 * (__u64)settings.wakeup_bytes)
+		return false;
+	s->slice_debt = debt + cost;
+	return true;
+}
+
+/* Behind the last frame; how many bytes it is. */
+static __always_inline __u32 add_slice(struct scratch *s, __u32 n_frames)
+{
+	struct unwind_regs *r = &s->walk.regs;
+	struct sample_stack *to;
+	__u64 start, first, bytes = stack_bytes;
+
+	if (n_frames > SAMPLE_MAX_FRAMES)
+		return 0;
+	to = (void *)&s->record.frames[n_frames];
+	if (unwind_fp(r, s) != UNWIND_OK) {
+		r->flags |= UNWIND_REGS_FP_LOST;
+		r->fp_at = 0;
+	}
+	if (unwind_aux(r, s) != UNWIND_OK) {
+		r->flags |= UNWIND_REGS_AUX_LOST;
+		r->aux_at = 0;
+	}
+	_Static_assert(sizeof(*r) == sizeof(to->state), "the state is the registers");
+	__builtin_memcpy(to->state, r, sizeof(to->state));
+	start = (r->sp - RED_ZONE) & ~7ULL;
+	first = start & ~(__u64)(SAMPLE_STACK_PAGE - 1);
+	to->start = start;
+	to->len = 0;
+	to->present = 0;
+	for (__u32 i = 0; i < SAMPLE_STACK_PAGES; i++) {
+		__u64 from = i ? first + i * SAMPLE_STACK_PAGE - start : 0, size;
+
+		if (from >= bytes || from > SLICE_MAX)
+			break;
+		size = first + (i + 1) * SAMPLE_STACK_PAGE - start - from;
+		if (size > bytes - from)
+			size = bytes - from;
+		barrier_var(size);
+		if (size > SAMPLE_STACK_PAGE)
+			size = SAMPLE_STACK_PAGE;
+		if (bpf_probe_read_user(&to->bytes[from], size, (const void *)(start + from)) ==
+			0) {
+			to->len = from + size;
+			to->present |= 1U << i;
+		}
+	}
+	return sizeof(*to) + *(volatile __u32 *)&to->len;
+}
