@@ -67,6 +67,9 @@ deps_profile := profile wire base
 deps_sources := sources process container base
 deps_destinations := destinations profile config sources process container store wire base
 deps_odictl := odictl api wire base
+# Of the composition root only what is pure is tested so: the objects named here.
+deps_agentd := profile wire base
+AGENTD_PURE := daemon_budget daemon_counts daemon_stacks
 
 libs_base := -lsystemd -lseccomp -lcap -lz -lzstd
 libs_wire := -lprotobuf-c
@@ -147,17 +150,18 @@ $(B)/gen/destinations/catalogue.inc: $(wildcard destinations/catalogue/*.yaml)
 	     printf 'X("%s", embed_%s_yaml) \\\n' "$$n" "$$(echo $$n | tr -c 'A-Za-z0-9\n' '_')"; done; echo; } > $@
 
 # ---- unit tests ----------------------------------------------------------------------------------
-ROOMS ?= $(ROOMS_ALL)
+ROOMS ?= $(ROOMS_ALL) agentd
 UNIT_SRC := $(foreach r,$(ROOMS),$(wildcard tests/unit/$(r)/*_test.c))
 UNIT_BIN := $(UNIT_SRC:%.c=$(B)/%)
 
 define unit_rules
 $(B)/tests/unit/$(1)/%_test: $(B)/obj/tests/unit/$(1)/%_test.o $(call libs_in,$(deps_$(1)))
 	@mkdir -p $$(@D)
-	$$(CC) $$(CFLAGS) $$(LDFLAGS) -o $$@ $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group \
+	$$(CC) $$(CFLAGS) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group \
 	  -lcmocka $(foreach r,$(deps_$(1)),$(libs_$(r)))
 endef
-$(foreach r,$(ROOMS_ALL),$(eval $(call unit_rules,$(r))))
+$(foreach r,$(ROOMS_ALL) agentd,$(eval $(call unit_rules,$(r))))
+$(patsubst %.c,$(B)/%,$(wildcard tests/unit/agentd/*_test.c)): $(AGENTD_PURE:%=$(B)/obj/agentd/%.o)
 .PRECIOUS: $(B)/obj/%.o $(B)/gen/bpf/%.skel.h $(B)/gen/%.embed.h $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h $(B)/bpf/%.bpf.o
 
 .PHONY: unit
