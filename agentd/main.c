@@ -10,6 +10,7 @@
 #include "agentd/process/process.h"
 #include "agentd/profile/local.h"
 #include "agentd/symbol/symbol.h"
+#include "agentd/unwind/client.h"
 #include "destinations/link.h"
 
 static const struct {
@@ -17,6 +18,7 @@ static const struct {
 	int (*main)(void);
 } roles[] = {
 	{"symbolizer", symbol_role_main},
+	{"unwinder", unwind_role_main},
 	{"exporter", exporter_main},
 	{"reader", local_reader_main},
 	{"proc", process_reader_main},
