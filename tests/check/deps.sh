@@ -25,7 +25,8 @@ build_packages="libc6-dev libbpf-dev libelf-dev libdw-dev libcurl4-openssl-dev l
 	libprotobuf-c-dev libsystemd-dev libseccomp-dev libcap-dev libiberty-dev libzstd-dev zlib1g-dev
 	liblzma-dev libjson-c-dev"
 test_commands="clang-format:clang-format shellcheck:shellcheck g++:g++ jq:jq strace:strace curl:curl
-	git:git sqlite3:sqlite3 go:golang-go rustc:rustc dockerd:docker.io docker:docker.io openssl:openssl"
+	git:git sqlite3:sqlite3 go:golang-go rustc:rustc dockerd:docker.io docker:docker.io openssl:openssl
+	musl-gcc:musl-tools nginx:nginx-light"
 test_packages="libcmocka-dev python3-venv procps ca-certificates"
 kernels_commands="qemu-system-x86_64:qemu-system-x86 cpio:cpio python3:python3"
 kernels_packages="libcmocka-dev busybox-static debian-archive-keyring"

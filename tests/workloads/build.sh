@@ -76,3 +76,9 @@ elif ! newer shares_go go/shares.go; then
 		echo "cannot build shares_go: $(go version) is too old or broken"
 	fi
 fi
+
+if [ "$only" = "  " ]; then
+	unwind/build.sh "$out"
+else
+	unwind/build.sh "$out" "$@"
+fi
