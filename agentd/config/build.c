@@ -334,16 +334,44 @@ static int wrong(struct builder *b, const struct merged_value *v, int code, cons
 	return code;
 }
 
+static uint64_t power_of_two_below(uint64_t n)
+{
+	return n ? 1ULL << (63 - __builtin_clzll(n)) : 0;
+}
+
+/* Of profiling/ what is a number. False: it is another setting. The value was checked. */
+static bool build_number(struct config *c, const char *path, const char *value)
+{
+	uint64_t number = 0;
+
+	if (streq(path, "profiling/rate")) {
+		text_u64(value, SAMPLER_RATE_MIN, SAMPLER_RATE_MAX, &number);
+		c->profiling.rate_hz = (unsigned)number;
+	} else if (streq(path, "profiling/max-frames")) {
+		text_u64(value, 1, SAMPLE_MAX_USER, &number);
+		c->profiling.max_frames = (unsigned)number;
+	} else if (streq(path, "profiling/unwind-memory")) {
+		text_size(value, &number);
+		c->profiling.unwind_memory = power_of_two_below(number);
+	} else if (streq(path, "profiling/budget")) {
+		config_parse_percent(value, &c->profiling.budget_ppm, NULL);
+	} else {
+		return false;
+	}
+	return true;
+}
+
 static int build_setting(
 	struct builder *b, const struct config_path *p, const struct merged_value *v)
 {
 	struct config *c = b->config;
 	const char *path = v->entry->path, *value = v->entry->value;
-	uint64_t number;
 
 	/* Checked: what follows cannot fail but for memory. */
-	if (option_check(&p->setting->option, value, b->err) < 0)
+	if (config_check_setting(p->setting, value, b->err) < 0)
 		return wrong(b, v, -EINVAL, path);
+	if (build_number(c, path, value))
+		return 0;
 	if (streq(path, "profiling/enabled"))
 		return text_bool(value, &c->profiling.enabled);
 	if (streq(path, "profiling/kernel-frames"))
@@ -358,11 +386,6 @@ static int build_setting(
 		return config_parse_types(value, &c->profiling.types, b->err) < 0
 			? wrong(b, v, -EINVAL, "profiling")
 			: 0;
-	if (streq(path, "profiling/rate")) {
-		text_u64(value, 1, 1000, &number);
-		c->profiling.rate_hz = (unsigned)number;
-		return 0;
-	}
 	if (value[0] != '/') {
 		err_set(b->err, -EINVAL, "must be an absolute path, not \"%.128s\"", value);
 		return wrong(b, v, -EINVAL, path);

@@ -4,7 +4,8 @@
 /* Configuration: layered documents, each value with its origin, and the one transaction by which they change.
  *
  * A document is a flat, sorted set of (path, value) pairs. Paths are segments joined by '/':
- *   profiling/{enabled,rate,types,interval,kernel-frames}   local/{max-size,max-age}   host/labels/KEY
+ *   profiling/{enabled,rate,types,interval,kernel-frames,max-frames,unwind-memory,budget}
+ *   local/{max-size,max-age}   host/labels/KEY
  *   containers/docker-root
  *   sources/NAME/{kind,match,enabled,service-name,types,per-process,per-thread,per-cpu,order}
  *   sources/NAME/options/KEY   sources/NAME/labels/KEY
@@ -78,6 +79,9 @@ struct config {
 		uint32_t types;       /* 1 << enum sample_type */
 		uint64_t interval_ns; /* 1 s to 10 min */
 		bool kernel_frames;
+		unsigned max_frames;    /* of user space; 1 to SAMPLE_MAX_USER */
+		uint64_t unwind_memory; /* bytes of rows in the kernel; a power of two, 1 MiB to 1 GiB */
+		uint32_t budget_ppm;    /* of the host's CPU time, in millionths; 0: no budget */
 	} profiling;
 	struct {
 		uint64_t max_bytes, max_age_ns;

@@ -37,6 +37,11 @@ size_t config_object_len(const char *path);
 
 /* Names of profile types, comma-separated, as bits. */
 int config_parse_types(const char *value, uint32_t *ret, struct err_text *err);
+/* "2", "0.5 %" as millionths. */
+int config_parse_percent(const char *value, uint32_t *ret_ppm, struct err_text *err);
+/* What is known of the value alone: option_check(), and the settings with a form of their own. */
+int config_check_setting(
+	const struct config_setting *setting, const char *value, struct err_text *err);
 
 /* The value as it may be shown: secrets become "(secret)". d tells the type of the destination; where it does not
  * (or is NULL), all its options are hidden. */

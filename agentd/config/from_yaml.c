@@ -149,7 +149,7 @@ static int read_section(struct ytree_ctx *c, const char *section, const struct y
 
 			snprintf(what, sizeof(what), "%s.%s", section, name);
 			r = ytree_expect(c, value, YTREE_TEXT, what, "a value");
-			if (r == 0 && option_check(&s->option, value->text, c->err) < 0) {
+			if (r == 0 && config_check_setting(s, value->text, c->err) < 0) {
 				err_prefix(c->err, 0, "%s", section);
 				r = ytree_at(c, value, -EINVAL);
 			}

@@ -48,6 +48,27 @@ static const struct config_setting settings[] = {
 			.type = OPTION_BOOL,
 			.fallback = "true",
 			.help = "whether stacks have their kernel part"}},
+	{"profiling/max-frames",
+		{.name = "max-frames",
+			.type = OPTION_UINT,
+			.fallback = "127",
+			.min = 1,
+			.max = SAMPLE_MAX_USER,
+			.help = "frames of user space in one stack; deeper ones are cut, and marked"}},
+	{"profiling/unwind-memory",
+		{.name = "unwind-memory",
+			.type = OPTION_SIZE,
+			.fallback = "8MB",
+			.min = MIB,
+			.max = MIB << 10,
+			.help = "kernel memory for unwind information, whatever runs; the next power of two "
+				"below it is used"}},
+	{"profiling/budget",
+		{.name = "budget",
+			.type = OPTION_STRING,
+			.fallback = "2",
+			.help = "percent of the host's CPU time that profiling may cost; above it the rate "
+				"is lowered; 0: no limit"}},
 	{"local/max-size",
 		{.name = "max-size",
 			.type = OPTION_SIZE,
@@ -103,6 +124,40 @@ int config_parse_types(const char *value, uint32_t *ret, struct err_text *err)
 		return err_set(err, -EINVAL, "types must name at least one: cpu");
 	*ret = types;
 	return 0;
+}
+
+/* "2", "0.5", "2 %". Strict: no sign, no exponent, at most four digits behind the point. */
+int config_parse_percent(const char *value, uint32_t *ret_ppm, struct err_text *err)
+{
+	size_t whole = strspn(value, "0123456789"), rest = 0;
+	uint64_t ppm = 0, unit = 10000;
+	const char *p = value;
+
+	for (; whole < 4 && p < value + whole; p++)
+		ppm = ppm * 10 + (uint64_t)(*p - '0') * 10000;
+	if (*p == '.') {
+		rest = strspn(++p, "0123456789");
+		for (const char *end = p + rest; rest <= 4 && p < end; p++)
+			ppm += (uint64_t)(*p - '0') * (unit /= 10);
+	}
+	p += strspn(p, " ");
+	p += *p == '%';
+	if (!whole || *p || ppm > 1000000 || (strchr(value, '.') && !rest))
+		return err_set(err, -EINVAL,
+			"budget must be a percentage from 0 to 100 such as 2 or 0.5, not \"%.64s\"",
+			value);
+	*ret_ppm = (uint32_t)ppm;
+	return 0;
+}
+
+int config_check_setting(
+	const struct config_setting *setting, const char *value, struct err_text *err)
+{
+	uint32_t number;
+
+	if (streq(setting->path, "profiling/budget"))
+		return config_parse_percent(value, &number, err);
+	return option_check(&setting->option, value, err);
 }
 
 size_t config_object_len(const char *path)

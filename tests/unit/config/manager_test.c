@@ -191,7 +191,51 @@ static void test_defaults(void **state)
 	assert_string_equal(hooks.calls, "");
 	seen = 0;
 	config_each_value(m, "profiling", see, NULL);
-	assert_int_equal(seen, 5);
+	assert_int_equal(seen, 8);
+	assert_int_equal(c->profiling.max_frames, 127);
+	assert_true(c->profiling.unwind_memory == 8U << 20);
+	assert_int_equal(c->profiling.budget_ppm, 20000);
+}
+
+static void test_unwinding_and_budget(void **state)
+{
+	static const struct {
+		const char *text;
+		uint32_t ppm;
+	} good[] = {{"0", 0}, {"100", 1000000}, {"0.5", 5000}, {"2 %", 20000}, {"1.25%", 12500},
+		{"0.0001", 1}, {"007", 70000}};
+	static const char *const bad[] = {"", "%", "-1", "100.0001", "1000", "99999999999999999999",
+		"1e2", ".5", "5.", "0.00001", "2%%", "2 x", "two"};
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+	} sizes[] = {{"1MB", 1 << 20}, {"10MB", 8 << 20}, {"16MiB", 16 << 20}, {"1GB", 1 << 30}};
+
+	start(false);
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		assert_true(apply({.path = "profiling/budget", .set = good[i].text}) >= 0);
+		assert_int_equal(config_current(m)->profiling.budget_ppm, good[i].ppm);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		if (apply({.path = "profiling/budget", .set = bad[i]}) != -EINVAL)
+			fail_msg("taken: %s", bad[i]);
+		says("percentage");
+	}
+	assert_int_equal(config_current(m)->profiling.budget_ppm, 70000);
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		assert_int_equal(
+			apply({.path = "profiling/unwind-memory", .set = sizes[i].text}), 0);
+		assert_true(config_current(m)->profiling.unwind_memory == sizes[i].bytes);
+	}
+	assert_int_equal(apply({.path = "profiling/unwind-memory", .set = "512k"}), -EINVAL);
+	assert_int_equal(apply({.path = "profiling/unwind-memory", .set = "2GB"}), -EINVAL);
+	assert_int_equal(apply({.path = "profiling/max-frames", .set = "1024"}), 0);
+	assert_int_equal(config_current(m)->profiling.max_frames, 1024);
+	assert_int_equal(apply({.path = "profiling/max-frames", .set = "1025"}), -EINVAL);
+	assert_int_equal(apply({.path = "profiling/max-frames", .set = "0"}), -EINVAL);
+	assert_int_equal(apply({.path = "profiling/max-frames"}, {.path = "profiling/budget"}), 0);
+	assert_int_equal(config_current(m)->profiling.max_frames, 127);
+	assert_int_equal(config_current(m)->profiling.budget_ppm, 20000);
 }
 
 static void test_apply(void **state)
@@ -551,6 +595,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_defaults),
+		TEST(test_unwinding_and_budget),
 		TEST(test_apply),
 		TEST(test_sources),
 		TEST(test_refusals),

@@ -47,6 +47,8 @@ static void test_empty(void **state)
 
 static void test_settings(void **state)
 {
+	means("profiling: {maxFrames: 500, budget: 0.5 %, unwind-memory: 16MB}",
+		"profiling/budget=0.5 %\nprofiling/max-frames=500\nprofiling/unwind-memory=16MB\n");
 	means("profiling:\n  enabled: yes\n  rate: 49\n  types: [cpu]\n  kernelFrames: false\n"
 	      "local: {max-size: 1GB, max_age: 2d}\n"
 	      "host:\n  labels: {region: eu-1, \"topology/zone\": a}\n"
@@ -117,6 +119,8 @@ static void test_mistakes(void **state)
 {
 	fails("profiling:\n  rate: ten\n", "agentd.yaml:2:9: profiling: rate must be",
 		"from 1 to 1000, not \"ten\"");
+	fails("profiling: {budget: much}", "agentd.yaml:1:21: profiling: ", "percentage");
+	fails("profiling: {unwindMemory: 1k}", "agentd.yaml:1:27: ", "unwind-memory");
 	fails("profiling: {rate: 0}", "agentd.yaml:1:19: ", "from 1 to 1000");
 	fails("profiling: {rate: 10000}", "agentd.yaml:1:19: ", "from 1 to 1000");
 	fails("profiling: {rate: [1]}", "agentd.yaml:1:19: ", "expected a value, got a list");
