@@ -32,20 +32,39 @@ static void on_kernel_thread(struct entry *e, const struct record_sample *s)
 	e->facts_at = MAX(s->header.time, e->facts_after);
 }
 
+/* The slice behind its frames; NULL: none. */
+static const struct sample_stack *stack_of(const struct record_sample *s)
+{
+	size_t frames = sizeof(*s) + s->n_frames * sizeof(s->frames[0]);
+
+	if (s->stack < sizeof(struct sample_stack) || s->header.size < frames ||
+		s->header.size - frames < s->stack)
+		return NULL;
+	return (const void *)&s->frames[s->n_frames];
+}
+
 static void on_sample(struct process_table *t, const struct record_sample *s)
 {
 	struct entry *e = image_get(t, &s->image, s->header.time);
+	struct arrived a = {.s = s, .stack = stack_of(s), .stack_len = s->stack};
 
 	if (!e) {
+		image_lost_id(t, s->id);
 		image_lost(t, "table full", s->count);
 		return;
 	}
 	e->sampled = true;
 	if (s->flags & SAMPLE_KERNEL_THREAD)
 		on_kernel_thread(e, s);
-	if (!e->first && !e->running_queue && reads_settle(e) && resolve_sample(e, s) == 0)
+	a.reused = spaces_distrust(e, s);
+	if (!e->first)
+		e->rows_since = 0;
+	/* What waits is older, but a sample that needs nothing of what it waits for may pass it: its stack has
+	 * to be known before the kernel's counts of it come. */
+	if ((!e->first || resolve_is_whole(t, &a)) && !e->running_queue && reads_settle(e) &&
+		resolve_sample(e, &a) == 0)
 		return;
-	(void)queue_sample(e, s);
+	(void)queue_sample(e, &a);
 }
 
 static void on_exec_begin(struct process_table *t, pid_t pid, uint64_t time_ns)
@@ -73,16 +92,21 @@ static void on_mmap(struct process_table *t, const struct sampler_mmap *m, uint6
 	/* Of an unknown process: it is read when it is sampled. */
 	if (!s || !(m->prot & PROT_EXEC) || (!s->pending && (!s->current || s->current->surrogate)))
 		return;
-	if (!resolve_mapping(t, &map, m->start, m->len, m->pgoff, &key, m->path))
+	if (!opens_mapping(t, &map, m->start, m->len, m->pgoff, &key, m->path))
 		return;
 	if (s->pending) {
+		/* The kernel maps the program first, then its loader. */
+		if (!s->pending->program && map.key.inode)
+			s->pending->program = path_ref(map.path);
 		if (mappings_replace(&s->pending, &map, t->config.max_mappings) < 0)
 			t->counters.mappings_refused++;
-	} else if (s->current->first) {
-		(void)queue_map(s->current, time_ns, &map);
-	} else {
-		resolve_map(s->current, &map);
+		return;
 	}
+	spaces_on_map(s->current, time_ns, &map);
+	if (s->current->first)
+		(void)queue_map(s->current, time_ns, &map);
+	else
+		opens_map(s->current, &map);
 }
 
 /* Whether this exec may be read for itself: a bound on what a fork storm makes us read. */
@@ -140,8 +164,8 @@ static void on_fork(struct process_table *t, const struct record_process *p)
 	if (!parent || parent == e)
 		return;
 	image_set_parent(e, parent);
-	/* What waits in the parent's queue was not applied yet: the child then reads its own. */
-	if (!e->mappings && parent->mappings && !parent->first &&
+	/* Mappings that wait in the parent's queue were not applied yet: the child then reads its own. */
+	if (!e->mappings && parent->mappings && !parent->queued_maps &&
 		parent->maps_at >= MAX(parent->maps_after, t->lost_ns)) {
 		e->mappings = mappings_ref(parent->mappings);
 		e->maps_at = p->header.time;

@@ -192,7 +192,7 @@ static int apply_maps(struct entry *e, struct cursor *c, uint32_t n, uint64_t t0
 		memcpy(path, p, row.path_len);
 		path[row.path_len] = 0;
 		if (row.start < row.end &&
-			resolve_mapping(t, &map, row.start, row.end - row.start, row.pgoff,
+			opens_mapping(t, &map, row.start, row.end - row.start, row.pgoff,
 				&(struct file_key){
 					.inode = row.inode, .major = row.major, .minor = row.minor},
 				path))
@@ -204,7 +204,12 @@ static int apply_maps(struct entry *e, struct cursor *c, uint32_t n, uint64_t t0
 		if (q->is_map)
 			(void)mappings_restore(
 				&m, e->mappings, q->map.start, q->map.end, t->config.max_mappings);
+	mappings_fill_copied_text(m);
 	mappings_carry_files(m, e->mappings);
+	if (e->mappings && e->mappings->program)
+		m->program = path_ref(e->mappings->program);
+	else if (*e->image.exe)
+		m->program = path_get(t->paths, e->image.exe);
 	e->maps_at = t0;
 	if (mappings_equal(m, e->mappings))
 		return 0;
@@ -212,6 +217,7 @@ static int apply_maps(struct entry *e, struct cursor *c, uint32_t n, uint64_t t0
 	e->image.mapping_epoch++;
 	mappings_unref(e->mappings);
 	e->mappings = TAKE_PTR(m);
+	spaces_changed(e);
 	return 0;
 }
 

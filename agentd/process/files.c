@@ -7,6 +7,12 @@
  * shows them) is a key under which a file can be found again when the process that mapped it is gone; it is
  * never compared with what fstat says. A key names the file that was seen under it last.
  *
+ * A new process maps the same libraries as the last one, and to open each of them again for each process
+ * costs more than all else about it. So a key is believed without a look where it can be: on file systems
+ * on which maps and fstat give the same numbers and a pair of them names one file (ext4, xfs, tmpfs...; not
+ * btrfs, overlayfs), while our own descriptor keeps the inode, and with it its number, from
+ * being given away, and as long as fstat says that nobody wrote to it.
+ *
  * Files that nobody holds go, least recently used first, past max_files; when all are held there is
  * one stand-in for all others. Ids are never used again. Descriptors are closed, least recently used
  * first, past max_open. Runs in agentd. */
@@ -18,6 +24,7 @@
 #include "agentd/base/map.h"
 
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #define KEYS_A_FILE 4
 
@@ -30,6 +37,8 @@ struct node {
 	struct link lru, open;
 	uint32_t holds;
 	uint64_t generation;     /* of the inode, where an event said it */
+	uint64_t held_since;     /* when fd was opened */
+	bool plain_numbers;      /* see files_known() */
 	char *keys[KEYS_A_FILE]; /* in by_key */
 	size_t next_key, name_len;
 	char *name; /* in by_name: anonymous and unopened ones */
@@ -42,6 +51,8 @@ struct files {
 	struct link lru, open; /* heads; most recent first */
 	uint32_t next_id, crowd;
 	uint64_t evicted;
+	void (*on_gone)(void *userdata, uint32_t id);
+	void *userdata;
 };
 
 /* ---- lists and slots ----------------------------------------------------------------------------------- */
@@ -156,6 +167,11 @@ static void remember(struct files *f, struct node *n, const struct file_key *key
 	}
 }
 
+static int64_t ns_of(struct timespec t)
+{
+	return t.tv_sec * (int64_t)NSEC_PER_SEC + t.tv_nsec;
+}
+
 uint32_t files_guess(struct files *f, const struct file_key *key, const char *path)
 {
 	_cleanup_free_ char *text = NULL;
@@ -179,6 +195,31 @@ uint32_t files_guess(struct files *f, const struct file_key *key, const char *pa
 	return n->file.id;
 }
 
+uint32_t files_known(
+	struct files *f, const struct file_key *key, const char *path, uint64_t since_ns)
+{
+	uint32_t id = files_guess(f, key, path);
+	struct node *n = id ? slot_get(f, id) : NULL;
+	bool same_generation;
+	struct stat st;
+
+	if (!n || !n->plain_numbers || n->file.fd < 0)
+		return 0;
+	same_generation = key->generation && key->generation == n->generation;
+	if (!same_generation && n->held_since > since_ns)
+		return 0;
+	if (n->file.identity.inode != key->inode ||
+		n->file.identity.device != makedev(key->major, key->minor))
+		return 0;
+	if (fstat(n->file.fd, &st) < 0)
+		return 0;
+	return st.st_size == (off_t)n->file.identity.size &&
+			ns_of(st.st_mtim) == n->file.identity.mtime_ns &&
+			ns_of(st.st_ctim) == n->file.identity.ctime_ns
+		? id
+		: 0;
+}
+
 /* ---- life ---------------------------------------------------------------------------------------------- */
 
 static void close_node(struct files *f, struct node *n)
@@ -197,6 +238,7 @@ static void set_fd(struct files *f, struct node *n, int *fd)
 	if (n->file.fd >= 0 || *fd < 0)
 		return;
 	n->file.fd = TAKE_FD(*fd);
+	n->held_since = clock_monotonic_ns();
 	put_first(&f->open, &n->open);
 	f->n_open++;
 	while (f->n_open > f->max_open)
@@ -214,6 +256,8 @@ static void free_node(struct files *f, struct node *n)
 	} else if (n->file.kind == FILE_ELF) {
 		map_remove(f->by_identity, &n->file.identity, sizeof(n->file.identity));
 	}
+	if (f->on_gone)
+		f->on_gone(f->userdata, n->file.id);
 	unlink_node(&n->lru);
 	slot_remove(f, n->file.id);
 	f->n--;
@@ -284,9 +328,10 @@ static uint32_t crowded(struct files *f)
 
 /* ---- adding -------------------------------------------------------------------------------------------- */
 
-uint32_t files_add(struct files *f, const struct file_identity *identity, uid_t owner,
-	uint32_t mode, const struct file_key *key, const char *path, int *fd)
+uint32_t files_add(struct files *f, const struct file_seen *seen, const struct file_key *key,
+	const char *path, int *fd)
 {
+	const struct file_identity *identity = &seen->identity;
 	struct node *n = map_get(f->by_identity, identity, sizeof(*identity));
 
 	if (!n) {
@@ -296,13 +341,15 @@ uint32_t files_add(struct files *f, const struct file_identity *identity, uid_t 
 		if (!n)
 			return 0;
 		n->file.identity = *identity;
-		n->file.owner = owner;
-		n->file.shared_by_build_id = owner == 0 && !(mode & (S_IWGRP | S_IWOTH));
+		n->file.owner = seen->owner;
+		n->file.shared_by_build_id =
+			seen->owner == 0 && !(seen->mode & (S_IWGRP | S_IWOTH));
 		if (map_put(f->by_identity, identity, sizeof(*identity), n, NULL) < 0) {
 			free_node(f, n);
 			return 0;
 		}
 	}
+	n->plain_numbers = seen->plain_numbers;
 	set_fd(f, n, fd);
 	remember(f, n, key, path);
 	files_touch(f, n->file.id);
@@ -437,7 +484,8 @@ static int add_fixed(struct files *f)
 	return 0;
 }
 
-int files_new(struct files **ret, size_t max_files, size_t max_open)
+int files_new(struct files **ret, size_t max_files, size_t max_open,
+	void (*on_gone)(void *userdata, uint32_t id), void *userdata)
 {
 	CLEANUP(files_freep) struct files *f = calloc(1, sizeof(*f));
 	size_t slots = 64;
@@ -450,6 +498,8 @@ int files_new(struct files **ret, size_t max_files, size_t max_open)
 	f->max = max_files;
 	f->max_open = max_open;
 	f->next_id = FILE_ID_VDSO + 1;
+	f->on_gone = on_gone;
+	f->userdata = userdata;
 	while (slots < (max_files + 8) * 2)
 		slots *= 2;
 	f->mask = slots - 1;
@@ -473,6 +523,7 @@ struct files *files_free(struct files *f)
 {
 	if (!f)
 		return NULL;
+	f->on_gone = NULL;
 	for (size_t i = 0; f->slots && i <= f->mask;) {
 		/* Removal may move another one here. */
 		if (f->slots[i])

@@ -9,19 +9,32 @@
 
 struct files;
 
-int files_new(struct files **ret, size_t max_files, size_t max_open);
+/* on_gone (may be NULL): an id goes away. */
+int files_new(struct files **ret, size_t max_files, size_t max_open,
+	void (*on_gone)(void *userdata, uint32_t id), void *userdata);
 struct files *files_free(struct files *f);
 DEFINE_FREEP(files_freep, struct files *, files_free)
 
 /* All return an id, or 0: no memory. They make the file the most recently used. */
 /* Consumes *fd if it has use for it (and sets it to -1). key and path are remembered for files_guess(). */
-uint32_t files_add(struct files *f, const struct file_identity *identity, uid_t owner,
-	uint32_t mode, const struct file_key *key, const char *path, int *fd);
+struct file_seen {
+	struct file_identity identity;
+	uid_t owner;
+	uint32_t mode;
+	bool plain_numbers; /* READER_PLAIN_NUMBERS */
+};
+uint32_t files_add(struct files *f, const struct file_seen *seen, const struct file_key *key,
+	const char *path, int *fd);
 uint32_t files_add_anon(struct files *f, const char *label);
 uint32_t files_add_unopened(
 	struct files *f, const struct file_key *key, const char *path, const char *reason);
 /* What was mapped under this key and path when it could still be looked at; 0: nothing was. */
 uint32_t files_guess(struct files *f, const struct file_key *key, const char *path);
+
+/* The same, but only what is certain: under that key nothing else can have been mapped at any time from
+ * since_ns (CLOCK_MONOTONIC) on, and the file is still what it was. Costs one fstat; 0: has to be looked at. */
+uint32_t files_known(
+	struct files *f, const struct file_key *key, const char *path, uint64_t since_ns);
 
 struct file *files_get(struct files *f, uint32_t id); /* borrowed until the next add; NULL: gone */
 void files_touch(struct files *f, uint32_t id);

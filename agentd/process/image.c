@@ -122,6 +122,12 @@ void image_lost(struct process_table *t, const char *cause, uint64_t samples)
 		t->ops.on_lost(t->userdata, cause, samples);
 }
 
+void image_lost_id(struct process_table *t, uint64_t id)
+{
+	if (id && t->ops.on_lost_id)
+		t->ops.on_lost_id(t->userdata, id);
+}
+
 static void forget_wanted(struct entry *e)
 {
 	struct process_table *t = e->table;
@@ -163,7 +169,10 @@ void image_free(struct entry *e, const char *why)
 	uint64_t lost = 0;
 
 	while (e->first) {
-		lost += e->first->is_map ? 0 : e->first->sample.count;
+		if (!e->first->is_map) {
+			lost += e->first->sample.count;
+			image_lost_id(t, e->first->sample.id);
+		}
 		queue_pop(e);
 	}
 	image_lost(t, why, lost);
@@ -171,6 +180,8 @@ void image_free(struct entry *e, const char *why)
 		t->ops.on_gone(t->userdata, &e->image);
 	forget_wanted(e);
 	forget_ended(e);
+	walks_forget(e);
+	spaces_forget(e);
 	image_set_parent(e, NULL);
 	orphan_children(e);
 	if (e->waits_parent || e->waits_name)

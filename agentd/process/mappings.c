@@ -84,9 +84,18 @@ struct mappings *mappings_new(void)
 {
 	struct mappings *m = calloc(1, sizeof(*m));
 
-	if (m)
-		m->refs = 1;
+	if (!m)
+		return NULL;
+	m->refs = 1;
+	mappings_changed(m);
 	return m;
+}
+
+void mappings_changed(struct mappings *m)
+{
+	static uint64_t changes;
+
+	m->version = ++changes;
 }
 
 struct mappings *mappings_ref(struct mappings *m)
@@ -102,6 +111,7 @@ struct mappings *mappings_unref(struct mappings *m)
 		return NULL;
 	for (size_t i = 0; i < m->n; i++)
 		path_unref(m->v[i].path);
+	path_unref(m->program);
 	free(m->v);
 	free(m);
 	return NULL;
@@ -180,6 +190,8 @@ static int own(struct mappings **m, size_t n)
 		copy->v[i].opening = false; /* the answer goes to the other one */
 	}
 	copy->n = (*m)->n;
+	copy->program = (*m)->program ? path_ref((*m)->program) : NULL;
+	mappings_changed(copy);
 	mappings_unref(*m);
 	*m = copy;
 	return 0;
@@ -249,6 +261,7 @@ int mappings_replace(struct mappings **m, const struct mapping *new, size_t max)
 		path_unref(new->path);
 		return r;
 	}
+	mappings_changed(*m);
 	i = cut(*m, new->start, new->end);
 	if (i > 0 && joins(&(*m)->v[i - 1], new)) {
 		(*m)->v[i - 1].end = new->end;
@@ -276,6 +289,7 @@ int mappings_restore(
 	r = own(m, (*m)->n + 1);
 	if (r < 0)
 		return r;
+	mappings_changed(*m);
 	cut(*m, start, end);
 	for (size_t i = from ? lower(from, start) : 0;
 		from && i < from->n && from->v[i].start < end; i++) {
@@ -301,6 +315,53 @@ static bool alike(const struct mapping *a, const struct mapping *b)
 		file_key_equal(&a->key, &b->key);
 }
 
+bool mappings_conflict(const struct mappings *m, const struct mapping *new)
+{
+	for (size_t i = m ? lower(m, new->start) : 0; m && i < m->n && m->v[i].start < new->end;
+		i++)
+		if (!alike(&m->v[i], new) && (m->v[i].key.inode || new->key.inode))
+			return true;
+	return false;
+}
+
+/* Text in large pages comes and goes by these. */
+#define LARGE_PAGE (2ULL << 20)
+
+static bool is_large_memory(const struct mapping *m)
+{
+	return is_plain_memory(m) && m->start % LARGE_PAGE == 0 && m->end % LARGE_PAGE == 0;
+}
+
+bool mappings_is_copied_text(struct mappings *m, const struct mapping *new)
+{
+	const struct mapping *old = m && m->program ? mappings_find(m, new->start) : NULL;
+
+	return old && old->path == m->program && new->end <= old->end &&is_large_memory(new);
+}
+
+void mappings_fill_copied_text(struct mappings *m)
+{
+	size_t out = 0;
+
+	for (size_t i = 0; i < m->n; i++) {
+		const struct mapping *hole = &m->v[i], *high = &m->v[i + 1];
+		struct mapping *low = out ? &m->v[out - 1] : NULL;
+
+		if (!low || i + 1 == m->n || !is_large_memory(hole) || !low->key.inode ||
+			low->end != hole->start || hole->end != high->start || !alike(low, high)) {
+			m->v[out++] = *hole;
+			continue;
+		}
+		low->end = high->end;
+		path_unref(hole->path);
+		path_unref(high->path);
+		i++;
+	}
+	if (out != m->n)
+		mappings_changed(m);
+	m->n = out;
+}
+
 void mappings_carry_files(struct mappings *m, struct mappings *from)
 {
 	for (size_t i = 0; i < m->n; i++) {
@@ -308,8 +369,10 @@ void mappings_carry_files(struct mappings *m, struct mappings *from)
 
 		if (!old || !alike(old, &m->v[i]))
 			continue;
-		if (!m->v[i].file)
+		if (!m->v[i].file && old->file) {
 			m->v[i].file = old->file;
+			mappings_changed(m);
+		}
 		if (!m->v[i].key.generation)
 			m->v[i].key.generation = old->key.generation;
 	}

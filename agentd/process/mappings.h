@@ -40,6 +40,8 @@ struct mappings {
 	unsigned refs;
 	size_t n, cap, last;
 	struct mapping *v;
+	uint64_t version;     /* another one with each change, over all sets */
+	struct path *program; /* owned: the executable's, which is never unmapped; NULL not known */
 };
 
 struct mappings *mappings_new(void); /* NULL: no memory */
@@ -59,6 +61,16 @@ int mappings_restore(
 	struct mappings **m, const struct mappings *from, uint64_t start, uint64_t end, size_t max);
 /* Files that are known in from and mapped alike in m. */
 void mappings_carry_files(struct mappings *m, struct mappings *from);
+/* Whether new lies over what was mapped as something else. */
+bool mappings_conflict(const struct mappings *m, const struct mapping *new);
+/* What v holds was changed from outside (a file's id). */
+void mappings_changed(struct mappings *m);
+/* Whether memory without a file lies where the program itself has copied its own text to, for large
+ * pages: within a mapping of the executable, which is never unmapped, and aligned as such pages are. */
+bool mappings_is_copied_text(struct mappings *m, const struct mapping *new);
+/* The same for what /proc said: memory without a file that fills, to the byte, a hole in the mapping of a
+ * file. Such holes become the file's again. */
+void mappings_fill_copied_text(struct mappings *m);
 bool mappings_equal(const struct mappings *a, const struct mappings *b);
 static inline bool file_key_equal(const struct file_key *a, const struct file_key *b)
 {

@@ -124,6 +124,9 @@ struct process_ops {
 	/* The same sample's record_sample.id, right before on_lost, where it is not 0: counts of it will
 	 * never find their stack. May be NULL. */
 	void (*on_lost_id)(void *userdata, uint64_t id);
+	/* Whether its samples are wanted at all: user frames of others are neither walked nor looked up, and are
+	 * left out. Called after on_facts. May be NULL: all are. */
+	bool (*wanted)(void *userdata, struct image *image);
 	/* Rows of a page of a file, for the walk of a sample that the kernel could not finish: 0 and *ret
 	 * (borrowed until the next call), -EAGAIN: asked for, process_rows_ready() tells when it is worth
 	 * another try; -ENOENT: there never will be any. NULL: such samples end where they are. */
@@ -148,6 +151,7 @@ struct process_config {
 	size_t max_files;          /* 0: 16,384 */
 	size_t max_open_files;     /* 0: 1,024 */
 	unsigned read_deadline_ms; /* 0: 2,000 */
+	unsigned max_user_frames;  /* of a walk; 0: SAMPLE_DEFAULT_USER */
 	const char *proc_root;     /* NULL: "/proc" */
 	const char *host_root;     /* where the container runtimes' state files are; NULL: "/" */
 };
@@ -157,6 +161,10 @@ struct process_counters {
 	uint64_t reads, reads_failed, reads_timed_out, reader_restarts;
 	uint64_t frames, frames_unmapped; /* native frames without a mapping */
 	uint64_t walks, walks_waited;     /* of user space; those that waited for rows */
+	uint64_t walks_late;              /* of those: given out without the rows */
+	uint64_t slices_dropped;          /* for want of room: their samples end there */
+	uint64_t reused; /* samples whose user frames were cut: addresses went to another file */
+	uint64_t opens, known; /* mappings whose file was looked at; those known without a look */
 	uint64_t evicted_images, evicted_files;
 	uint64_t mappings_refused; /* an image had more executable ranges than are kept */
 	uint64_t
@@ -186,8 +194,9 @@ struct image *process_find_pid(struct process_table *t, pid_t tgid); /* the newe
 bool process_descends(
 	struct process_table *t, const struct image *image, const struct sample_image *ancestor);
 /* The image's executable mappings as they are now, sorted, for the kernel. Their number (at most max,
- * the first ones), 0 when none is known or they are being read afresh. Files that nobody asked for
- * yet and whose look-up key is not known are SPACE_UNKNOWN. */
+ * the first ones); 0 when none is known, they are being read afresh or wait behind samples: on_space is
+ * called again when that is over. Files that nobody asked for yet and whose look-up key is not known are
+ * SPACE_UNKNOWN. */
 size_t process_space(
 	struct process_table *t, struct image *image, struct space_map *maps, size_t max);
 /* The kernel walks by this from now on: samples carry tag. A later mapping event that gives addresses

@@ -76,6 +76,12 @@ struct reader_file {
 	uint64_t device, inode, size;
 	int64_t mtime_ns, ctime_ns;
 	uint32_t owner, mode;
+	uint32_t flags; /* enum reader_file_flag */
+	uint32_t pad;
+};
+enum reader_file_flag {
+	/* On its file system, device and inode name one file, and maps shows what fstat does. */
+	READER_PLAIN_NUMBERS = 1,
 };
 
 struct reader_process {

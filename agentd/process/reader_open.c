@@ -36,6 +36,19 @@ static bool refused_filesystem(int fd)
 	return false;
 }
 
+/* Not btrfs, bcachefs (an inode's number is its subvolume's) nor those that lie upon others. */
+static bool plain_numbers(int fd)
+{
+	static const unsigned long plain[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, F2FS_SUPER_MAGIC,
+		TMPFS_MAGIC, SQUASHFS_MAGIC, EROFS_SUPER_MAGIC_V1};
+	struct statfs fs;
+
+	for (size_t i = 0; fstatfs(fd, &fs) == 0 && i < ARRAY_SIZE(plain); i++)
+		if ((uint32_t)fs.f_type == (uint32_t)plain[i])
+			return true;
+	return false;
+}
+
 static int map_link(uint64_t start, uint64_t end, int dir)
 {
 	char name[64];
@@ -157,7 +170,8 @@ int reader_do_open(struct reader *r, const struct reader_request *q, const char 
 		.mtime_ns = st.st_mtim.tv_sec * (int64_t)NSEC_PER_SEC + st.st_mtim.tv_nsec,
 		.ctime_ns = st.st_ctim.tv_sec * (int64_t)NSEC_PER_SEC + st.st_ctim.tv_nsec,
 		.owner = st.st_uid,
-		.mode = st.st_mode};
+		.mode = st.st_mode,
+		.flags = plain_numbers(fd) ? READER_PLAIN_NUMBERS : 0};
 	buf_add(&r->body, &file, sizeof(file));
 	if (q->flags & READER_FD) {
 		snprintf(link, sizeof(link), "self/fd/%d", fd);

@@ -30,7 +30,7 @@ static bool facts_needed(const struct entry *e)
 	return e->facts_at < e->facts_after;
 }
 
-static bool maps_needed(const struct entry *e)
+bool reads_maps_needed(const struct entry *e)
 {
 	return e->sampled && !e->image.kernel_thread &&
 		e->maps_at < MAX(e->maps_after, e->table->lost_ns);
@@ -38,7 +38,7 @@ static bool maps_needed(const struct entry *e)
 
 bool reads_needed(const struct entry *e)
 {
-	return !e->unreadable && (facts_needed(e) || maps_needed(e));
+	return !e->unreadable && (facts_needed(e) || reads_maps_needed(e));
 }
 
 void reads_give_up(struct entry *e)
@@ -185,7 +185,7 @@ static int ask(struct entry *e)
 	if (!read)
 		return -ENOMEM;
 	q.tid = e->first && !e->first->is_map ? e->first->sample.tid : 0;
-	q.flags = (facts_needed(e) ? READER_FACTS : 0) | (maps_needed(e) ? READER_MAPS : 0);
+	q.flags = (facts_needed(e) ? READER_FACTS : 0) | (reads_maps_needed(e) ? READER_MAPS : 0);
 	*read = (struct read){.table = t, .key = e->image.key, .flags = q.flags};
 	r = client_ask(t->client, &q, NULL, on_read, read);
 	if (r < 0) {
@@ -342,14 +342,19 @@ void reads_run_waiting(struct process_table *t)
 {
 	_cleanup_free_ struct sample_image *keys = NULL;
 	bool all = t->wake_all;
-	size_t n = 0, max = all ? map_size(t->by_key) : t->n_waiting;
+	size_t n = 0, max = t->n_waiting, n_busy = 0;
 
 	t->wake_waiting = t->wake_all = false;
-	if (!max)
+	for (struct entry *e = t->busy.busy_next; all && e != &t->busy; e = e->busy_next)
+		n_busy++;
+	if (!max && !n_busy)
 		return;
-	keys = calloc(max, sizeof(*keys));
+	keys = calloc(max + n_busy, sizeof(*keys));
 	for (struct entry *e = t->lru.lru_next; keys && e != &t->lru && n < max; e = e->lru_next)
-		if (e->waits_parent || e->waits_name || (all && e->first))
+		if (e->waits_parent || e->waits_name)
+			keys[n++] = e->image.key;
+	for (struct entry *e = t->busy.busy_next; keys && all && e != &t->busy; e = e->busy_next)
+		if (!e->waits_parent && !e->waits_name)
 			keys[n++] = e->image.key;
 	for (size_t i = 0; i < n; i++) {
 		struct entry *e = image_find(t, &keys[i]);

@@ -2,21 +2,10 @@
 /* The process table: its life, its turns of the event loop, and what others ask of it.
  *
  * events.c takes what the sampler hands in, image.c keeps the entries, reads.c decides when an image is known
- * and its samples may go, resolve.c turns their addresses into files. Nothing here waits, but for
+ * and its samples may go, resolve.c and opens.c turn their addresses into files, walks.c finishes their stacks,
+ * spaces.c says what the kernel may walk by. Nothing here waits, but for
  * process_flush() and process_file_open(), which are bounded by the reader's deadline; neither may be called
  * from a callback of the table. Runs in agentd. */
-/* The process table: events in, samples out.
- *
- * The sampler hands in one stream, ordered by time. Exec takes three kinds of record, in this order:
- * EXEC_BEGIN (the old address space is gone), MMAP for each executable range of the new one, EXEC with the new
- * image's key. Samples may carry the new key before EXEC comes, so mappings that have come so far are kept by
- * pid and move to whichever is first to name the new image. A fork shares its parent's mappings;
- * its facts are its own (a worker may have been put into another cgroup) and are read when it is first sampled.
- *
- * Reading is lazy: at exec (a process may be gone before its first sample is handed in), within a budget that
- * a fork storm exhausts without harm, and else at the first sample. Requests go out after the
- * round of events that asked for them, so that what ended in the same round is not read in vain.
- * Nothing here waits, but for process_flush() and process_file_open(), which are bounded. Runs in agentd. */
 
 #include "agentd/process/table.h"
 
@@ -59,6 +48,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	reads_release_held(t, t->stream_ns);
 	t->wake_waiting = true;
 	reads_run_waiting(t);
+	walks_expire(t);
 	if (t->held_first)
 		table_arm(t, t->held_first->since + HOLD_MAX_NS);
 	reads_pump(t);
@@ -80,6 +70,7 @@ void process_on_drained(struct process_table *t, uint64_t up_to_ns)
 	reads_release_held(t, t->stream_ns);
 	table_housekeeping(t);
 	(void)on_soon(NULL, t);
+	spaces_tell(t);
 }
 
 /* ---- flush ------------------------------------------------------------------------------------------------- */
@@ -286,6 +277,7 @@ static void set_defaults(struct process_config *c)
 	c->max_files = c->max_files ? c->max_files : 16384;
 	c->max_open_files = c->max_open_files ? c->max_open_files : 1024;
 	c->read_deadline_ms = c->read_deadline_ms ? c->read_deadline_ms : 2000;
+	c->max_user_frames = c->max_user_frames ? c->max_user_frames : SAMPLE_DEFAULT_USER;
 }
 
 static int make_parts(struct process_table *t)
@@ -297,7 +289,8 @@ static int make_parts(struct process_table *t)
 	if (r == 0)
 		r = path_pool_new(&t->paths);
 	if (r == 0)
-		r = files_new(&t->files, t->config.max_files, t->config.max_open_files);
+		r = files_new(&t->files, t->config.max_files, t->config.max_open_files,
+			t->ops.on_file_gone, t->userdata);
 	if (r == 0)
 		r = client_new(
 			&t->client, t->loop, t->config.proc_root, t->config.read_deadline_ms);
@@ -330,6 +323,10 @@ int process_table_new(struct process_table **ret, sd_event *loop,
 	t->ended_last = &t->ended_first;
 	t->want_last = &t->want_first;
 	t->held_last = &t->held_first;
+	t->rows_last = &t->rows_first;
+	t->space_last = &t->space_first;
+	t->busy.busy_next = t->busy.busy_prev = &t->busy;
+	t->slices.next = t->slices.prev = &t->slices;
 	t->exec_tokens = EXEC_READS_BURST;
 	r = make_parts(t);
 	if (r < 0)

@@ -9,6 +9,7 @@
 #include "agentd/process/files.h"
 #include "agentd/process/mappings.h"
 #include "agentd/process/process.h"
+#include "agentd/unwind/walk.h"
 
 #define TICK_NS          10000000ULL /* USER_HZ is 100 on every architecture we run on */
 #define EXEC_UNKNOWN     UINT32_MAX  /* sample_image.exec of entries that /proc alone told of */
@@ -18,20 +19,40 @@
 #define READS_MAX        32                 /* under way */
 #define EXEC_READS_A_SEC 100                /* images read for their exec alone */
 #define EXEC_READS_BURST 64
-#define QUEUE_BYTES_MAX  (8u << 20)
+#define QUEUE_BYTES_MAX  (16u << 20)        /* slices of stacks included */
+#define ROWS_WAIT_NS     (2 * NSEC_PER_SEC) /* a sample waits for rows */
 #define REFRESH_MIN_NS                                                                             \
 	(1 * NSEC_PER_SEC) /* between reads of an image's mappings for an unmapped frame */
 #define REFRESH_MAX_NS (64 * NSEC_PER_SEC)
 #define ANCESTORS_MAX  64
 
+/* A slice of a stack that waits with its sample; wiped when it goes. */
+struct slice {
+	struct slice *prev, *next; /* of all, oldest first */
+	struct queued *owner;
+	size_t len;
+	struct sample_stack stack;
+};
+
 /* What waits in an image's queue, in the order of events. */
 struct queued {
 	struct queued *next;
 	uint64_t time_ns;
-	size_t bytes; /* of the allocation */
-	bool is_map;  /* else a sample */
+	size_t bytes;         /* of the allocation, without the slice */
+	bool is_map;          /* else a sample */
+	bool reused, dropped; /* struct arrived */
+	struct slice *slice;
 	struct mapping map;
 	struct record_sample sample; /* frames behind */
+};
+
+/* A sample, from the ring or from the queue. */
+struct arrived {
+	const struct record_sample *s;
+	const struct sample_stack *stack; /* NULL: none */
+	size_t stack_len;
+	bool reused;  /* it was walked by mappings that had changed: see spaces.c */
+	bool dropped; /* its slice was dropped */
 };
 
 struct entry {
@@ -40,6 +61,8 @@ struct entry {
 	struct entry *lru_prev, *lru_next; /* all; most recently used first */
 	struct entry *ended_next;          /* in order of their end */
 	struct entry *want_next;
+	struct entry *busy_prev, *busy_next; /* with something in the queue */
+	struct entry *rows_next, *space_next;
 	struct entry *parent; /* counted in its children */
 	unsigned children;
 	struct mappings *mappings; /* NULL: none known */
@@ -52,7 +75,14 @@ struct entry {
 	uint64_t event_cgroup_ns;
 	/* The queue. */
 	struct queued *first, **last;
-	size_t n_queued;
+	size_t n_queued, queued_maps;
+	uint64_t queued_low, queued_high; /* what the waiting mapping events span */
+	uint64_t rows_since;              /* rows have been waited for since then; 0: not */
+	/* What the kernel was told of its mappings (spaces.c). */
+	uint64_t told_version; /* struct mappings; 0: nothing */
+	uint64_t space_ns;     /* when it had been told */
+	uint64_t reused_ns, fixed_ns;
+	uint32_t space_tag, fixed_tag;
 	uint32_t survey_serial;
 	unsigned opens;                     /* OPEN requests under way */
 	uint64_t refresh_next, refresh_gap; /* reads for unmapped frames */
@@ -60,6 +90,7 @@ struct entry {
 	bool sampled, surrogate, forked, facts_known, announced, wanted, reading, unreadable,
 		in_ended;
 	bool waits_parent, waits_name, running_queue, facts_changed, name_asked;
+	bool waits_rows, space_listed;
 };
 
 /* By pid: the image that runs now, and mappings of one whose exec has begun. */
@@ -97,6 +128,9 @@ struct process_table {
 	struct entry *ended_first, **ended_last;
 	struct entry *want_first, **want_last;
 	struct held *held_first, **held_last;
+	struct entry busy; /* head */
+	struct entry *rows_first, **rows_last, *space_first, **space_last;
+	struct slice slices;           /* head */
 	sd_event_source *soon, *timer; /* after this round of events; at the next deadline */
 	struct container_namer *namer;
 	char *docker_root;
@@ -131,9 +165,11 @@ void image_touch(struct entry *e);
 void image_reap(struct process_table *t, uint64_t time_ns);
 void image_free(struct entry *e, const char *why_samples_are_lost);
 void image_lost(struct process_table *t, const char *cause, uint64_t samples);
+/* Right before that, of each sample. */
+void image_lost_id(struct process_table *t, uint64_t id);
 
 /* ---- queue.c: samples and mapping events that wait ------------------------------------------------------- */
-int queue_sample(struct entry *e, const struct record_sample *s);
+int queue_sample(struct entry *e, const struct arrived *a);
 int queue_map(struct entry *e, uint64_t time_ns, struct mapping *m); /* takes the path */
 void queue_pop(struct entry *e);
 /* Gives out what can be given out. */
@@ -150,6 +186,7 @@ void facts_compose(struct entry *e);
 void facts_from_event(struct entry *e, const struct record_process *p);
 
 bool reads_needed(const struct entry *e);
+bool reads_maps_needed(const struct entry *e);
 void reads_want(
 	struct entry *e); /* asks for what is needed, or gives up where nothing can be had */
 void reads_pump(struct process_table *t);
@@ -168,11 +205,50 @@ void names_free(struct process_table *t);
 
 /* ---- resolve.c: frames to files --------------------------------------------------------------------------- */
 /* 0 given out, -EAGAIN must wait. */
-int resolve_sample(struct entry *e, const struct record_sample *s);
-void resolve_map(struct entry *e, struct mapping *m); /* applies a mapping event; takes the path */
+int resolve_sample(struct entry *e, const struct arrived *a);
+/* Whether it needs nothing that waits in the image's queue. */
+bool resolve_is_whole(struct process_table *t, const struct arrived *a);
+uint32_t resolve_unmapped(struct process_table *t); /* the file "[unmapped]" */
+/* Whether a fresh read of the mappings may know more; asks for it. */
+bool resolve_refresh(struct entry *e, uint64_t sample_ns);
+
+/* ---- opens.c: mappings and their files --------------------------------------------------------------------- */
+void opens_map(struct entry *e, struct mapping *m); /* applies a mapping event; takes the path */
 /* What a mapping record or a maps line is to us; false: of no interest. Its path is a new reference. */
-bool resolve_mapping(struct process_table *t, struct mapping *ret, uint64_t start, uint64_t len,
+bool opens_mapping(struct process_table *t, struct mapping *ret, uint64_t start, uint64_t len,
 	uint64_t pgoff, const struct file_key *key, const char *path);
+/* The file behind a mapping of e->mappings: 0 and *ret, -EAGAIN: asked for, -ENOMEM. */
+int opens_file(struct entry *e, struct mapping *m, pid_t tid, const struct file **ret);
+/* The same without asking anybody: 0 where it would have to. */
+uint32_t opens_known(struct entry *e, struct mapping *m);
+
+/* ---- walks.c: the walk in user space ------------------------------------------------------------------------- */
+struct walked {
+	size_t n;
+	uint8_t end;
+	uint16_t guessed;
+	uint32_t end_file;
+	bool waits; /* what it is is not all: for rows or for a file */
+};
+void walks_go(struct entry *e, const struct arrived *a, struct sample_frame *frames, size_t n,
+	struct walked *ret);
+/* Asks for the rows of the frame at which a sample without a slice ended. */
+void walks_ask(struct entry *e, const struct sample_frame *frame);
+void walks_forget(struct entry *e);
+void walks_expire(struct process_table *t); /* what has waited for too long; arms the timer */
+/* Whether e has waited for rows for as long as it may. */
+bool walks_late(const struct entry *e);
+
+/* ---- spaces.c: what the kernel walks by ---------------------------------------------------------------------- */
+/* A mapping event has come, and is not applied yet. */
+void spaces_on_map(struct entry *e, uint64_t time_ns, const struct mapping *m);
+/* Whether a sample that has come was walked by addresses that meant something else by then. */
+bool spaces_distrust(const struct entry *e, const struct record_sample *s);
+/* A sample was given out that the kernel could not finish. */
+void spaces_on_miss(struct entry *e, const struct record_sample *s);
+void spaces_changed(struct entry *e); /* looks whether what was told is out of date */
+void spaces_tell(struct process_table *t);
+void spaces_forget(struct entry *e);
 
 /* ---- survey.c -------------------------------------------------------------------------------------------------- */
 void survey_progress(struct process_table *t);

@@ -9,9 +9,8 @@
  * through its descriptor. Neither the slice nor the registers are believed: every bound is checked, and
  * the walk has its own bound on turns.
  *
- * A try that meets something that is not there yet (-EAGAIN) leaves nothing behind: the frames it
- * made are made again by the next one, which is cheaper than to keep its state (a step takes some
- * 50 ns), and right also when mappings have changed in between. Runs in agentd. */
+ * A try that meets something that is not there yet (-EAGAIN) keeps no state: the frames it made are made
+ * again by the next one, which costs some 50 ns each. Runs in agentd. */
 
 #include "agentd/unwind/walk.h"
 
@@ -145,17 +144,14 @@ int unwind_walk(const struct sample_stack *stack, size_t len, const struct unwin
 	for (size_t i = 0; i < n; i++)
 		k.n_user += frames[i].kind != FRAME_KERNEL;
 	memcpy(&w.regs, stack->state, sizeof(w.regs));
-	for (size_t i = UNWIND_WALK_TURNS(max_user); i > 0; i--) {
-		int ended = unwind_walk_turn(&w, &k);
-
-		if (k.again)
-			return -EAGAIN;
-		if (ended)
+	for (size_t i = UNWIND_WALK_TURNS(max_user); i > 0; i--)
+		if (unwind_walk_turn(&w, &k) || k.again)
 			break;
-	}
-	if (!w.end)
+	if (k.again)
+		w.end = w.end == WALK_MISS_ROWS ? WALK_MISS_ROWS : WALK_MISS_MAP;
+	else if (!w.end)
 		w.end = WALK_DEPTH;
-	if (k.beyond && for_want_of_stack(w.end))
+	else if (k.beyond && for_want_of_stack(w.end))
 		w.end = WALK_SLICE;
 	marker = unwind_walk_marker(w.end);
 	if (marker && k.n < max)
@@ -164,5 +160,5 @@ int unwind_walk(const struct sample_stack *stack, size_t len, const struct unwin
 		.end = (uint8_t)w.end,
 		.guessed = (uint16_t)w.guessed,
 		.end_file = w.end_file};
-	return 0;
+	return k.again ? -EAGAIN : 0;
 }

@@ -26,8 +26,9 @@ struct unwind_walk_result {
 };
 
 /* Goes on from stack (len: bytes of it that are there; checked) into frames, of which n are filled and
- * max may be, user frames (all but the kernel's) max_user of them; the marker that the end wants is added. 0, -EAGAIN, or
- * -EBADMSG (the slice contradicts itself: nothing was added). */
+ * max may be, user frames (all but the kernel's) max_user of them; the marker that the end wants is added. 0; -EAGAIN:
+ * *ret is what there is so far (WALK_MISS_ROWS or WALK_MISS_MAP), for who will not wait; -EBADMSG (the slice
+ * contradicts itself: nothing was added). */
 int unwind_walk(const struct sample_stack *stack, size_t len, const struct unwind_walk_ops *ops,
 	void *userdata, struct sample_frame *frames, size_t n, size_t max_user, size_t max,
 	struct unwind_walk_result *ret);

@@ -6,7 +6,8 @@
 #
 # A row: folder | rooms of ours | foreign libraries. Every user-space room may include itself, agentd/base, the
 # C library, the kernel's uapi headers, and sd-event. A foreign library's header may stand in a header that never
-# leaves its room. The process table reads the sampler's events; destinations share the option tables of sources.
+# leaves its room. The process table reads the sampler's events; the sampler checks rows by the unwinder's
+# checker; destinations share the option tables of sources.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cd "${1:-.}"
@@ -21,9 +22,9 @@ agentd/api         | wire                                   |
 agentd/control     | api wire config store                  |
 agentd/config      | store sources destinations             | yaml
 agentd/store       |                                        | sqlite
-agentd/sampler     | bpf gen/bpf                            | libbpf
+agentd/sampler     | bpf gen/bpf unwind                     | libbpf
 agentd/container   |                                        | json-c
-agentd/process     | bpf container sampler                  |
+agentd/process     | bpf container sampler unwind           |
 agentd/unwind      | elf bpf                                |
 agentd/symbol      | elf unwind bpf                         | iberty
 agentd/profile     | wire bpf                               | protobuf-c

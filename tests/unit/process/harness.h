@@ -106,7 +106,11 @@ static void on_waiting(void *userdata)
 
 static inline void fixture_start(struct fixture *f, const struct process_config *config)
 {
-	static const struct process_ops ops = {on_facts, on_sample, on_gone, on_lost, on_waiting};
+	static const struct process_ops ops = {.on_facts = on_facts,
+		.on_sample = on_sample,
+		.on_gone = on_gone,
+		.on_lost = on_lost,
+		.on_waiting = on_waiting};
 	struct err_text err = {};
 
 	memset(f, 0, sizeof(*f));
