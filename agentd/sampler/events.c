@@ -40,7 +40,7 @@ static int open_clock(struct sampler *s, unsigned cpu)
 
 	if (fd < 0)
 		return fd;
-	if (ioctl(fd, PERF_EVENT_IOC_SET_BPF, bpf_program__fd(s->skel->progs.sample_cpu)) < 0)
+	if (ioctl(fd, PERF_EVENT_IOC_SET_BPF, bpf_program__fd(s->program)) < 0)
 		return -errno;
 	return TAKE_FD(fd);
 }

@@ -5,19 +5,27 @@
 
 #include <systemd/sd-event.h>
 #include "agentd/base/buf.h"
+#include "agentd/sampler/counts.h"
+#include "agentd/sampler/rows.h"
 #include "agentd/sampler/sampler.h"
+#include "agentd/sampler/spaces.h"
 #include "bpf/sample.h"
 #include "bpf/sampler.skel.h"
 
 #define PERF_RING_BYTES  (128U << 10) /* per CPU, for mapping and exec records; power of two */
 #define PERF_WATERMARK   (32U << 10)  /* bytes waiting there that wake us */
-#define BPF_TAKE_MAX     (4U << 20)   /* bytes taken from the BPF ring at once */
+#define BPF_TAKE_MAX     (2U << 20)   /* bytes taken from the BPF ring at once */
 #define SLACK_NS         (5 * NSEC_PER_MSEC) /* a record this old is in its ring: see merge.c */
 #define WAKEUP_GAP_NS    (20 * NSEC_PER_MSEC)
 #define CPU_CHECK_NS     NSEC_PER_SEC
 #define DEFAULT_RING     (4U << 20)
 #define DEFAULT_VERDICTS 16384
 #define DEFAULT_DRAIN_MS 250
+#define DEFAULT_ROWS     (8U << 20)
+#define DEFAULT_SLICE    (32U << 10)
+#define DEFAULT_SLICES   32
+#define SLICE_MAX        (56U << 10)
+#define SPACE_UNITS      65536U /* of struct space_map: 2 MiB */
 
 /* One perf ring, read through its mapping. */
 struct perf_ring {
@@ -27,7 +35,7 @@ struct perf_ring {
 
 /* What is open on one CPU. */
 struct cpu_events {
-	int clock_fd; /* cpu-clock, runs sample_cpu; -1: this CPU is not sampled */
+	int clock_fd; /* cpu-clock, runs the program; -1: this CPU is not sampled */
 	int track_fd; /* dummy event: MMAP2, COMM and LOST records */
 	struct perf_ring ring;
 	sd_event_source *source;
@@ -39,7 +47,8 @@ struct cpu_events {
 struct stream_merge_entry {
 	uint64_t time;
 	uint32_t offset, size;
-	bool perf; /* else of the BPF ring */
+	bool perf;  /* else of the BPF ring */
+	bool slice; /* carries a stack: wiped after use */
 };
 
 struct merge {
@@ -52,7 +61,15 @@ struct merge {
 	uint64_t out_of_order;  /* records that came after their time had been handed out */
 	uint64_t malformed;
 	bool draining;
+	bool slices; /* the store holds or held some since it was wiped */
 };
+
+/* Memory that the programs work on, too. */
+struct shared {
+	void *at; /* NULL: none */
+	size_t size;
+};
+enum { SHARED_COUNTERS, SHARED_COUNTS, SHARED_ROWS, SHARED_INDEX, SHARED_SPACES, SHARED_ARRAYS };
 
 struct sampler {
 	sd_event *loop;
@@ -60,9 +77,16 @@ struct sampler {
 	struct sampler_ops ops;
 	void *userdata;
 	struct sampler_bpf *skel;
-	struct ring_buffer *ring;       /* libbpf's reader of the BPF ring */
-	struct sample_counters *counts; /* mapped, one a CPU */
-	size_t counts_size;
+	struct ring_buffer *ring;             /* libbpf's reader of the BPF ring */
+	struct bpf_program *program;          /* the one that takes samples */
+	const struct sample_counters *counts; /* mapped, one a CPU */
+	struct shared shared[SHARED_ARRAYS];
+	struct quiet quiet; /* for what the programs walk by */
+	struct rows rows;
+	struct spaces spaces;
+	struct halves halves;
+	uint32_t serial; /* of the last verdict */
+	bool tail_calls;
 	struct cpu_events *cpus;
 	size_t n_cpus; /* possible ones */
 	bool running, has_cgroup_moves;
@@ -73,7 +97,7 @@ struct sampler {
 	struct merge merge;
 	sd_event_source *ring_source, *uevent_source, *timer;
 	uint64_t last_cpu_check;
-	char features[12][160];
+	char features[16][160];
 	size_t n_features;
 };
 
@@ -126,6 +150,15 @@ bool stream_merge_drain(struct sampler *s, bool all);
 void stream_merge_init(struct merge *m, size_t n_cpus);
 void stream_merge_deinit(struct merge *m);
 int stream_merge_on_record(void *userdata, void *data, size_t size);
+
+/* tables.c */
+int tables_size(struct sampler *s); /* before the programs are loaded */
+int tables_map(struct sampler *s, struct err_text *err);
+void tables_unmap(struct sampler *s);
+void tables_features(struct sampler *s);
+
+/* load.c: the programs, and which of the two that take samples. */
+int programs_load(struct sampler *s, struct err_text *err);
 
 /* sampler.c */
 /* Something waits in a ring: drain now, and once more when what is young now is old enough. */

@@ -13,18 +13,61 @@
  * Bounded: BPF_TAKE_MAX bytes of the BPF ring at once, and the rings of perf. When there was more,
  * only what is older than the last record taken is handed out, and the next round takes the rest.
  * Memory that a burst took is given back. Every record's lengths are checked here, so that readers
- * may trust them. Runs in agentd. */
+ * may trust them.
+ *
+ * Some samples carry a slice of a stack, which holds whatever a program was working on: its bytes
+ * are wiped as soon as the record was handed out, also where the store moved or shrank. (What the
+ * kernel's ring still holds of it is overwritten by what comes next.) Runs in agentd. */
 
 #include <bpf/libbpf.h>
 #include "agentd/base/clock.h"
 #include "agentd/base/log.h"
 #include "agentd/sampler/internal.h"
 
-#define ROUNDS        4            /* of gathering in one drain, before the loop gets its turn */
-#define ROUNDS_ALL    256          /* the same where everything is asked for */
+#define ROUNDS        4   /* of gathering in one drain, before the loop gets its turn */
+#define ROUNDS_ALL    256 /* the same where everything is asked for */
+#define STORE_FIRST   (size_t)(64U << 10)
 #define STORE_KEEP    (256U << 10) /* bytes kept between drains */
 #define ENTRIES_FIRST 256
 #define PADDED(size)  (((size) + 7) & ~(size_t)7) /* records are aligned as in the rings */
+
+static size_t slice_of(const void *record, bool perf)
+{
+	const struct record_sample *sample = record;
+
+	return !perf && sample->header.kind == RECORD_SAMPLE ? sample->stack : 0;
+}
+
+/* Gives the store another size; what slices it held is nowhere else afterwards. */
+static int resize(struct buf *b, size_t size)
+{
+	uint8_t *data = malloc(size);
+
+	if (!data)
+		return -ENOMEM;
+	if (b->len)
+		memcpy(data, b->data, b->len);
+	if (b->data)
+		explicit_bzero(b->data, b->len);
+	free(b->data);
+	b->data = data;
+	b->size = size;
+	return 0;
+}
+
+static void *reserve(struct merge *m, size_t len)
+{
+	struct buf *b = &m->store;
+	size_t need = b->len + len + 1, size = MAX(b->size, STORE_FIRST);
+
+	if (need > b->cap)
+		return NULL;
+	while (size < need)
+		size *= 2;
+	if (need > b->size && resize(b, MIN(size, b->cap)) < 0)
+		return NULL;
+	return b->data + b->len;
+}
 
 int stream_merge_add(struct sampler *s, uint64_t time, const void *record, size_t size, bool perf)
 {
@@ -42,13 +85,11 @@ int stream_merge_add(struct sampler *s, uint64_t time, const void *record, size_
 		m->entries = entries;
 		m->size = more;
 	}
-	to = buf_reserve(&m->store, padded);
-	if (!to) {
-		m->store.failed = 0; /* the next, smaller one may fit */
-		return -ENOMEM;
-	}
+	to = reserve(m, padded);
+	if (!to)
+		return -ENOMEM; /* the next, smaller one may fit */
 	memcpy(to, record, size);
-	buf_commit(&m->store, padded);
+	m->store.len += padded;
 	if (time <= m->handed_out)
 		m->out_of_order++;
 	m->entries[m->n] = (struct stream_merge_entry){
@@ -56,23 +97,49 @@ int stream_merge_add(struct sampler *s, uint64_t time, const void *record, size_
 		.offset = (uint32_t)offset,
 		.size = (uint32_t)size,
 		.perf = perf,
+		.slice = slice_of(record, perf) > 0,
 	};
+	m->slices = m->slices || m->entries[m->n].slice;
 	m->n++;
 	return 0;
+}
+
+static bool stack_check(const struct sample_stack *stack, size_t size)
+{
+	uint64_t pages;
+
+	if (size < sizeof(*stack) || stack->len != size - sizeof(*stack) ||
+		stack->len > SLICE_MAX || stack->start % 8)
+		return false;
+	pages = (stack->start % SAMPLE_STACK_PAGE + stack->len + SAMPLE_STACK_PAGE - 1) /
+		SAMPLE_STACK_PAGE;
+	return pages <= SAMPLE_STACK_PAGES && stack->present >> pages == 0;
+}
+
+static bool sample_check(const struct record_sample *sample, size_t size)
+{
+	size_t frames;
+
+	if (size < sizeof(*sample) || sample->n_frames > SAMPLE_MAX_FRAMES ||
+		sample->end >= WALK_ENDS)
+		return false;
+	frames = sizeof(*sample) + sample->n_frames * sizeof(struct sample_frame);
+	if (size < frames || sample->stack != size - frames)
+		return false;
+	return sample->stack == 0 ||
+		stack_check((const void *)((const uint8_t *)sample + frames), sample->stack);
 }
 
 bool sample_record_check(const void *record, size_t size)
 {
 	const struct record_header *header = record;
-	const struct record_sample *sample = record;
 	const struct record_process *process = record;
 
 	if (size < sizeof(*header) || header->size != size || header->version != SAMPLE_VERSION)
 		return false;
 	switch (header->kind) {
 	case RECORD_SAMPLE:
-		return size >= sizeof(*sample) && sample->n_frames <= SAMPLE_MAX_FRAMES &&
-			size == sizeof(*sample) + sample->n_frames * sizeof(struct sample_frame);
+		return sample_check(record, size);
 	case RECORD_EXEC:
 	case RECORD_FORK:
 	case RECORD_EXIT:
@@ -115,9 +182,16 @@ static int by_time(const void *a, const void *b)
 	return x->offset < y->offset ? -1 : x->offset > y->offset; /* as they arrived */
 }
 
+static void wipe_slice(void *record, size_t size)
+{
+	size_t stack = slice_of(record, false);
+
+	explicit_bzero((uint8_t *)record + size - stack, stack);
+}
+
 static void hand_out(struct sampler *s, const struct stream_merge_entry *e)
 {
-	const void *record = s->merge.store.data + e->offset;
+	void *record = s->merge.store.data + e->offset;
 	const struct record_header *header = record;
 	struct sampler_event event = {.time_ns = e->time};
 
@@ -149,6 +223,8 @@ static void hand_out(struct sampler *s, const struct stream_merge_entry *e)
 		event.process = record;
 	}
 	s->ops.on_event(s->userdata, &event);
+	if (e->slice)
+		wipe_slice(record, e->size);
 }
 
 /* Records that found a ring full leave a gap at an unknown time since the last hand-out: told
@@ -181,7 +257,6 @@ static int by_offset(const void *a, const void *b)
 static void keep_rest(struct merge *m, size_t first)
 {
 	size_t len = 0;
-	uint8_t *data;
 
 	m->n -= first;
 	if (first && m->n)
@@ -196,14 +271,13 @@ static void keep_rest(struct merge *m, size_t first)
 		e->offset = (uint32_t)len;
 		len += PADDED(e->size);
 	}
+	/* What moved left its bytes behind. */
+	if (m->slices)
+		explicit_bzero(m->store.data + len, m->store.len - len);
+	m->slices = m->slices && m->n;
 	m->store.len = len;
-	if (m->store.size <= STORE_KEEP || len >= STORE_KEEP)
-		return;
-	data = realloc(m->store.data, STORE_KEEP);
-	if (data) {
-		m->store.data = data;
-		m->store.size = STORE_KEEP;
-	}
+	if (m->store.size > STORE_KEEP && len < STORE_KEEP)
+		(void)resize(&m->store, STORE_KEEP);
 }
 
 /* True when the BPF ring had more than we take at once. */
@@ -246,8 +320,9 @@ bool stream_merge_drain(struct sampler *s, bool all)
 		tell_lost(s);
 		if (more)
 			horizon = MIN(horizon, m->last_bpf_time - MIN(m->last_bpf_time, SLACK_NS));
-		if (!hand_out_until(s, horizon) && more)
-			hand_out_until(s, m->last_bpf_time); /* so many in so short a time: go on */
+		/* So many in so short a time: go on. */
+		if ((!hand_out_until(s, horizon) || m->store.len > BPF_TAKE_MAX) && more)
+			hand_out_until(s, m->last_bpf_time);
 		m->handed_out = MAX(m->handed_out, MIN(horizon, now));
 	}
 	m->draining = false;
@@ -264,6 +339,8 @@ void stream_merge_init(struct merge *m, size_t n_cpus)
 
 void stream_merge_deinit(struct merge *m)
 {
+	if (m->store.data)
+		explicit_bzero(m->store.data, m->store.len);
 	buf_deinit(&m->store);
 	free(m->entries);
 	*m = (struct merge){0};

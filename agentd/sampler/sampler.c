@@ -11,14 +11,11 @@
  * much waiting) and by a timer. After a ring's wake-up there is a second drain a little later,
  * since the record that woke us is still too young to be handed out (merge.c). Runs in agentd. */
 
-#include <fcntl.h>
 #include <linux/perf_event.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include "agentd/base/clock.h"
-#include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "agentd/sampler/internal.h"
 
@@ -66,6 +63,28 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 
 /* ---- construction ---------------------------------------------------------------------------- */
 
+static int check_unwinding(struct sampler_config *c, struct err_text *err)
+{
+	c->max_user_frames = c->max_user_frames ? c->max_user_frames : SAMPLE_DEFAULT_USER;
+	c->rows_bytes = c->rows_bytes ? c->rows_bytes : DEFAULT_ROWS;
+	c->stack_bytes = c->stack_bytes ? c->stack_bytes : DEFAULT_SLICE;
+	c->slices_a_second = c->slices_a_second ? c->slices_a_second : DEFAULT_SLICES;
+	if (c->max_user_frames > SAMPLE_MAX_USER)
+		return err_set(err, -EINVAL,
+			"stacks of %u frames are more than the %d that can be taken",
+			c->max_user_frames, SAMPLE_MAX_USER);
+	if (c->rows_bytes < (1U << 20) || c->rows_bytes > (1U << 30) ||
+		(c->rows_bytes & (c->rows_bytes - 1)))
+		return err_set(err, -EINVAL,
+			"%zu bytes for unwinding rows is not a power of two from 1 MiB to 1 GiB",
+			c->rows_bytes);
+	if (c->stack_bytes > SLICE_MAX || c->stack_bytes % 8)
+		return err_set(err, -EINVAL,
+			"slices of %zu bytes of stack are not a multiple of 8 up to %u",
+			c->stack_bytes, SLICE_MAX);
+	return 0;
+}
+
 static int check_config(struct sampler_config *c, struct err_text *err)
 {
 	if (c->rate_hz < SAMPLER_RATE_MIN || c->rate_hz > SAMPLER_RATE_MAX)
@@ -79,63 +98,7 @@ static int check_config(struct sampler_config *c, struct err_text *err)
 		return err_set(err, -EINVAL,
 			"a ring of %zu bytes is not a power of two from a page to 256 MiB",
 			c->ring_bytes);
-	return 0;
-}
-
-/* How deep perf lets us look; below SAMPLE_MAX_* only if the administrator said so. */
-static uint32_t max_stack(void)
-{
-	_cleanup_buf_ struct buf b;
-	unsigned long depth;
-
-	buf_init(&b, 64);
-	if (io_read_file(AT_FDCWD, "/proc/sys/kernel/perf_event_max_stack", &b, 64) < 0 || !b.len)
-		return SAMPLE_DEFAULT_USER;
-	depth = strtoul((char *)b.data, NULL, 10);
-	return depth && depth < SAMPLE_DEFAULT_USER ? (uint32_t)depth : SAMPLE_DEFAULT_USER;
-}
-
-static int load_programs(struct sampler *s, struct err_text *err)
-{
-	struct sample_settings *settings;
-	int r;
-
-	preflight_catch_libbpf();
-	s->skel = sampler_bpf__open();
-	if (!s->skel)
-		return preflight_explain_load(-errno, err);
-	s->skel->rodata->max_stack = max_stack();
-	settings = (struct sample_settings *)&s->skel->data->settings;
-	*settings = (struct sample_settings){
-		.generation = 1,
-		.kernel_frames = s->config.kernel_frames,
-		.wakeup_gap_ns = WAKEUP_GAP_NS,
-		.wakeup_bytes = (uint32_t)s->config.ring_bytes / 4,
-		.period_ns = s->period_ns,
-	};
-	bpf_program__set_autoload(s->skel->progs.follow_cgroup, s->has_cgroup_moves);
-	r = bpf_map__set_max_entries(s->skel->maps.ring, (uint32_t)s->config.ring_bytes);
-	if (r >= 0)
-		r = bpf_map__set_max_entries(s->skel->maps.verdicts, s->config.max_verdicts);
-	if (r >= 0)
-		r = bpf_map__set_max_entries(s->skel->maps.counters, (uint32_t)s->n_cpus);
-	if (r >= 0)
-		r = sampler_bpf__load(s->skel);
-	return r < 0 ? preflight_explain_load(r, err) : 0;
-}
-
-static int map_counters(struct sampler *s, struct err_text *err)
-{
-	size_t page = (size_t)sysconf(_SC_PAGESIZE), size = s->n_cpus * sizeof(*s->counts);
-	void *map;
-
-	size = (size + page - 1) & ~(page - 1);
-	map = mmap(NULL, size, PROT_READ, MAP_SHARED, bpf_map__fd(s->skel->maps.counters), 0);
-	if (map == MAP_FAILED)
-		return err_set(err, -errno, "cannot map the sampler's counters: %m");
-	s->counts = map;
-	s->counts_size = size;
-	return 0;
+	return check_unwinding(c, err);
 }
 
 static int join_loop(struct sampler *s, struct err_text *err)
@@ -184,9 +147,9 @@ int sampler_new(struct sampler **ret, sd_event *loop, const struct sampler_confi
 		return err_set(err, r, "out of memory");
 	r = preflight_check(s, err);
 	if (r >= 0)
-		r = load_programs(s, err);
+		r = programs_load(s, err);
 	if (r >= 0)
-		r = map_counters(s, err);
+		r = tables_map(s, err);
 	if (r >= 0)
 		r = join_loop(s, err);
 	if (r >= 0)
@@ -195,8 +158,7 @@ int sampler_new(struct sampler **ret, sd_event *loop, const struct sampler_confi
 		return r;
 	if (hotplug_init(s) < 0)
 		log_debug("no uevents here: CPUs that come and go are noticed within a second");
-	preflight_feature(
-		s, "user stacks: by frame pointers, up to %u frames", s->skel->rodata->max_stack);
+	tables_features(s);
 	*ret = TAKE_PTR(s);
 	return 0;
 }
@@ -213,8 +175,7 @@ struct sampler *sampler_free(struct sampler *s)
 	sd_event_source_disable_unref(s->ring_source);
 	sd_event_source_disable_unref(s->uevent_source);
 	ring_buffer__free(s->ring);
-	if (s->counts)
-		munmap(s->counts, s->counts_size);
+	tables_unmap(s);
 	sampler_bpf__destroy(s->skel);
 	stream_merge_deinit(&s->merge);
 	free(s->cpus);
@@ -365,16 +326,22 @@ void sampler_counters(struct sampler *s, struct sampler_counters *ret)
 		.lost_ring = sampler_raw_counter(s, COUNT_LOST_RING),
 		.lost_scratch = sampler_raw_counter(s, COUNT_LOST_SCRATCH),
 		.lost_events = sampler_raw_counter(s, COUNT_EVENT_LOST) + s->lost_perf,
+		.counted = sampler_raw_counter(s, COUNT_COUNTED),
 		.lost_memory = s->lost_memory,
 		.received = s->received,
+		.collected = s->halves.collected,
+		.table_full = sampler_raw_counter(s, COUNT_TABLE_FULL),
+		.slices = sampler_raw_counter(s, COUNT_SLICES),
+		.slices_refused = sampler_raw_counter(s, COUNT_NO_SLICE),
+		.run_ns = sampler_raw_counter(s, COUNT_RUN_NS),
 		.online_cpus = hotplug_check(s),
 		.sampled_cpus = events_sampled(s),
 	};
 	/* What became of them, not COUNT_TAKEN: a sample being taken right now is in that one
 	 * alone, and the ledger would not close. Both agree when the events stand still (a unit
 	 * test holds them to it). */
-	ret->taken = ret->idle + ret->ignored + ret->divided + ret->sent + ret->lost_ring +
-		ret->lost_scratch;
+	ret->taken = ret->idle + ret->ignored + ret->divided + ret->sent + ret->counted +
+		ret->lost_ring + ret->lost_scratch;
 	ret->due = MAX(due, ret->taken);
 	ret->late = ret->due - ret->taken;
 	add_run_time(s, ret);

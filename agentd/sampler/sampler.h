@@ -66,6 +66,7 @@ struct sampler_config {
 	size_t rows_bytes;        /* of the arena of rows: power of two, 1 MiB to 1 GiB; 0: 8 MiB */
 	size_t stack_bytes;       /* of a slice, at most 56 KiB; 0: 32 KiB */
 	uint32_t slices_a_second; /* a CPU; 0: 32 */
+	bool tail_calls; /* walk by tail calls even where the kernel has bpf_loop() (tests) */
 };
 
 /* Callbacks may set and forget verdicts and go to the next generation; nothing else of this header.
@@ -75,11 +76,13 @@ struct sampler_ops {
 	/* After a drain handed out its last event. */
 	void (*on_drained)(void *userdata, uint64_t up_to_ns);
 	/* Called back by sampler_collect(): that many further samples of the stack that was sent under
-	 * this id; the last of them at last_ns. Each id at most once a call. */
+	 * this id; the last of them at last_ns. Each id once a call; twice where a CPU could not be
+	 * read the time before. */
 	void (*on_count)(void *userdata, uint64_t id, uint64_t samples, uint64_t last_ns);
 };
 
-/* Samples of one type, since sampler_new(). due = taken + late. */
+/* Samples of one type, since sampler_new(). due = taken + late; taken = idle + ignored + divided + sent +
+ * counted + lost_ring + lost_scratch. */
 struct sampler_counters {
 	/* What the events' own count says, over their period (rate changes accounted for). That count
 	 * is of the scheduler's clock, ticks are of CLOCK_MONOTONIC: they drift by up to 0.05 %, and
@@ -126,7 +129,8 @@ void sampler_stop(struct sampler *s);
 
 /* Rows of one page of a file, as a slot's bytes (bpf/tables.h), key and seq excepted, which are
  * set here. Checked as if an enemy had written them: -EBADMSG. Replaces what is there for the key;
- * may put out others, by the clock. */
+ * may put out others, by the clock. -EAGAIN: the place is still being read by a CPU that stands still;
+ * what was there for the key is gone, try again later. */
 int sampler_rows_add(
 	struct sampler *s, uint32_t file, uint32_t page, const void *slot, size_t size);
 /* Borrowed until the next sampler_rows_add() or _forget(); NULL: not loaded. Marks it as used. */
@@ -140,7 +144,8 @@ void sampler_rows_counters(struct sampler *s, struct sampler_rows_counters *ret)
 
 /* What the image has mapped executable, sorted; copied. Images with equal maps share them. n 0: forget.
  * *tag: what samples walked by it will carry. May put out the spaces of images that were sampled
- * least recently. -E2BIG past SPACE_MAPS_MAX, -EINVAL not sorted, -ENOSPC. */
+ * least recently. An image's tags rise (as serial numbers do). -E2BIG past SPACE_MAPS_MAX,
+ * -EINVAL not sorted or an odd address, -ENOSPC, -ENOMEM, -EAGAIN as above. */
 int sampler_set_space(struct sampler *s, const struct sample_image *image,
 	const struct space_map *maps, size_t n, uint32_t *tag);
 /* Mapping records were lost: no space is believed until it is set again. */
