@@ -251,6 +251,11 @@ struct elf_file *elf_file_close(struct elf_file *f)
 	return NULL;
 }
 
+int elf_file_fd(const struct elf_file *f)
+{
+	return f->fd;
+}
+
 uint64_t elf_file_size(const struct elf_file *f)
 {
 	return f->size;

@@ -37,6 +37,7 @@ int elf_file_open(struct elf_file **ret, int fd, struct err_text *err);
 struct elf_file *elf_file_close(struct elf_file *f);
 DEFINE_FREEP(elf_file_closep, struct elf_file *, elf_file_close)
 
+int elf_file_fd(const struct elf_file *f); /* borrowed */
 uint64_t elf_file_size(const struct elf_file *f);
 size_t elf_file_memory(const struct elf_file *f); /* heap bytes held */
 const struct elf_segment *elf_file_segments(const struct elf_file *f, size_t *n);

@@ -14,6 +14,7 @@ void found_reset(struct found *f)
 	f->module = "";
 	f->n = 0;
 	f->text_len = 0;
+	f->outermost_unqualified = false;
 }
 
 const char *found_text(struct found *f, const char *s)
@@ -30,21 +31,35 @@ const char *found_text(struct found *f, const char *s)
 	return out;
 }
 
+static void set_name(struct found *f, struct found_function *function, const char *system_name)
+{
+	char readable[SYMBOL_NAME_MAX];
+
+	function->name = function->system_name = found_text(f, system_name);
+	if (demangle(system_name, DEMANGLE_TEMPLATES, readable, sizeof(readable)))
+		function->name = found_text(f, readable);
+}
+
+void found_rename(struct found *f, const char *system_name)
+{
+	struct found_function renamed = f->functions[f->n - 1];
+
+	set_name(f, &renamed, system_name);
+	if (*renamed.name)
+		f->functions[f->n - 1] = renamed;
+	f->outermost_unqualified = false;
+}
+
 int found_add(struct found *f, const char *system_name, const char *file, uint32_t line,
 	uint32_t start_line, bool inlined)
 {
 	struct found_function *function = &f->functions[f->n];
-	char readable[SYMBOL_NAME_MAX];
 
 	if (f->n == SYMBOL_CHAIN_MAX)
 		return -ENOSPC;
-	*function = (struct found_function){.system_name = found_text(f, system_name),
-		.line = line,
-		.start_line = start_line,
-		.inlined = inlined};
-	function->name = function->system_name;
-	if (demangle(system_name, DEMANGLE_TEMPLATES, readable, sizeof(readable)))
-		function->name = found_text(f, readable);
+	*function =
+		(struct found_function){.line = line, .start_line = start_line, .inlined = inlined};
+	set_name(f, function, system_name);
 	function->file = found_text(f, file);
 	if (!*function->name)
 		return -ENOSPC;

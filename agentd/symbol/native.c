@@ -13,7 +13,7 @@
 #include "agentd/symbol/resolver.h"
 
 /* Best first. */
-static const struct native_source *const sources[] = {&source_symtab};
+static const struct native_source *const sources[] = {&source_dwarf, &source_symtab};
 
 struct native {
 	struct elf_file *elf;
@@ -95,13 +95,19 @@ static int native_find(void *state, uint64_t offset, struct found *found)
 {
 	struct native *n = state;
 	uint64_t vaddr;
-	int r = 0;
+	int r = 0, by;
 
 	if (elf_file_vaddr(n->elf, offset, &vaddr) < 0)
 		return 0;
-	for (size_t i = 0; i < ARRAY_SIZE(sources) && r == 0; i++)
-		if (n->state[i])
-			r = sources[i]->find(n->state[i], vaddr, found);
+	for (size_t i = 0; i < ARRAY_SIZE(sources); i++) {
+		if (r < 0 || (r > 0 && !found->outermost_unqualified))
+			break;
+		if (!n->state[i])
+			continue;
+		by = sources[i]->find(n->state[i], vaddr, found);
+		if (by)
+			r = by;
+	}
 	return r;
 }
 

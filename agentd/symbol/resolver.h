@@ -20,6 +20,8 @@ struct found_function {
 struct found {
 	const char *module; /* "" : the file's own name */
 	size_t n;
+	/* The symbol table may know the outermost function's name better. */
+	bool outermost_unqualified;
 	struct found_function functions[SYMBOL_CHAIN_MAX];
 	size_t text_len;
 	char text[FOUND_TEXT_MAX];
@@ -28,6 +30,8 @@ struct found {
 void found_reset(struct found *f);
 /* Copies s, made clean; a text that does not fit is "". */
 const char *found_text(struct found *f, const char *s);
+/* Renames the outermost function. */
+void found_rename(struct found *f, const char *system_name);
 /* Adds a function by its name as the file has it (clean or not): demangles it. -ENOSPC. */
 int found_add(struct found *f, const char *system_name, const char *file, uint32_t line,
 	uint32_t start_line, bool inlined);
@@ -57,4 +61,4 @@ struct native_source {
 	size_t (*memory)(const void *state);
 };
 
-extern const struct native_source source_symtab;
+extern const struct native_source source_dwarf, source_symtab;

@@ -415,6 +415,10 @@ static int symtab_find(void *state, uint64_t vaddr, struct found *found)
 		memcpy(name + sizeof(name) - 4, "...", 4);
 	if (!*name)
 		return 0;
+	if (found->outermost_unqualified) {
+		found_rename(found, name);
+		return 1;
+	}
 	return found_add(found, name, "", 0, 0, false) < 0 ? 0 : 1;
 }
 

@@ -65,6 +65,15 @@ static int by_address(const void *a, const void *b)
 }
 
 /* Whether name is one of those that hold the address. widest: the size of the longest symbol. */
+/* Equal, but for what gcc puts behind the name of a piece of a function (f.part.0), which debug
+ * information does not say. */
+static bool same_name(const char *nm, const char *ours)
+{
+	size_t n = strlen(ours);
+
+	return strncmp(nm, ours, n) == 0 && (!nm[n] || nm[n] == '.');
+}
+
 static bool holds(
 	const struct nm *nm, uint64_t address, uint64_t widest, const char *name, bool *any)
 {
@@ -83,7 +92,7 @@ static bool holds(
 		if (address - nm->lines[i].address >= nm->lines[i].size)
 			continue;
 		*any = true;
-		if (streq(nm->lines[i].name, name))
+		if (same_name(nm->lines[i].name, name))
 			return true;
 	}
 	return false;
@@ -164,14 +173,14 @@ static void compare(const char *path, size_t at_least)
 	for (size_t i = 0; i < n; i++) {
 		const struct symbol_chain *chain = symbol_chain(room.s, &queries[i]);
 		bool any,
-			ok = holds(
-				&nm, addresses[i], widest, chain->functions[0].system_name, &any);
+			ok = holds(&nm, addresses[i], widest,
+				chain->functions[chain->n - 1].system_name, &any);
 
 		/* Where nm knows nobody with a size there may be a label without one, or nobody; never a
 		 * function whose size says that it ended. */
 		if (!any)
 			ok = chain->fallback ||
-				!bsearch(&chain->functions[0].system_name, names, nm.n,
+				!bsearch(&chain->functions[chain->n - 1].system_name, names, nm.n,
 					sizeof(*names), by_name);
 		beyond += !any;
 		if (!ok && wrong++ < 10)

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Shared by dwarf_*.c alone. */
+
+#include <elfutils/libdw.h>
+
+#include "agentd/elf/dwarf_file.h"
+
+/* An address range of a unit, or of a function within one; die: offset in .debug_info. */
+struct dwarf_range {
+	uint64_t start, end;
+	Dwarf_Off die;
+};
+
+struct dwarf_ranges {
+	struct dwarf_range *v;
+	size_t n, room, max;
+};
+
+/* -ENOSPC: there are max; -ENOMEM. Empty ranges and those at 0 (code that the linker dropped) are left
+ * out. */
+int dwarf_ranges_add(struct dwarf_ranges *r, uint64_t start, uint64_t end, Dwarf_Off die);
+/* All ranges that die says of itself. */
+int dwarf_ranges_add_die(struct dwarf_ranges *r, Dwarf_Die *die);
+void dwarf_ranges_sort(struct dwarf_ranges *r);
+/* The innermost one that holds address, or NULL. */
+const struct dwarf_range *dwarf_ranges_find(const struct dwarf_ranges *r, uint64_t address);
+
+/* The functions of a unit that have code; deep: those nested in others, too. */
+int dwarf_unit_functions(Dwarf_Die *unit, struct dwarf_ranges *ret, bool deep);
+/* The chain at address within function, innermost first: function last. Their number. */
+size_t dwarf_unit_chain(Dwarf_Die *function, uint64_t address, Dwarf_Die *chain, size_t max);
