@@ -61,10 +61,13 @@ static __always_inline struct count_entry *count_find(__u64 id, __u32 half)
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct count_table *table = bpf_map_lookup_elem(&counts, &cpu);
 	struct count_entry *set, *found = NULL;
+	__u64 at = (id & (COUNT_SETS - 1)) + (half & 1) * COUNT_SETS;
 
 	if (!table)
 		return NULL;
-	set = &table->half[0][((id & (COUNT_SETS - 1)) + (half & 1) * COUNT_SETS) * COUNT_WAYS];
+	/* Masked as a whole, too: the sum becomes an OR, of which verifiers before 6.10 know nothing. */
+	barrier_var(at);
+	set = &table->half[0][(at & (2 * COUNT_SETS - 1)) * COUNT_WAYS];
 	if (set[3].id == id || !set[3].id)
 		found = &set[3];
 	if (set[2].id == id || (!set[2].id && (!found || !found->id)))
