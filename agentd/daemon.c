@@ -192,6 +192,7 @@ static void usage(FILE *f)
 	      "  --config FILE      YAML file that wins over built-in values; read again on SIGHUP\n"
 	      "  --accept-unknown-kernel\n"
 	      "                     sample on a vendor's kernel whose fixes cannot be told by its name\n"
+	      "  --tail-calls       walk stacks as kernels before 5.17 must, on any kernel\n"
 	      "  --log-level L      error, warning, info or debug (default info)\n"
 	      "  --version, --help\n",
 		f);
@@ -205,6 +206,7 @@ static int parse_args(struct daemon *d, int argc, char **argv)
 		{"config", required_argument, NULL, 'c'},
 		{"log-level", required_argument, NULL, 'l'},
 		{"accept-unknown-kernel", no_argument, NULL, 'u'},
+		{"tail-calls", no_argument, NULL, 't'},
 		{"version", no_argument, NULL, 'V'},
 		{"help", no_argument, NULL, 'h'},
 		{},
@@ -235,6 +237,9 @@ static int parse_args(struct daemon *d, int argc, char **argv)
 			break;
 		case 'u':
 			d->accept_unknown_kernel = true;
+			break;
+		case 't':
+			d->tail_calls = true;
 			break;
 		case 'V':
 			puts("agentd " ODI_VERSION);

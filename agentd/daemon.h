@@ -69,7 +69,7 @@ struct ledger {
 struct daemon {
 	sd_event *loop;
 	const char *socket_path, *state_dir, *config_file;
-	bool accept_unknown_kernel;
+	bool accept_unknown_kernel, tail_calls;
 	uint64_t started_unix_ns;
 
 	struct store *store;

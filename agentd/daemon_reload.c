@@ -22,6 +22,7 @@ static int start_sampler(
 		.rate_hz = c->profiling.rate_hz,
 		.kernel_frames = c->profiling.kernel_frames,
 		.accept_unknown_kernel = d->accept_unknown_kernel,
+		.tail_calls = d->tail_calls,
 	};
 	int r = sampler_new(&s, d->loop, &sc, &daemon_sampler_ops, d, err);
 
