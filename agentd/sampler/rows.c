@@ -38,7 +38,7 @@ unsigned rows_index_bits(size_t bytes)
 {
 	unsigned bits = 1;
 
-	while (bits < 20 && ((size_t)ROWS_WAYS << bits) < bytes >> ROWS_UNIT_SHIFT)
+	while (bits < 20 && ((size_t)ROWS_WAYS << bits) < 2 * (bytes >> ROWS_UNIT_SHIFT))
 		bits++;
 	return bits;
 }
@@ -232,7 +232,7 @@ static void put_in(struct rows *r, struct rows_way *way, uint32_t unit, uint64_t
 	to->size = from->size;
 	__atomic_store_n(&to->key, key, __ATOMIC_RELEASE);
 	way->unit = unit;
-	way->used = 1;
+	way->used = 0; /* whoever asked for it marks it by looking, and so does the next walk */
 	__atomic_store_n(&way->key, key, __ATOMIC_RELEASE);
 	r->pages++;
 	r->used_bytes += size;

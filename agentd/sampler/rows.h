@@ -21,7 +21,8 @@ struct rows {
 	uint64_t pages, used_bytes, added, evicted;
 };
 
-/* Bits of the index of an arena of that many bytes: a way for each unit. */
+/* Bits of the index of an arena of that many bytes: two ways for each unit, so that of slots of two
+ * units (small ones) one set in 250 has to put one out. */
 unsigned rows_index_bits(size_t bytes);
 /* arena: bytes of them, a power of two, at least 1 MiB, zeroed; sets: 1 << bits of them, zeroed.
  * -ENOMEM. */
