@@ -75,7 +75,7 @@ void spaces_on_miss(struct entry *e, const struct record_sample *s)
 	spaces_changed(e);
 }
 
-void spaces_forget(struct entry *e)
+void spaces_drop(struct entry *e)
 {
 	struct process_table *t = e->table;
 	struct entry **at = &t->space_first;

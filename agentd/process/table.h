@@ -248,7 +248,7 @@ bool spaces_distrust(const struct entry *e, const struct record_sample *s);
 void spaces_on_miss(struct entry *e, const struct record_sample *s);
 void spaces_changed(struct entry *e); /* looks whether what was told is out of date */
 void spaces_tell(struct process_table *t);
-void spaces_forget(struct entry *e);
+void spaces_drop(struct entry *e);
 
 /* ---- survey.c -------------------------------------------------------------------------------------------------- */
 void survey_progress(struct process_table *t);
