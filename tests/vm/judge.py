@@ -128,6 +128,15 @@ def agent(p):
         equal(s["profiling"]["cpus_sampled"], 2, "CPUs")
         check(f"kernel: {read('release').strip()}" in read(p, "status.txt"), "no word on the kernel")
 
+    @case(f"{p}: stacks are walked in the way that this kernel has")
+    def walked():
+        # bpf_loop() came with 5.17
+        newer = tuple(int(n) for n in KERNEL.split(".")) >= (5, 17)
+        way = "with bpf_loop" if p == "default" and newer else "with tail calls"
+        check(way in read(p, "status.txt"), f"not {way}")
+        check(not newer or "tail" in PASSES, "the older way was not tried")
+        check("refused" not in read(p, "agentd.log"), "a program was refused")
+
     @case(f"{p}: the fix that reading user memory needs is looked for in the kernel's real version")
     def nofault():
         # Debian's uname -v: "... Debian 6.1.192-2 (2026-11-16)", whatever the release says
