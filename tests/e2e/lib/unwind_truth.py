@@ -69,7 +69,7 @@ class Stacks:
         name, module = frame
         if name in self.own or name in MARKERS:
             return False
-        return self.open or module != self.module or name in START or name.endswith("@plt") or "+0x" in name
+        return self.open or module != self.module or name in START or name.endswith("@plt")
 
     def judge(self, chain):
         if chain not in self.memo:

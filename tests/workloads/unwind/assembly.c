@@ -20,20 +20,24 @@
 	".type " #name ", @function\n" #name ":\n" body ".size " #name ", . - " #name "\n"
 
 __asm__(".text\n" FUNCTION(asm_bare, LOOP "ret\n") /* nothing on the stack but where to return */
-	FUNCTION(asm_pushed, "push %rbx\npush %r12\npush %r13\nsub $24, %rsp\n"
-			     "movq $0, (%rsp)\nmovq $1, 8(%rsp)\n" LOOP
-			     "add $24, %rsp\npop %r13\npop %r12\npop %rbx\nret\n")
-	FUNCTION(asm_framed, "push %rbp\nmov %rsp, %rbp\nsub $32, %rsp\n" LOOP "leave\nret\n")
-	FUNCTION(asm_outer, "push %rbp\nmov %rsp, %rbp\nsub $16, %rsp\ncall asm_framed\nleave\nret\n")
-	FUNCTION(asm_back, "push %rbp\nmov %rsp, %rbp\nsub $16, %rsp\ncall *%rsi\nleave\nret\n")
-	FUNCTION(asm_end, "ret\n"));
+	FUNCTION(asm_pushed,
+		"push %rbx\npush %r12\npush %r13\nsub $24, %rsp\n"
+		"movq $0, (%rsp)\nmovq $1, 8(%rsp)\n" LOOP
+		"add $24, %rsp\npop %r13\npop %r12\npop %rbx\nret\n") FUNCTION(asm_framed,
+		"push %rbp\nmov %rsp, %rbp\nsub $32, %rsp\n" LOOP
+		"leave\nret\n") FUNCTION(asm_outer,
+		"push %rbp\nmov %rsp, %rbp\nsub $16, %rsp\ncall asm_framed\nleave\nret\n")
+		FUNCTION(asm_back,
+			"push %rbp\nmov %rsp, %rbp\nsub $16, %rsp\ncall *%rsi\nleave\nret\n")
+			FUNCTION(asm_end, "ret\n"));
 void asm_bare(uint64_t units);
 void asm_pushed(uint64_t units);
 void asm_outer(uint64_t units);
 void asm_back(uint64_t units, void (*f)(uint64_t));
 void asm_end(void);
 
-static void (*jit_bare)(uint64_t), (*jit_outer)(uint64_t), (*jit_back)(uint64_t, void (*)(uint64_t));
+static void (*jit_bare)(uint64_t), (*jit_outer)(uint64_t),
+	(*jit_back)(uint64_t, void (*)(uint64_t));
 
 STEP void back_leaf(uint64_t units)
 {

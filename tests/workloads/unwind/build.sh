@@ -98,9 +98,11 @@ particular() {
 	c nothing nothing.c gcc -O2 -nostdlib -static
 	late="$out/libcalls.so"
 	[ -e "$late" ] || wait
+	local here
 	# shellcheck disable=SC2016 # $ORIGIN is the dynamic linker's
-	c calls calls.c gcc -O2 $bare -pthread -Wl,-z,lazy '-Wl,-rpath,$ORIGIN'
-	c calls_now calls.c clang -O2 $bare -pthread -Wl,-z,now '-Wl,-rpath,$ORIGIN'
+	here='-Wl,-rpath,$ORIGIN'
+	c calls calls.c gcc -O2 $bare -pthread -Wl,-z,lazy "$here"
+	c calls_now calls.c clang -O2 $bare -pthread -Wl,-z,now "$here"
 	late=
 }
 

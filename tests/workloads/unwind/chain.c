@@ -71,7 +71,8 @@ STEP void aligned_leaf(uint64_t units, size_t size)
 	room[0] = 1;
 	for (int i = 0; i < 16; i++)
 		((volatile struct wide *)&w)->v[i] = units;
-	STEP_BODY(units + ((volatile struct wide *)&w)->v[units & 15] + (uint64_t)room[0], 0x4567123);
+	STEP_BODY(
+		units + ((volatile struct wide *)&w)->v[units & 15] + (uint64_t)room[0], 0x4567123);
 }
 
 /* More arguments than registers: they are found by the pointer that was saved before the stack was realigned. */

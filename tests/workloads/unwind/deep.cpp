@@ -8,7 +8,8 @@
 #include <vector>
 #include "step.h"
 
-namespace tower {
+namespace tower
+{
 
 struct node {
 	virtual ~node() = default;

@@ -18,10 +18,12 @@ EXPORT int tiny_two(int a)
 }
 
 #ifdef LAZY
+/* clang-format off */
 #define TEN(f, n) f(n##0) f(n##1) f(n##2) f(n##3) f(n##4) f(n##5) f(n##6) f(n##7) f(n##8) f(n##9)
-#define HUNDRED(f, n)                                                                              \
-	TEN(f, n##0) TEN(f, n##1) TEN(f, n##2) TEN(f, n##3) TEN(f, n##4) TEN(f, n##5) TEN(f, n##6) \
-	TEN(f, n##7) TEN(f, n##8) TEN(f, n##9)
+#define HUNDRED(f, n) \
+	TEN(f, n##0) TEN(f, n##1) TEN(f, n##2) TEN(f, n##3) TEN(f, n##4) \
+	TEN(f, n##5) TEN(f, n##6) TEN(f, n##7) TEN(f, n##8) TEN(f, n##9)
+/* clang-format on */
 #define DEFINE(n)                                                                                  \
 	void lazy_##n(void);                                                                       \
 	EXPORT void lazy_##n(void)                                                                 \

@@ -72,11 +72,12 @@ static uint64_t offset_of(const char *address)
 static void apart(const char *self)
 {
 	int fd = open(self, O_RDONLY | O_CLOEXEC);
-	char *at = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, (off_t)offset_of(piece_start));
+	char *at = mmap(
+		NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, (off_t)offset_of(piece_start));
 
 	if (at == MAP_FAILED)
 		fail("mmap");
-	entry = (uint64_t (*)(uint64_t))(at + ((const char *)piece_entry - piece_start));
+	entry = (uint64_t(*)(uint64_t))(at + ((const char *)piece_entry - piece_start));
 }
 
 static void huge(void)
@@ -111,7 +112,7 @@ static void beyond(const char *folder)
 	at = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, where);
 	if (at == MAP_FAILED)
 		fail("mmap");
-	entry = (uint64_t (*)(uint64_t))(at + ((const char *)piece_entry - piece_start));
+	entry = (uint64_t(*)(uint64_t))(at + ((const char *)piece_entry - piece_start));
 }
 
 int main(int argc, char **argv)

@@ -113,7 +113,9 @@ int main(int argc, char **argv)
 	sigaction(SIGALRM, &(struct sigaction){.sa_handler = on_alarm, .sa_flags = flags}, NULL);
 	sigaction(SIGUSR1, &(struct sigaction){.sa_handler = on_outer, .sa_flags = flags}, NULL);
 	sigaction(SIGUSR2, &(struct sigaction){.sa_handler = on_inner, .sa_flags = flags}, NULL);
-	sigaction(SIGILL, &(struct sigaction){.sa_sigaction = on_fault, .sa_flags = flags | SA_SIGINFO}, NULL);
+	sigaction(SIGILL,
+		&(struct sigaction){.sa_sigaction = on_fault, .sa_flags = flags | SA_SIGINFO},
+		NULL);
 	setitimer(ITIMER_REAL, &every, NULL);
 	while (step_on())
 		run_round();

@@ -1,0 +1,277 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# timeout: 420 s
+"""Stacks to the root: programs of known call chains, built in every way that hides callers, as they arrive at an
+independent receiver. No frame may be wrong; nearly all stacks must be whole (what is let go by is the first
+instants of a process and the end of one: 1 %)."""
+
+import collections
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
+from odi_harness import *  # noqa: E402,F403
+from unwind_truth import STACKS, Stacks, check_stacks  # noqa: E402
+
+RATE = 997
+
+
+class Program:
+    """A program that is run under a name of its own: a file that was never seen before."""
+
+    def __init__(self, workload, truth, *argv, name=None, beside=(), **judge):
+        self.workload, self.truth, self.argv, self.judge = workload, truth, argv, judge
+        self.name = name or "-".join([workload, *(a for a in argv if "/" not in a)])
+        if not os.path.exists(os.path.join(WORKLOADS, workload)):
+            raise CannotRun(f"{workload} was not built on this machine")
+        self.path = copy_program(workload, self.name, temp_folder())
+        for library in beside:
+            shutil.copy(os.path.join(WORKLOADS, library), os.path.dirname(self.path))
+
+    def start(self, seconds):
+        return Workload(" ".join([self.path, *self.argv]), seconds)
+
+    def check(self, profiles, enough=100):
+        truth = STACKS[self.truth] if isinstance(self.truth, str) else self.truth
+        return check_stacks(profiles, self.name, truth, self.path, self.name, enough=enough, **self.judge)
+
+
+def there(programs):
+    """Those of (workload, ...) that could be built here; the others are said by the build."""
+    return [Program(*p[:-1], **p[-1]) if isinstance(p[-1], dict) else Program(*p)
+            for p in programs if os.path.exists(os.path.join(WORKLOADS, p[0]))]  # fmt: skip
+
+
+def run(programs, seconds, enable=(), rate=RATE, config=None):
+    """All at the same time, each as a service; answers the profiles, what each said, and the status."""
+    said = {}
+    with OtlpReceiver() as receiver, Agentd(config=config) as a:
+        a.add_receiver(receiver)
+        for p in programs:
+            a.add_process(p.path, "--service-name", p.name)
+        a.enable(*enable, rate=rate)
+        running = [(p, p.start(seconds)) for p in programs]
+        for p, w in running:
+            said[p.name] = w.wait(seconds * 3 + 30)
+        a.settle(receiver, programs[-1].name)
+        a.check_ledger()
+        equal(a.ledger()["lost"], 0, "samples lost")
+        status = a.status()
+        check_messages(receiver)
+        profiles = unique(receiver)
+    return profiles, said, status
+
+
+def check_all(programs, seconds, **options):
+    """Every program is judged, then the first failure is told."""
+    profiles, said, status = run(programs, seconds, **options)
+    failures = []
+    for p in programs:
+        try:
+            p.check(profiles)
+        except AssertionError as e:
+            failures.append(str(e))
+    check(not failures, f"{len(failures)} of {len(programs)} programs:", "\n  ".join(["", *failures]))
+    return profiles, said, status
+
+
+GCC = [f"chain_{c}_o{level}" for c in ("gcc", "clang") for level in range(4)]
+OTHER = ["chain_gcc_fp", "chain_clang_fp", "chain_gcc_lto", "chain_clang_lto", "chain_nopie", "chain_debug_frame"]
+STATIC = ["chain_static", "chain_static_pie"]
+
+
+def chain_programs(mode, truth):
+    more = [mode] if mode else []
+    programs = [(name, truth, *more) for name in GCC + OTHER]
+    programs += [(name, truth, *more, {"open_": True}) for name in STATIC]
+    programs += [("chain_stripped", truth, *more, {"twin": "chain_gcc_o2"}),
+                 ("chain_static_stripped", truth, *more, {"twin": "chain_static", "open_": True}),
+                 ("chain_musl", truth, *more, {"root": "@musl"}),
+                 ("chain_musl_static", truth, *more, {"root": "@musl", "open_": True})]  # fmt: skip
+    return programs
+
+
+@case("compilers, levels, linking: every shape of frame")
+def matrix():
+    check_all(there([*chain_programs(None, "chain"), ("chain_no_tables", "chain")]), 14)
+
+
+@case("compilers, levels, linking: within prologues and epilogues")
+def storm():
+    check_all(there(chain_programs("storm", "storm")), 14)
+
+
+@case("signal handlers: on the same stack and another, at a function's first instruction, within another")
+def signals():
+    check_all(there([("signals", "signals"), ("signals_altstack", "signals"),
+                     ("signals_musl", "signals", {"root": "@musl"})]), 3)  # fmt: skip
+
+
+@case("between functions: the linkage table, its binding, the vDSO, threads")
+def between():
+    beside = {"beside": ("libcalls.so",)}
+    lazy = os.path.join(WORKLOADS, "liblazy.so")
+    programs = there([("calls", "plt", "plt", beside), ("calls_now", "plt", "plt", beside),
+                      ("calls", "lazy", "lazy", lazy, beside), ("calls", "vdso", "vdso", beside),
+                      ("calls", "thread", "thread", beside)])  # fmt: skip
+    profiles, _, _ = check_all(programs, 6)
+    clock = [s for s in profiles.samples("calls-vdso") if s.user and "clock_gettime" in s.user[0]]
+    inside = [s for s in clock if s.frames and "vdso" in s.frames[0].module]
+    check(inside, "no sample within the vDSO:", profiles.flat("calls-vdso").most_common(5))
+
+
+@case("pieces: a split mapping, one apart, text in huge anonymous pages, text behind 4 GiB")
+def pieces():
+    far = move_text(os.path.join(WORKLOADS, "libpiece.so"), os.path.join(temp_folder(), "libpiece.so"), 5 << 30)
+    foreign = temp_folder()
+    programs = there([("pieces", "pieces", "split"), ("pieces", "pieces", "apart"),
+                      ("pieces_huge", "pieces", "huge"), ("far", "far", far)])  # fmt: skip
+    beyond = Program("pieces", "beyond", "beyond", foreign)
+    profiles, _, _ = run([*programs, beyond], 5)
+    failures = []
+    for p in programs:
+        try:
+            p.check(profiles)
+        except AssertionError as e:
+            failures.append(str(e))
+    # of the file that is no ELF file: its offset stands, nothing is made up, and the guess gets to the caller
+    stacks = Stacks(STACKS["beyond"], beyond.path)
+    chains = collections.Counter()
+    for s in profiles.samples(beyond.name):
+        chains[stacks.chain(s)] += s.count
+    n = good = 0
+    for chain, count in chains.items():
+        if not chain or not chain[0][1].startswith("beyond."):
+            continue
+        n += count
+        names = [name for name, module in chain if not module.startswith("beyond.")]
+        right = (["piece_call", "run_round", "main"], ["run_round", "main"], ["main"], ["[callers not found]"])
+        good += any(names[: len(r)] == r for r in right)
+        if not any(names[: len(r)] == r for r in right):
+            failures.append(f"beyond: {count} x {chain}")
+    say(f"# beyond: {n} samples, {good} right; {chains.most_common(4)}")
+    check(n > 100, "no samples in the file without ELF")
+    check(not failures, "\n  ".join(["", *failures]))
+
+
+def move_text(source, target, by):
+    """The same library with its executable segment that much further in the file."""
+    with open(source, "rb") as f:
+        data = bytearray(f.read())
+
+    def number(at, size):
+        return int.from_bytes(data[at : at + size], "little")
+
+    def put(at, value):
+        data[at : at + 8] = value.to_bytes(8, "little")
+
+    phoff, shoff, phsize, phnum, shsize, shnum = (number(a, s) for a, s in
+                                                   ((32, 8), (40, 8), (54, 2), (56, 2), (58, 2), (60, 2)))  # fmt: skip
+    moved = []
+    for ph in range(phoff, phoff + phsize * phnum, phsize):
+        if number(ph, 4) == 1 and number(ph + 4, 4) & 1:
+            moved.append((number(ph + 8, 8), number(ph + 32, 8)))
+            put(ph + 8, moved[-1][0] + by)
+    (start, size), = moved
+    for sh in range(shoff, shoff + shsize * shnum, shsize):
+        if start <= number(sh + 24, 8) < start + size and number(sh + 8, 8) & 4:
+            put(sh + 24, number(sh + 24, 8) + by)
+    with open(target, "wb") as f:
+        f.write(data)
+        f.seek(start + by)
+        f.write(data[start : start + size])
+        f.truncate((start + by + size + 4095) & ~4095)
+    os.chmod(target, 0o755)
+    return target
+
+
+@case("libraries that take turns at the same addresses: never the other's names")
+def turns():
+    # visits of 5 ms: nothing may be wrong, whatever can be followed; of a second: nearly all must be whole
+    quick = Program("turns", dict(STACKS["turns"], share=0.0), WORKLOADS, "5", name="turns-quick")
+    slow = Program("turns", dict(STACKS["turns"], share=0.9), WORKLOADS, "1000", name="turns-slow")
+    _, said, _ = check_all([quick, slow], 8)
+    for p in (quick, slow):
+        check(said[p.name]["reused"] > 0.8 * said[p.name]["visits"], f"addresses were not taken again: {said}")
+
+
+@case("stacks that are no thread's own: coroutines by ucontext and by a few instructions")
+def switches():
+    check_all(there([("switches", "context", "context"), ("switches", "switched_bare", "bare"),
+                     ("switches", "switched_start", "start")]), 4)  # fmt: skip
+
+
+@case("code that nothing describes: assembly and generated code, with a frame pointer and without")
+def assembly():
+    check_all(there([("assembly", "assembly", "asm"), ("assembly", "jit", "jit")]), 4)
+
+
+@case("depth: 300 frames are cut at 127 and say so; an option takes them whole")
+def depth():
+    beside = {"beside": ("libcalls.so",)}
+    programs = there([("calls", "deep_300 of 127", "deep", "300", beside), ("calls", "deep_90", "deep", "90", beside)])
+    profiles, _, _ = check_all(programs, 3)
+    lengths = {len(s.user) for s in profiles.samples("calls-deep-300") if s.user and s.user[-1] == "[truncated]"}
+    equal(lengths, {128}, "frames of user space and the marker")
+    programs = there([("calls", "deep_300", "deep", "300", beside), ("calls", "deep_1500 of 1024", "deep", "1500", beside)])
+    profiles, _, _ = check_all(programs, 3, config="profiling:\n  max-frames: 1024\n")
+    lengths = {len(s.user) for s in profiles.samples("calls-deep-1500") if s.user and s.user[-1] == "[truncated]"}
+    equal(lengths, {1025}, "frames of user space and the marker")
+
+
+@case("C++: a tower of 104 frames, exceptions; Rust; as they are released")
+def towers():
+    check_all(there([("tower_cpp", "tower_deep", "deep"), ("tower_cpp", "tower_throw", "throw"),
+                     ("tower_clang", "tower_deep", "deep"), ("tower_rust", "tower_rust")]), 6)  # fmt: skip
+
+
+@case("Go: leaves without a frame to goroutines' roots; C and Go through each other")
+def go():
+    check_all(there([("pure_go", "pure_go"), ("cgo_go", "cgo_go")]), 5)
+
+
+@case("execve from a thread; children of vfork at work")
+def becoming():
+    with OtlpReceiver() as receiver, Agentd() as a:
+        first, child = Program("processes", "exec_before"), Program("processes", "vfork", "vfork")
+        second = Program("exec_second", {**STACKS["exec_after"], "open": False})
+        a.add_receiver(receiver)
+        for p in (first, second, child):
+            a.add_process(p.path, "--service-name", p.name)
+        a.enable(rate=RATE)
+        running = [Workload(f"{first.path} exec {second.path}", 2), child.start(3)]
+        for w in running:
+            w.wait()
+        profiles = a.settle(receiver, first.name)
+        a.check_ledger()
+    for p in (first, second, child):
+        p.check(profiles)
+
+
+@case("files without a name: a deleted program, one that lies in memory")
+def nameless():
+    with OtlpReceiver() as receiver, Agentd() as a:
+        a.add_receiver(receiver)
+        gone = Program("chain_gcc_o2", "chain", name="gone")
+        a.add_process(gone.path, "--service-name", "gone")
+        a.add_source("host")
+        before = gone.start(4)
+        time.sleep(0.3)
+        os.remove(gone.path)
+        fd = os.memfd_create("chain_memory")
+        with open(os.path.join(WORKLOADS, "chain_gcc_o3"), "rb") as f:
+            os.write(fd, f.read())
+        a.enable(rate=RATE)
+        memory = Workload("chain_gcc_o3", None, argv=[f"/proc/{os.getpid()}/fd/{fd}", "4"],
+                          env={"OTEL_SERVICE_NAME": "memory"})  # fmt: skip
+        before.wait()
+        memory.wait()
+        os.close(fd)
+        profiles = a.settle(receiver, "memory")
+        a.check_ledger()
+    check_stacks(profiles, "gone", STACKS["chain"], "gone", "deleted")
+    check_stacks(profiles, "memory", STACKS["chain"], "chain_memory", "memfd", open_=True)
+
+
+if __name__ == "__main__":
+    main()
