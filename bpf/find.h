@@ -16,16 +16,20 @@
 
 #include "bpf/wake.h"
 
-#define UNWIND_READ(ctx, to, size, address) bpf_probe_read_user(to, size, (const void *)(address))
+#define UNWIND_READ(ctx, to, size, address) read_stack(ctx, to, size, address)
 #define UNWIND_CODE(ctx, map, address, to, size)                                                   \
 	bpf_probe_read_user(to, size, (const void *)(address))
 #define UNWIND_FIND_MAP(ctx, address, map)       find_map(ctx, address, map)
 #define UNWIND_FIND_RULE(ctx, key, offset, rule) find_rule(ctx, key, offset, rule)
 #define UNWIND_EMIT(ctx, frame)                  emit_frame(ctx, &(frame))
+#define UNWIND_KNOWN(ctx, pc)                    known_at(ctx, pc)
 #define UNWIND_PC(ctx, i)                        rows_pc(ctx, i)
 
 struct scratch;
 struct rows_view;
+struct unwind_known;
+static __always_inline int read_stack(void *ctx, void *to, const __u32 size, __u64 address);
+static __always_inline struct unwind_known *known_at(void *ctx, __u64 pc);
 struct sample_frame;
 static __always_inline int find_map(void *ctx, __u64 address, struct space_map *ret);
 static __always_inline int find_rule(void *ctx, __u64 key, __u32 offset, struct unwind_rule *ret);
@@ -36,6 +40,11 @@ static __always_inline __u32 rows_pc(const void *view, __u32 i);
 
 /* A record with room behind its flexible array. */
 #pragma clang diagnostic ignored "-Wgnu-variable-sized-type-not-at-end"
+
+/* As much of the stack is read at once, and this many places in the code are remembered. */
+#define WINDOW      256
+#define KNOWN_BITS  9
+#define KNOWN_COUNT (1 << KNOWN_BITS)
 
 struct scratch {
 	__u32 busy;
@@ -52,6 +61,10 @@ struct scratch {
 	__u32 has_user;                /* the task has a user stack */
 	__u32 walked;                  /* by a space */
 	__u64 slice_debt;              /* ns; see slice.h */
+	__u64 window_at;
+	__u64 window_len; /* 0: nothing was read */
+	__u8 window[WINDOW + 16];
+	struct unwind_known known[KNOWN_COUNT];
 	__u64 addresses[STACK_MAX];
 	user_regs saved;
 	struct {
@@ -117,6 +130,37 @@ static __always_inline int emit_frame(void *ctx, const struct sample_frame *fram
 static __always_inline void add_marker(struct scratch *s, __u64 marker)
 {
 	add_frame(s, FRAME_MARKER, marker);
+}
+
+/* ---- the stack
+ * ------------------------------------------------------------------------------------------------- */
+
+/* A read of some bytes costs as much as one of some hundred, and the frames of a stack lie side by
+ * side: a window of it is read, within one page, so that a page that is not there takes nothing else
+ * with it. size is 8 or 16. */
+static __always_inline int read_stack(void *ctx, void *to, const __u32 size, __u64 address)
+{
+	struct scratch *s = ctx;
+	__u64 at = address - s->window_at;
+
+	if (at + size > s->window_len || at > WINDOW) {
+		__u64 start = address & ~7ULL, last = (address | 4095) - (WINDOW - 1);
+
+		start = start < last ? start : last;
+		at = address - start;
+		s->window_len = 0;
+		if (at + size > WINDOW ||
+			bpf_probe_read_user(s->window, WINDOW, (const void *)start) != 0)
+			return bpf_probe_read_user(to, size, (const void *)address);
+		s->window_at = start;
+		s->window_len = WINDOW;
+	}
+	at &= WINDOW - 1;
+	if (size == 16)
+		__builtin_memcpy(to, s->window + at, 16);
+	else
+		__builtin_memcpy(to, s->window + at, 8);
+	return 0;
 }
 
 /* ---- spaces
@@ -232,4 +276,26 @@ static __always_inline int find_rule(void *ctx, __u64 key, __u32 offset, struct 
 	if (!way->used)
 		way->used = 1;
 	return 0;
+}
+
+/* Where the place is remembered, or would be. A page that is walked by what is remembered of it is
+ * looked at, too, and the clock should know; not each time. */
+static __always_inline struct unwind_known *known_at(void *ctx, __u64 pc)
+{
+	struct scratch *s = ctx;
+	struct unwind_known *known = &s->known[(pc * 0x9e3779b97f4a7c15ULL) >> (64 - KNOWN_BITS)];
+	struct rows_set *set;
+	struct rows_way *way;
+	__u64 key;
+	__u32 index;
+
+	if (known->pc == pc && !(++known->uses & 15)) {
+		key = ROWS_KEY(known->file, (pc + known->bias) >> UNWIND_PAGE_SHIFT);
+		index = ROWS_SET(key, index_bits);
+		set = bpf_map_lookup_elem(&rows_index, &index);
+		way = set ? find_way(set, key) : NULL;
+		if (way && !way->used)
+			way->used = 1;
+	}
+	return known;
 }

@@ -87,11 +87,3 @@ struct {
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, sizeof(struct space_map)); /* set at load: (spaces_mask + 1) units */
 } spaces SEC(".maps");
-
-/* walk_tail at 0, set after load where bpf_loop() is not there. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(__u32));
-} tails SEC(".maps");

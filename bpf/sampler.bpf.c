@@ -14,19 +14,15 @@
  * period after PERF_EVENT_IOC_PERIOD (kernel/events/core.c, perf_swevent_hrtimer(); seen on 6.18).
  * User space changes both while the events are stopped.
  *
- * Two ways to walk, of which user space loads one. sample_cpu: a bpf_loop() (e6f2dd0f8067, 5.17)
- * over the frames. sample_cpu_tail and walk_tail, from 5.10: a bounded loop over TAIL_TURNS turns,
- * and a tail call for the next ones. No program calls another otherwise (before 5.10 that did not go
- * together with tail calls), atomic adds have no result (5.12), and records are copied to the ring
- * at their exact length, since bpf_ringbuf_reserve() wants a constant. */
+ * Kernels 5.10 and up, one way for all. A turn of the walk is a global function: those are verified
+ * once, for any argument (51c39bb1d5d1, 5.6), and the loop over them is as cheap to verify as it is
+ * short; no bpf_loop() (5.17) and no tail calls are needed, and none would be faster. Atomic adds have
+ * no result (5.12), and records are copied to the ring at their exact length, since
+ * bpf_ringbuf_reserve() wants a constant. */
 
 #include "bpf/count.h"
 #include "bpf/process.h"
 #include "bpf/slice.h"
-
-/* At most 33 programs follow each other by tail calls, 32 of them walks on some kernels. */
-#define TAIL_TURNS 42
-_Static_assert(TAIL_TURNS * 31 >= UNWIND_WALK_TURNS(SAMPLE_MAX_USER), "the longest walk fits");
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -91,6 +87,7 @@ static __always_inline bool load_space(struct scratch *s, const struct sample_ve
 	s->n_maps = n <= SPACE_MAPS_MAX ? n : SPACE_MAPS_MAX;
 	s->verdict.space = verdict->space;
 	s->verdict.space_tag = verdict->space_tag;
+	s->walk.tag = verdict->space_tag;
 	return true;
 }
 
@@ -138,6 +135,7 @@ static __always_inline void begin_record(struct scratch *s, __u32 tid, __u32 div
 	head->stack = 0;
 	s->n_frames = 0;
 	s->n_user = 0;
+	s->window_len = 0;
 	s->hash = hash_key[0];
 }
 
@@ -317,15 +315,21 @@ static __always_inline void leave(struct sample_counters *count, struct scratch 
 	half_leave(count);
 }
 
-struct walk_loop {
-	struct scratch *s;
-};
-
-static int walk_turn(__u32 i, void *ctx)
+/* A function of its own, global, so that the verifier looks at it once and not once a turn. */
+__attribute__((noinline)) int walk_turn(__u32 cpu)
 {
-	struct walk_loop *loop = ctx;
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &cpu);
 
-	return unwind_walk_turn(&loop->s->walk, loop->s);
+	return s ? unwind_walk_turn(&s->walk, s) : 1;
+}
+
+static __always_inline void walk(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id(), turns = UNWIND_WALK_TURNS(max_user_frames);
+
+	for (__u32 i = 0; i < UNWIND_WALK_TURNS(SAMPLE_MAX_USER); i++)
+		if (i >= turns || walk_turn(cpu))
+			break;
 }
 
 SEC("perf_event")
@@ -333,33 +337,9 @@ int sample_cpu(struct sampled *ctx)
 {
 	struct sample_counters *count = counters_here();
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
-	struct walk_loop loop;
-	__u64 now;
-	enum begun begun;
-
-	if (!count)
-		return 0;
-	loop.s = enter(count, tid);
-	if (!loop.s)
-		return 0;
-	now = bpf_ktime_get_ns();
-	begun = begin_sample(ctx, count, loop.s, tid, now);
-	if (begun == BEGUN_WALK)
-		bpf_loop(UNWIND_WALK_TURNS(max_user_frames), walk_turn, &loop, 0);
-	if (begun != BEGUN_DONE)
-		end_sample(count, loop.s);
-	leave(count, loop.s, now);
-	return 0;
-}
-
-SEC("perf_event")
-int sample_cpu_tail(struct sampled *ctx)
-{
-	struct sample_counters *count = counters_here();
-	__u32 tid = (__u32)bpf_get_current_pid_tgid();
 	struct scratch *s;
-	__u64 now;
 	enum begun begun;
+	__u64 now;
 
 	if (!count)
 		return 0;
@@ -368,32 +348,10 @@ int sample_cpu_tail(struct sampled *ctx)
 		return 0;
 	now = bpf_ktime_get_ns();
 	begun = begin_sample(ctx, count, s, tid, now);
-	if (begun == BEGUN_WALK) {
-		bpf_tail_call(ctx, &tails, 0);
-		s->walk.end = WALK_DEPTH; /* not reached: there is a program */
-	}
+	if (begun == BEGUN_WALK)
+		walk();
 	if (begun != BEGUN_DONE)
 		end_sample(count, s);
 	leave(count, s, now);
-	return 0;
-}
-
-SEC("perf_event")
-int walk_tail(struct sampled *ctx)
-{
-	struct sample_counters *count = counters_here();
-	struct scratch *s = scratch_here();
-
-	if (!count || !s)
-		return 0;
-	for (__u32 i = 0; i < TAIL_TURNS; i++)
-		if (unwind_walk_turn(&s->walk, s))
-			break;
-	if (!s->walk.end) {
-		bpf_tail_call(ctx, &tails, 0);
-		s->walk.end = WALK_DEPTH; /* not reached: see TAIL_TURNS */
-	}
-	end_sample(count, s);
-	leave(count, s, s->record.head.header.time);
 	return 0;
 }

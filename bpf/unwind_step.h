@@ -36,6 +36,9 @@ static __inline__ __attribute__((always_inline)) sample_u32 unwind_search(
 	(void)ctx;
 	for (int i = 0; i <= UNWIND_PAGE_SHIFT; i++) {
 		sample_u64 half = left >> 1;
+
+		if (!half)
+			break;
 		/* all ones where pc <= offset */
 		sample_u64 mask = (sample_u64)UNWIND_PC(ctx, (sample_u32)(at + half)) - offset - 1;
 
@@ -189,7 +192,33 @@ static __inline__ __attribute__((always_inline)) int unwind_step(
 				UNWIND_RA_AUX)) &&
 		rule->fp_offset + 1 == rule->ra_offset;
 	sample_u64 cfa = 0, leaf_at = 0, pair[2] = {0, 0};
-	int fp_read = 0, in_register = 0, result = unwind_cfa_of(r, rule, ctx, &cfa);
+	int fp_read = 0, in_register = 0, result;
+
+	/* Nearly every frame: counted from sp, the return address on top, registers saved below it. */
+	if (UNWIND_AUX_SURVIVES && rule->cfa == UNWIND_CFA_SP && rule->ra_offset == -1 &&
+		!(flags & ~(sample_u32)(UNWIND_FP_SAVED | UNWIND_AUX_SAVED))) {
+		cfa = r->sp + (sample_u64)(unwind_s64)rule->cfa_offset;
+		if (cfa <= r->sp || (cfa & 7))
+			return UNWIND_BAD_STACK;
+		if (UNWIND_READ(ctx, &pair[1], 8, cfa - 8) != 0)
+			return UNWIND_UNREADABLE;
+		if (flags & UNWIND_FP_SAVED) {
+			r->fp_at = cfa + (sample_u64)((unwind_s64)rule->fp_offset * UNWIND_SLOT);
+			r->flags &= ~(sample_u32)UNWIND_REGS_FP_LOST;
+		}
+		if (flags & UNWIND_AUX_SAVED) {
+			r->aux_at = cfa + (sample_u64)((unwind_s64)rule->aux_offset * UNWIND_SLOT);
+			r->flags &= ~(sample_u32)UNWIND_REGS_AUX_LOST;
+		}
+		r->flags &= ~(sample_u32)(UNWIND_REGS_LEAF | UNWIND_REGS_EXACT);
+		r->leaf_at = 0;
+		r->pc = UNWIND_CODE_POINTER(pair[1]);
+		if (r->pc == 0)
+			return UNWIND_ENDED;
+		r->sp = cfa;
+		return UNWIND_OK;
+	}
+	result = unwind_cfa_of(r, rule, ctx, &cfa);
 
 	if (result != UNWIND_OK)
 		return result;

@@ -27,6 +27,9 @@
  *                                          the address behind them
  *   UNWIND_EMIT(ctx, frame)                takes one struct sample_frame (a value): 0; WALK_DEPTH:
  *                                          full
+ *   UNWIND_KNOWN(ctx, pc)                  optional: where what was found out of the code at pc is kept
+ *                                          from one walk to the next (struct unwind_known *), by
+ *                                          w->tag, which says which mappings it holds of
  * Each may return other ends of enum walk_end where it cannot go on (WALK_SLICE in user space is
  * said by the includer: it knows which read failed for want of the slice).
  *
@@ -42,16 +45,33 @@
 #define UNWIND_WALK_TURNS(frames)                                                                  \
 	((frames) + 1 + UNWIND_GUESSES * UNWIND_GUESS_WORDS) /* after so many it has ended */
 
+/* What was found out of a place in the code. It holds as long as the mappings that the tag stands for:
+ * files do not change, nor do their rows, but that a page without any may get some later. So only
+ * rules that lead on, or that end a stack, are kept. */
+struct unwind_known {
+	sample_u64 pc;   /* the place, as unwind_lookup_pc() has it; 0: not to be found again */
+	sample_u64 bias; /* of its map */
+	sample_u32 file;
+	sample_u32 tag;
+	sample_u32 kind; /* enum space_kind; 0: no map */
+	sample_u32 uses; /* for the includer */
+	struct unwind_rule rule;
+};
+_Static_assert(sizeof(struct unwind_known) == 48, "known");
+
 struct unwind_walk {
 	struct unwind_regs regs;
-	struct space_map map;   /* of the frame before, or of this one; all 0: not known */
-	struct space_map other; /* of an address that is only tried */
-	sample_u32 end;         /* enum walk_end; 0: goes on */
-	sample_u32 end_file;    /* of the last frame; 0: none */
-	sample_u32 guessed;     /* frames with FRAME_APPROXIMATE */
-	sample_u32 word;        /* not 0: 1 + the word of the stack that is tried next */
-	sample_u32 guesses;     /* searches begun */
-	sample_u32 why;         /* the end if the search finds nothing */
+	struct unwind_known known; /* of an interrupted place, or where nothing is kept */
+	struct space_map map;      /* the last one looked up; all 0: none */
+	struct space_map other;    /* of an address that is only tried */
+	sample_u32 end;            /* enum walk_end; 0: goes on */
+	sample_u32 end_file;       /* of the last frame; 0: none */
+	sample_u32 guessed;        /* frames with FRAME_APPROXIMATE */
+	sample_u32 word;           /* not 0: 1 + the word of the stack that is tried next */
+	sample_u32 guesses;        /* searches begun */
+	sample_u32 why;            /* the end if the search finds nothing */
+	sample_u32 tag;            /* see UNWIND_KNOWN */
+	sample_u32 pad;
 };
 
 /* The marker that follows the frames of a walk that ended so; 0: none. */
@@ -69,6 +89,7 @@ static __inline__ __attribute__((always_inline)) void unwind_walk_begin(struct u
 	w->map.start = w->map.end = w->map.bias = 0;
 	w->map.file = w->map.kind = 0;
 	w->end = w->end_file = w->guessed = w->word = w->guesses = w->why = 0;
+	w->tag = 0;
 }
 
 static __inline__ __attribute__((always_inline)) int unwind_walk_in(
@@ -285,18 +306,22 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_without(
 /* ---- the walk
  * --------------------------------------------------------------------------------------------------- */
 
+#ifndef UNWIND_KNOWN
+#define UNWIND_KNOWN(ctx, pc) (&w->known)
+#endif
+
 static __inline__ __attribute__((always_inline)) int unwind_walk_emit(
-	struct unwind_walk *w, void *ctx)
+	struct unwind_walk *w, void *ctx, const struct unwind_known *known)
 {
 	struct unwind_regs *r = &w->regs;
 	struct sample_frame frame = {
 		.kind = FRAME_NATIVE,
-		.file = w->map.file,
-		.offset = r->pc + w->map.bias,
+		.file = known->file,
+		.offset = r->pc + known->bias,
 	};
 
 	frame.flags = r->flags & (UNWIND_REGS_LEAF | UNWIND_REGS_EXACT) ? 0 : FRAME_RETURN;
-	w->end_file = w->map.file;
+	w->end_file = known->file;
 	if (r->flags & UNWIND_REGS_GUESSED) {
 		frame.flags |= FRAME_APPROXIMATE;
 		w->guessed++;
@@ -305,48 +330,76 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_emit(
 	return UNWIND_EMIT(ctx, frame);
 }
 
-/* 0: goes on; 1: ended, w->end says how. */
-static __inline__ __attribute__((always_inline)) int unwind_walk_turn(
-	struct unwind_walk *w, void *ctx)
+/* Finds out what is known of the code at pc. 0 or the end. */
+static __inline__ __attribute__((always_inline)) int unwind_walk_find(
+	struct unwind_walk *w, void *ctx, sample_u64 pc, struct unwind_known *known)
 {
-	struct unwind_rule rule = {.cfa = UNWIND_CFA_NONE};
-	sample_u64 pc, offset;
-	sample_u32 why = WALK_JIT;
+	sample_u64 offset;
 	int result;
 
-	if (w->word)
-		return unwind_walk_guess(w, ctx);
-	pc = unwind_lookup_pc(&w->regs);
+	known->pc = 0;
+	known->rule.cfa = UNWIND_CFA_NONE;
 	if (!unwind_walk_in(&w->map, pc)) {
 		result = UNWIND_FIND_MAP(ctx, pc, &w->map);
 		if (result == WALK_UNMAPPED && (w->regs.flags & UNWIND_REGS_LEAF)) {
 			/* It is running there, whatever we know: a frame by its address. */
 			w->map.start = w->map.end = w->map.bias = 0;
 			w->map.file = w->map.kind = 0;
-			why = WALK_UNMAPPED;
 		} else if (result != 0) {
-			return unwind_walk_end(w, (sample_u32)result);
+			return result;
 		}
 	}
-	if (w->map.kind == SPACE_UNKNOWN)
-		return unwind_walk_end(w, WALK_MISS_MAP);
-	if (w->map.kind == SPACE_FILE) {
-		offset = pc + w->map.bias;
-		result = UNWIND_FIND_RULE(ctx, ROWS_KEY(w->map.file, offset >> UNWIND_PAGE_SHIFT),
-			(sample_u32)offset & (UNWIND_PAGE_SIZE - 1), &rule);
+	known->bias = w->map.bias;
+	known->file = w->map.file;
+	known->kind = w->map.kind;
+	if (known->kind == SPACE_UNKNOWN)
+		return WALK_MISS_MAP;
+	if (known->kind != SPACE_FILE)
+		return 0;
+	offset = pc + known->bias;
+	result = UNWIND_FIND_RULE(ctx, ROWS_KEY(known->file, offset >> UNWIND_PAGE_SHIFT),
+		(sample_u32)offset & (UNWIND_PAGE_SIZE - 1), &known->rule);
+	if (result != 0)
+		return result;
+	if (known->rule.cfa >= UNWIND_CFA_END && known->rule.cfa <= UNWIND_CFA_LEAF) {
+		known->tag = w->tag;
+		known->pc = pc;
+	}
+	return 0;
+}
+
+/* 0: goes on; 1: ended, w->end says how. */
+static __inline__ __attribute__((always_inline)) int unwind_walk_turn(
+	struct unwind_walk *w, void *ctx)
+{
+	struct unwind_known *known = &w->known;
+	sample_u64 pc;
+	sample_u32 why = WALK_JIT;
+	int result;
+
+	if (w->word)
+		return unwind_walk_guess(w, ctx);
+	pc = unwind_lookup_pc(&w->regs);
+	w->known.pc = 0;
+	if (!(w->regs.flags & (UNWIND_REGS_LEAF | UNWIND_REGS_EXACT)))
+		known = UNWIND_KNOWN(ctx, pc);
+	if (known->pc != pc || known->tag != w->tag) {
+		result = unwind_walk_find(w, ctx, pc, known);
 		if (result != 0)
 			return unwind_walk_end(w, (sample_u32)result);
 	}
-	result = unwind_walk_emit(w, ctx);
+	result = unwind_walk_emit(w, ctx, known);
 	if (result != 0)
 		return unwind_walk_end(w, (sample_u32)result);
-	if (w->map.kind == SPACE_FILE) {
-		result = unwind_step(&w->regs, &rule, ctx);
+	if (known->kind == SPACE_FILE) {
+		result = unwind_step(&w->regs, &known->rule, ctx);
 		if (result == UNWIND_OK)
 			return 0;
 		why = unwind_walk_end_of(result);
 		if (result != UNWIND_NO_INFORMATION && result != UNWIND_UNSUPPORTED)
 			return unwind_walk_end(w, why);
+	} else if (!known->kind) {
+		why = WALK_UNMAPPED;
 	}
 	return unwind_walk_without(w, ctx, why);
 }

@@ -134,8 +134,8 @@ void tables_features(struct sampler *s)
 {
 	const struct sampler_config *c = &s->config;
 
-	preflight_feature(s, "user stacks: by rows in the kernel, %s, up to %u frames",
-		s->tail_calls ? "with tail calls" : "with bpf_loop", c->max_user_frames);
+	preflight_feature(
+		s, "user stacks: by rows in the kernel, up to %u frames", c->max_user_frames);
 	preflight_feature(s, "rows: %zu MiB for pages of text, address spaces: %zu KiB",
 		c->rows_bytes >> 20, SPACE_UNITS * sizeof(struct space_map) >> 10);
 	preflight_feature(s, "slices of stacks: up to %zu KiB, %u a second and CPU",

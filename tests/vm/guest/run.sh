@@ -84,10 +84,3 @@ uname -v >/out/version
 mkdir -p /out/default
 run_unit /out/default
 run_agentd /out/default
-# The way that older kernels need must not rot on newer ones.
-if grep -q 'with bpf_loop' /out/default/status.txt; then
-	mkdir -p /out/tail
-	export ODI_TEST_TAIL_CALLS=1
-	run_unit /out/tail ODI_TEST_TAIL_CALLS
-	run_agentd /out/tail --tail-calls
-fi
