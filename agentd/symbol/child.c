@@ -259,6 +259,13 @@ static int start_child(struct symbolizer *s)
 	return 0;
 }
 
+static int by_address(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
 /* Sends one request. -errno: the child is no good. */
 static int ask(struct symbolizer *s, struct symbol_file *f, int fd)
 {
@@ -270,6 +277,8 @@ static int ask(struct symbolizer *s, struct symbol_file *f, int fd)
 	uint32_t n = (uint32_t)MIN(f->n, (size_t)SYMBOL_ADDRESSES_MAX);
 	size_t size = sizeof(q.request) + n * sizeof(uint64_t);
 
+	/* Neighbours share a unit of debug information, which the reader decodes once and may drop then. */
+	qsort(f->pending + f->head, n, sizeof(uint64_t), by_address);
 	memcpy(s->current_addresses, f->pending + f->head, n * sizeof(uint64_t));
 	memcpy(q.bytes + sizeof(q.request), s->current_addresses, n * sizeof(uint64_t));
 	q.request = (struct symbol_request){
