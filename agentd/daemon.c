@@ -101,6 +101,14 @@ static int open_state(struct daemon *d, struct err_text *err)
 	return 0;
 }
 
+/* Ids of stacks that the kernel can tell of, and those of samples that still wait. */
+static size_t max_counted(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_CONF);
+
+	return 2 * (size_t)MAX(cpus, 1L) * COUNT_SETS * COUNT_WAYS + 16384;
+}
+
 static int make_rooms(struct daemon *d, struct err_text *err)
 {
 	_cleanup_free_ char *dir = NULL;
@@ -111,8 +119,14 @@ static int make_rooms(struct daemon *d, struct err_text *err)
 	if (r >= 0)
 		r = symbol_new(&d->symbols, d->loop, &(struct symbol_config){}, &daemon_symbol_ops,
 			d, err);
+	if (r >= 0)
+		r = daemon_unwinding_new(d, err);
+	if (r >= 0)
+		r = daemon_cost_new(d, err);
 	if (r < 0)
 		return r;
+	if (counts_new(&d->counts, max_counted()) < 0)
+		return err_set(err, -ENOMEM, "out of memory");
 	if (asprintf(&dir, "%s/profiles", d->state_dir) < 0)
 		return -ENOMEM;
 	r = local_new(&d->local, d->loop, dir, &lc, err);
@@ -170,6 +184,9 @@ static void stop(struct daemon *d)
 	daemon_interval_free(TAKE_PTR(d->open));
 	d->symbols = symbol_free(d->symbols);
 	d->processes = process_table_free(d->processes);
+	daemon_unwinding_free(d);
+	daemon_cost_free(d);
+	d->counts = counts_free(d->counts);
 	d->link = link_free(d->link);
 	d->local = local_free(d->local);
 	d->in_force = NULL;
@@ -177,6 +194,7 @@ static void stop(struct daemon *d)
 	d->store = store_close(d->store);
 	d->interval_timer = sd_event_source_disable_unref(d->interval_timer);
 	d->drain_soon = sd_event_source_disable_unref(d->drain_soon);
+	d->close_soon = sd_event_source_disable_unref(d->close_soon);
 	daemon_host_free(d);
 	d->loop = sd_event_unref(d->loop);
 }
@@ -192,7 +210,6 @@ static void usage(FILE *f)
 	      "  --config FILE      YAML file that wins over built-in values; read again on SIGHUP\n"
 	      "  --accept-unknown-kernel\n"
 	      "                     sample on a vendor's kernel whose fixes cannot be told by its name\n"
-	      "  --tail-calls       walk stacks as kernels before 5.17 must, on any kernel\n"
 	      "  --log-level L      error, warning, info or debug (default info)\n"
 	      "  --version, --help\n",
 		f);
@@ -206,7 +223,6 @@ static int parse_args(struct daemon *d, int argc, char **argv)
 		{"config", required_argument, NULL, 'c'},
 		{"log-level", required_argument, NULL, 'l'},
 		{"accept-unknown-kernel", no_argument, NULL, 'u'},
-		{"tail-calls", no_argument, NULL, 't'},
 		{"version", no_argument, NULL, 'V'},
 		{"help", no_argument, NULL, 'h'},
 		{},
@@ -237,9 +253,6 @@ static int parse_args(struct daemon *d, int argc, char **argv)
 			break;
 		case 'u':
 			d->accept_unknown_kernel = true;
-			break;
-		case 't':
-			d->tail_calls = true;
 			break;
 		case 'V':
 			puts("agentd " ODI_VERSION);

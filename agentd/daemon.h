@@ -6,10 +6,14 @@
  *   daemon.c           start, signals, stop
  *   daemon_reload.c    the hooks of the transaction by which configuration changes
  *   daemon_pipeline.c  a sample's way: events -> images -> whose is it -> the open interval
+ *   daemon_unwind.c    rows and spaces on their way to the kernel
+ *   daemon_counts.c    counts of the kernel and the samples that they belong to
+ *   daemon_stacks.c    how far the stacks went
+ *   daemon_cost.c      what we cost, and daemon_budget.c: the rate that follows from it
  *   daemon_interval.c  an interval's way: names -> batch -> out; the open one, as queries see it
  *   daemon_names.c     from frames to names and locations
  *   daemon_ledger.c    where every sample went
- *   daemon_status.c    `status`: one screen of truth
+ *   daemon_status.c    `status`: one screen of truth; daemon_status_unwind.c: its part on stacks
  *   daemon_verbs.c     the table of the other verbs; daemon_sources.c, daemon_destinations.c,
  *                      daemon_candidates.c and daemon_query.c answer them
  *   daemon_survey.c    one survey of /proc at a time, for all who ask */
@@ -18,12 +22,16 @@
 #include "agentd/config/config.h"
 #include "agentd/container/container.h"
 #include "agentd/control/control.h"
+#include "agentd/daemon_budget.h"
+#include "agentd/daemon_counts.h"
+#include "agentd/daemon_stacks.h"
 #include "agentd/process/process.h"
 #include "agentd/profile/aggregate.h"
 #include "agentd/profile/local.h"
 #include "agentd/sampler/sampler.h"
 #include "agentd/store/store.h"
 #include "agentd/symbol/symbol.h"
+#include "agentd/unwind/client.h"
 #include "destinations/link.h"
 #include "sources/source.h"
 
@@ -32,6 +40,8 @@
 struct daemon;
 struct snapshot;
 struct survey_wait;
+struct unwinding;
+struct cost;
 
 /* Whose an image is, under one generation of the configuration. Owned by image->assignment. */
 struct assignment {
@@ -41,6 +51,11 @@ struct assignment {
 	uint32_t resource;
 	struct resource_attribute *attributes;
 	size_t n_attributes;
+	/* What the kernel walks its stacks by: told, or on the list of those to be told; when that
+	 * failed, not again before. */
+	bool space_told, space_listed;
+	unsigned space_failures;
+	uint64_t space_retry_ns;
 };
 
 /* One interval of samples, open or waiting for its names. */
@@ -61,15 +76,17 @@ struct ledger {
 	struct sampler_counters past; /* of samplers that are gone */
 	uint64_t ignored_user;        /* no source claims the image, found out in user space */
 	uint64_t lost_queue, lost_table, lost_memory, lost_ring_end;
-	uint64_t received; /* by on_sample and on_lost */
-	uint64_t profiled; /* in batches handed over */
+	uint64_t lost_counts; /* counted in the kernel, their stack lost on its way */
+	uint64_t received;    /* by on_sample and on_lost */
+	uint64_t collected;   /* by on_count */
+	uint64_t profiled;    /* in batches handed over */
 	uint64_t batches;
 };
 
 struct daemon {
 	sd_event *loop;
 	const char *socket_path, *state_dir, *config_file;
-	bool accept_unknown_kernel, tail_calls;
+	bool accept_unknown_kernel;
 	uint64_t started_unix_ns;
 
 	struct store *store;
@@ -78,12 +95,18 @@ struct daemon {
 	struct control_ops control_ops;
 
 	struct sampler *sampler;   /* NULL: profiling is off, and no program is loaded */
-	struct sampler *prepared;  /* between prepare and swap */
+	struct sampler *prepared;  /* between prepare and swap; not started where it replaces one */
 	char sampler_problem[768]; /* enabled, but could not start: why; "" else */
+	char replace_problem[256]; /* settings that wait for a sampler that could not start; "" */
 	char state_problem[256];   /* what the store could not keep for us; "" none */
 	uint64_t active_since_unix_ns;
 	struct process_table *processes;
 	struct symbolizer *symbols;
+	struct unwinding *unwinding;
+	struct counts *counts;
+	struct stacks stacks;
+	struct cost *cost;
+	struct budget budget;
 	struct local *local;
 	struct link *link;
 	struct host_facts host;
@@ -97,11 +120,12 @@ struct daemon {
 	struct interval *open;
 	struct interval *pending; /* oldest first */
 	size_t n_pending;
-	sd_event_source *interval_timer, *drain_soon;
+	sd_event_source *interval_timer, *drain_soon, *close_soon;
 	uint64_t next_interval, batch_serial, batch_serial_saved;
 	int64_t clock_offset_ns; /* monotonic to unix, as of the last drain */
 	bool drained_once;
 	bool open_is_full;      /* to be closed as soon as nobody is in the middle of filling it */
+	bool settling;          /* within daemon_settle() */
 	bool quit;              /* asked to stop */
 	uint32_t trims_skipped; /* ends of intervals since symbol_trim() */
 	struct snapshot *snapshots;
@@ -124,8 +148,12 @@ int daemon_interval_open(struct daemon *d);
 void daemon_interval_close(struct daemon *d);
 /* Arms the timer for the end of the open interval. */
 int daemon_interval_arm(struct daemon *d);
-/* Everything that was sampled so far is in the open interval when this returns. */
+/* Everything that was sampled so far is in the open interval when this returns (but for what waits for
+ * its image's facts), what the kernel counted included. Takes a millisecond, and every stack is sent
+ * anew afterwards. Not from within a drain. */
 void daemon_settle(struct daemon *d);
+/* Runs handler in the loop's next round, once; *source is made at the first call. */
+void daemon_defer(struct daemon *d, sd_event_source **source, sd_event_handler_t handler);
 /* Drops every image's assignment: the configuration behind it goes away. */
 void daemon_forget_assignments(struct daemon *d);
 void daemon_interval_free(struct interval *i);
@@ -137,6 +165,35 @@ int daemon_snapshot(struct daemon *d, unsigned deadline_ms,
 void daemon_snapshot_cancel(struct daemon *d, void *userdata);
 /* Runs the loop until no interval waits for names, at most so long. */
 void daemon_finish_pending(struct daemon *d, uint64_t deadline_ns);
+
+/* ---- daemon_unwind.c ---- */
+int daemon_unwinding_new(struct daemon *d, struct err_text *err);
+void daemon_unwinding_free(struct daemon *d);
+/* struct process_ops */
+int daemon_rows(void *userdata, uint32_t file, uint32_t page, const struct rows_slot **ret);
+void daemon_on_space(void *userdata, struct image *image);
+void daemon_on_file_gone(void *userdata, uint32_t file);
+/* The image was sampled: the kernel is told what it has mapped, unless it was. */
+void daemon_space_wanted(struct daemon *d, struct image *image);
+/* At the end of a drain: tells the kernel of the mappings of some images, forgets files that are gone. */
+void daemon_unwinding_drained(struct daemon *d);
+/* Another sampler, which knows nothing of what the one before was told. */
+void daemon_unwinding_restart(struct daemon *d);
+pid_t daemon_unwinder_pid(struct daemon *d);
+void daemon_unwinder_counters(struct daemon *d, struct unwinder_counters *ret);
+const struct unwind_file_facts *daemon_unwind_facts(struct daemon *d, uint32_t file);
+void daemon_space_counters(const struct daemon *d, uint64_t *told, uint64_t *waiting);
+
+/* ---- daemon_cost.c ---- */
+int daemon_cost_new(struct daemon *d, struct err_text *err);
+void daemon_cost_free(struct daemon *d);
+/* Sampling began (anew: at the rate that is set; else the rate stays as it is). */
+void daemon_cost_start(struct daemon *d, bool anew);
+void daemon_cost_stop(struct daemon *d);
+/* Share of the host's CPU time over the last window; *window_ns 0: not known yet. */
+double daemon_cost_share(const struct daemon *d, uint64_t *window_ns);
+/* In all programs' run time, ours in the kernel included; since agentd started. */
+uint64_t daemon_bpf_ns(struct daemon *d, const struct sampler_counters *now);
 
 /* ---- daemon_reload.c ---- */
 extern const struct config_hooks daemon_config_hooks;
@@ -158,7 +215,8 @@ void daemon_survey_cancel(struct daemon *d, void *userdata); /* done will not be
 void daemon_ledger_retire(struct daemon *d, struct sampler *s);
 void daemon_ledger_fill(struct daemon *d, struct control_reply *r, Control__Ledger *l);
 
-/* ---- daemon_status.c, daemon_verbs.c ---- */
+/* ---- daemon_status.c, daemon_status_unwind.c, daemon_verbs.c ---- */
+void daemon_status_unwinding(struct daemon *d, struct control_reply *r, Control__Status *s);
 void daemon_status(void *userdata, struct control_reply *r, const Control__GetStatus *request);
 void daemon_verbs_init(struct daemon *d);
 /* The state of the source of that name, or of all ("", in the order of the configuration); with the

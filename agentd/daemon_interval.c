@@ -173,6 +173,21 @@ static void on_named(void *userdata, size_t late)
 	trim(d);
 }
 
+struct carrying {
+	struct aggregate *from, *to;
+};
+
+/* Sent a moment ago, into the interval that closes; what is counted of it comes into the next. */
+static void carry(void *userdata, struct counts_place *place)
+{
+	struct carrying *c = userdata;
+
+	if (place->fate == COUNTS_PLACED &&
+		aggregate_carry(c->to, c->from, place->slot, &place->slot) < 0)
+		place->fate = COUNTS_LOST;
+}
+
+/* What the kernel counted was taken (daemon_settle()) before this. */
 void daemon_interval_close(struct daemon *d)
 {
 	struct interval *i = d->open, **tail = &d->pending;
@@ -189,6 +204,7 @@ void daemon_interval_close(struct daemon *d)
 	if (r < 0) /* tries again at the next tick; the counts go on in the same interval */
 		return;
 	i->to_unix_ns = d->open->from_unix_ns;
+	counts_each(d->counts, carry, &(struct carrying){i->aggregate, d->open->aggregate});
 	while (*tail)
 		tail = &(*tail)->next;
 	*tail = i;

@@ -5,9 +5,10 @@
  *	due   = taken + late
  *	taken = idle + ignored + lost + profiled + open
  *
- * `open` is what is on its way (in the ring, waiting for its image's facts, in an interval that is
- * not handed over yet): it is counted where it stands, not derived, so that the second equation can
- * fail and be seen to. And per destination, of what was handed over since it was added:
+ * `open` is what is on its way (in the ring, counted in the kernel, waiting for its image's facts or
+ * for rows to walk by, in an interval that is not handed over yet): it is counted where it stands, not
+ * derived, so that the second equation can fail and be seen to. And per destination, of what was
+ * handed over since it was added:
  *
  *	routed = delivered + held + evicted + rejected + shaped away
  *
@@ -31,14 +32,21 @@ static void add(struct sampler_counters *sum, const struct sampler_counters *c)
 	sum->lost_events += c->lost_events;
 	sum->lost_memory += c->lost_memory;
 	sum->received += c->received;
+	sum->counted += c->counted;
+	sum->collected += c->collected;
+	sum->table_full += c->table_full;
+	sum->slices += c->slices;
+	sum->slices_refused += c->slices_refused;
+	sum->run_ns += c->run_ns;
 	sum->bpf_run_ns += c->bpf_run_ns;
 	sum->bpf_runs += c->bpf_runs;
 }
 
-/* In the ring, or taken from it and held back for the order of time. */
+/* In the ring, or taken from it and held back for the order of time; counted in the kernel. */
 static uint64_t waiting(const struct sampler_counters *c)
 {
-	return c->sent - MIN(c->sent, c->received + c->lost_memory);
+	return c->sent - MIN(c->sent, c->received + c->lost_memory) + c->counted -
+		MIN(c->counted, c->collected);
 }
 
 void daemon_ledger_retire(struct daemon *d, struct sampler *s)
@@ -46,10 +54,12 @@ void daemon_ledger_retire(struct daemon *d, struct sampler *s)
 	struct sampler_counters c = {};
 
 	sampler_counters(s, &c);
-	/* What is still in the ring goes with it. */
+	/* What is still in the ring, or counted and not taken, goes with it. */
 	d->ledger.lost_ring_end += waiting(&c);
 	c.received = c.sent - c.lost_memory;
+	c.collected = c.counted;
 	add(&d->ledger.past, &c);
+	d->ledger.lost_counts += counts_clear(d->counts);
 }
 
 static void add_cause(
@@ -129,8 +139,10 @@ void daemon_ledger_fill(struct daemon *d, struct control_reply *r, Control__Ledg
 	add_cause(r, l, "process table full", g->lost_table);
 	add_cause(r, l, "out of memory", g->lost_memory + c.lost_memory);
 	add_cause(r, l, "left in the ring at a stop", g->lost_ring_end);
+	add_cause(r, l, "counted, its stack lost", g->lost_counts);
 	l->profiled = g->profiled;
-	l->open = waiting(&now) + pc.queued + aggregate_samples(d->open->aggregate);
+	l->open = waiting(&now) + counts_waiting(d->counts) + pc.queued +
+		aggregate_samples(d->open->aggregate);
 	for (const struct interval *i = d->pending; i; i = i->next)
 		l->open += aggregate_samples(i->aggregate);
 

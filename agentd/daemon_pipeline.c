@@ -4,14 +4,18 @@
  * back with facts and files; a source claims the image (the verdict goes to the kernel, so that
  * what nobody claims costs one look-up there); counts go up in the open interval.
  *
+ * Most samples never come: their stack was sent before, and the kernel counts them (on_count). What was
+ * counted is booked as the sample was that was sent under the same id: to the same place, as the same
+ * kind of stack.
+ *
  * What is called back here runs deep inside a drain or a turn of the process table. It may decide
  * and count, and nothing else: closing an interval asks for names, for which a file may have to be
- * opened again, which the table does not allow from its own callbacks. So a full interval is only
- * marked, and closed when the drain is over. */
+ * opened again, which the table does not allow from its own callbacks, and takes the counts of the
+ * kernel, which is a drain itself. So a full interval is only marked, and closed in the loop's next
+ * round. Runs in agentd. */
 
 #include "agentd/base/clock.h"
 #include "agentd/base/hash.h"
-#include "agentd/base/log.h"
 #include "agentd/daemon.h"
 
 #define MAX_RESOURCE_ATTRIBUTES 256
@@ -66,8 +70,25 @@ static struct assignment *assign(struct daemon *d, struct image *image)
 	drop_assignment(image);
 	image->assignment = a;
 	if (d->sampler)
-		sampler_set_verdict(d->sampler, &image->key, wanted_types(d, a->source), 1, 0);
+		sampler_set_verdict(d->sampler, &image->key, wanted_types(d, a->source), 1,
+			a->source && a->source->per_thread ? VERDICT_PER_THREAD : 0);
 	return a;
+}
+
+/* Whose it is now; NULL: no memory. */
+static struct assignment *assignment_of(struct daemon *d, struct image *image)
+{
+	struct assignment *a = image->assignment;
+
+	return a && a->generation == d->generation ? a : assign(d, image);
+}
+
+static bool wanted(void *userdata, struct image *image)
+{
+	struct daemon *d = userdata;
+	struct assignment *a = assignment_of(d, image);
+
+	return !a || wanted_types(d, a->source);
 }
 
 static void on_facts(void *userdata, struct image *image)
@@ -120,31 +141,40 @@ static int64_t resource_in_open(struct daemon *d, struct assignment *a)
 	return index;
 }
 
-static void on_sample(void *userdata, struct image *image, const struct process_sample *s)
+/* For the statistics: how the stack ended, of so many samples. */
+static void count_stacks(struct daemon *d, const struct counts_place *p, uint64_t samples)
 {
-	struct daemon *d = userdata;
-	struct assignment *a = image->assignment;
+	struct stacks_file *f = stacks_add(&d->stacks, p->end, p->guessed, p->end_file, samples);
+	const struct file *file = f ? process_file(d->processes, f->file) : NULL;
+
+	if (file && file->path)
+		snprintf(f->name, sizeof(f->name), "%s", file->path);
+}
+
+/* To the open interval. What became of it. */
+static struct counts_place place_sample(
+	struct daemon *d, struct image *image, const struct process_sample *s)
+{
+	struct counts_place p = {.fate = COUNTS_LOST,
+		.value = s->value,
+		.end = s->end,
+		.guessed = s->guessed,
+		.end_file = s->end_file};
+	struct assignment *a = assignment_of(d, image);
 	struct aggregate_sample as;
 	int64_t resource;
 	int r;
 
-	d->ledger.received += s->count;
-	if (!a || a->generation != d->generation)
-		a = assign(d, image);
-	if (!a) {
-		d->ledger.lost_memory += s->count;
-		return;
-	}
+	if (!a)
+		return p;
 	/* Taken before the kernel had its verdict. */
-	if (!a->source || !(wanted_types(d, a->source) & 1U << (s->type & 31))) {
-		d->ledger.ignored_user += s->count;
-		return;
+	if (!(wanted_types(d, a->source) & 1U << (s->type & 31))) {
+		p.fate = COUNTS_IGNORED;
+		return p;
 	}
 	resource = resource_in_open(d, a);
-	if (resource < 0) {
-		d->ledger.lost_memory += s->count;
-		return;
-	}
+	if (resource < 0)
+		return p;
 	as = (struct aggregate_sample){
 		.resource = (uint32_t)resource,
 		.type = s->type,
@@ -158,15 +188,82 @@ static void on_sample(void *userdata, struct image *image, const struct process_
 		.thread_id = a->source->per_thread ? s->tid : -1,
 		.cpu = a->source->per_cpu ? (int64_t)s->cpu : -1,
 	};
-	r = aggregate_add(d->open->aggregate, &as, NULL);
-	if (r < 0) {
-		d->ledger.lost_memory += s->count;
-		return;
-	}
-	a->source->samples += s->count;
-	a->source->last_sample_unix_ns = as.time_unix_ns;
+	r = aggregate_add(d->open->aggregate, &as, &p.slot);
+	if (r < 0)
+		return p;
 	if (r > 0)
 		d->open_is_full = true;
+	p.fate = COUNTS_PLACED;
+	p.source = a->source;
+	return p;
+}
+
+/* Samples that go where p says; time: of the last. */
+static void book(struct daemon *d, const struct counts_place *p, uint64_t samples, uint64_t time_ns)
+{
+	uint64_t unix_ns = time_ns + (uint64_t)d->clock_offset_ns;
+
+	if (p->fate == COUNTS_IGNORED) {
+		d->ledger.ignored_user += samples;
+	} else if (p->fate == COUNTS_LOST) {
+		d->ledger.lost_memory += samples;
+	} else {
+		p->source->samples += samples;
+		p->source->last_sample_unix_ns = MAX(p->source->last_sample_unix_ns, unix_ns);
+		count_stacks(d, p, samples);
+	}
+}
+
+/* What the kernel counted under an id, now that it is known of what. */
+static void book_counted(struct daemon *d, const struct counts_due *due)
+{
+	static const struct sample_frame lost = {.kind = FRAME_MARKER, .offset = MARKER_LOST};
+	struct counts_place p = due->place;
+	struct image *image = process_find(d->processes, &due->image);
+
+	if (p.fate == COUNTS_PLACED && due->reused) {
+		p.end = WALK_REUSED;
+		p.guessed = 0;
+		p.end_file = 0;
+		if (aggregate_restack(d->open->aggregate, p.slot, &lost, 1, &p.slot) < 0)
+			p.fate = COUNTS_LOST;
+	}
+	if (p.fate == COUNTS_PLACED)
+		aggregate_count(d->open->aggregate, p.slot, due->samples);
+	book(d, &p, due->samples, due->last_ns);
+	if (image) {
+		image->samples += due->samples;
+		image->cpu_ns += due->samples * p.value;
+		image->last_sample_ns = MAX(image->last_sample_ns, due->last_ns);
+	}
+}
+
+static void on_sample(void *userdata, struct image *image, const struct process_sample *s)
+{
+	struct daemon *d = userdata;
+	struct counts_place p = place_sample(d, image, s);
+	struct counts_due due;
+
+	d->ledger.received += s->count;
+	book(d, &p, s->count, s->time_ns);
+	if (p.fate == COUNTS_PLACED)
+		daemon_space_wanted(d, image);
+	if (s->id && counts_placed(d->counts, s->id, &image->key, s->time_ns, &p, &due))
+		book_counted(d, &due);
+}
+
+static void on_lost_id(void *userdata, uint64_t id)
+{
+	struct daemon *d = userdata;
+
+	d->ledger.lost_counts += counts_dropped(d->counts, id);
+}
+
+static void on_reused(void *userdata, struct image *image, uint64_t time_ns)
+{
+	struct daemon *d = userdata;
+
+	counts_reused(d->counts, &image->key, time_ns);
 }
 
 static void on_lost(void *userdata, const char *cause, uint64_t samples)
@@ -182,11 +279,20 @@ static void on_lost(void *userdata, const char *cause, uint64_t samples)
 		d->ledger.lost_table += samples;
 }
 
+void daemon_defer(struct daemon *d, sd_event_source **source, sd_event_handler_t handler)
+{
+	if (!*source)
+		(void)sd_event_add_defer(d->loop, source, handler, d);
+	if (*source)
+		(void)sd_event_source_set_enabled(*source, SD_EVENT_ONESHOT);
+}
+
 static int on_drain_soon(sd_event_source *s, void *userdata)
 {
 	struct daemon *d = userdata;
 
-	daemon_settle(d);
+	if (d->sampler)
+		sampler_drain(d->sampler);
 	return 0;
 }
 
@@ -195,10 +301,7 @@ static void on_waiting(void *userdata)
 {
 	struct daemon *d = userdata;
 
-	if (!d->drain_soon)
-		sd_event_add_defer(d->loop, &d->drain_soon, on_drain_soon, d);
-	if (d->drain_soon)
-		sd_event_source_set_enabled(d->drain_soon, SD_EVENT_ONESHOT);
+	daemon_defer(d, &d->drain_soon, on_drain_soon);
 }
 
 const struct process_ops daemon_process_ops = {
@@ -207,7 +310,15 @@ const struct process_ops daemon_process_ops = {
 	.on_sample = on_sample,
 	.on_gone = on_gone,
 	.on_lost = on_lost,
+	.on_lost_id = on_lost_id,
+	.wanted = wanted,
+	.rows = daemon_rows,
+	.on_space = daemon_on_space,
+	.on_file_gone = daemon_on_file_gone,
+	.on_reused = on_reused,
 };
+
+/* ---- from the sampler ---- */
 
 static void on_event(void *userdata, const struct sampler_event *event)
 {
@@ -217,7 +328,22 @@ static void on_event(void *userdata, const struct sampler_event *event)
 		d->clock_offset_ns = clock_unix_offset_ns();
 		d->drained_once = true;
 	}
+	if (event->kind == SAMPLER_SAMPLE && event->sample->id)
+		counts_sent(d->counts, event->sample->id);
+	if (event->kind == SAMPLER_LOST_EVENTS)
+		sampler_distrust_spaces(d->sampler);
 	process_on_event(d->processes, event);
+}
+
+static int on_close_soon(sd_event_source *s, void *userdata)
+{
+	struct daemon *d = userdata;
+
+	if (d->open_is_full) {
+		daemon_settle(d);
+		daemon_interval_close(d);
+	}
+	return 0;
 }
 
 static void on_drained(void *userdata, uint64_t up_to_ns)
@@ -225,18 +351,41 @@ static void on_drained(void *userdata, uint64_t up_to_ns)
 	struct daemon *d = userdata;
 
 	process_on_drained(d->processes, up_to_ns);
+	daemon_unwinding_drained(d);
 	d->drained_once = false;
-	if (d->open_is_full)
-		daemon_interval_close(d);
+	if (d->open_is_full && !d->settling)
+		daemon_defer(d, &d->close_soon, on_close_soon);
+}
+
+static void on_count(void *userdata, uint64_t id, uint64_t samples, uint64_t last_ns)
+{
+	struct daemon *d = userdata;
+	struct counts_due due;
+	int r = counts_add(d->counts, id, samples, last_ns, &due);
+
+	d->ledger.collected += samples;
+	if (r == 0)
+		book_counted(d, &due);
+	else if (r < 0)
+		d->ledger.lost_counts += samples;
 }
 
 const struct sampler_ops daemon_sampler_ops = {
 	.on_event = on_event,
 	.on_drained = on_drained,
+	.on_count = on_count,
 };
 
 void daemon_settle(struct daemon *d)
 {
-	if (d->sampler)
-		sampler_drain(d->sampler);
+	struct process_counters pc = {};
+
+	if (!d->sampler || d->settling)
+		return;
+	d->settling = true;
+	counts_turn(d->counts);
+	sampler_collect(d->sampler);
+	process_counters(d->processes, &pc);
+	d->ledger.lost_counts += counts_turned(d->counts, pc.queued == 0);
+	d->settling = false;
 }

@@ -130,6 +130,7 @@ static void fill_cost(struct filling *f)
 	struct daemon *d = f->daemon;
 	struct symbol_counters sc = {};
 	struct process_counters pc = {};
+	struct unwinder_counters uc = {};
 	struct sampler_counters c = {};
 
 	f->status->processes = control_alloc(f->reply, 8 * sizeof(*f->status->processes));
@@ -140,10 +141,12 @@ static void fill_cost(struct filling *f)
 	cost(f, "agentd", getpid(), 0);
 	cost(f, "proc reader", process_reader_pid(d->processes), (uint32_t)pc.reader_restarts);
 	cost(f, "symbolizer", symbol_child_pid(d->symbols), (uint32_t)sc.restarts);
+	daemon_unwinder_counters(d, &uc);
+	cost(f, "unwinder", daemon_unwinder_pid(d), (uint32_t)uc.restarts);
 	cost(f, "exporter", link_child_pid(d->link), link_restarts(d->link));
 	if (d->sampler)
 		sampler_counters(d->sampler, &c);
-	f->status->bpf_run_ns = d->ledger.past.bpf_run_ns + c.bpf_run_ns;
+	f->status->bpf_run_ns = daemon_bpf_ns(d, &c);
 	f->status->cpus_online = c.online_cpus;
 	f->status->cpus_sampled = c.sampled_cpus;
 	if (d->sampler && c.online_cpus != c.sampled_cpus)
@@ -167,6 +170,8 @@ static void fill_profiling(struct filling *f, const struct config *c)
 			s->types[s->n_types++] = (char *)profile_types[t].name;
 	s->kernel_frames = c->profiling.kernel_frames;
 	s->interval_ns = c->profiling.interval_ns;
+	s->max_frames = c->profiling.max_frames;
+	s->unwind_memory = c->profiling.unwind_memory;
 	s->active_since_unix_ns = d->active_since_unix_ns;
 	if (c->profiling.enabled && !d->sampler)
 		problem(f, "failure",
@@ -174,6 +179,29 @@ static void fill_profiling(struct filling *f, const struct config *c)
 			"profiling is enabled but cannot start: %s", d->sampler_problem);
 	else if (!c->profiling.enabled)
 		problem(f, "note", "odictl profiling enable", "profiling is off");
+	if (d->sampler && d->replace_problem[0])
+		problem(f, "failure", "odictl profiling disable; odictl profiling enable",
+			"max-frames and unwind-memory are as before: the programs could not be "
+			"started anew: %s",
+			d->replace_problem);
+}
+
+static void fill_budget(struct filling *f)
+{
+	const Control__Budget *b = f->status->budget;
+
+	if (!b || !f->daemon->sampler || b->limit_percent <= 0)
+		return;
+	if (b->rate_hz != b->wanted_rate_hz)
+		problem(f, "warning", "odictl profiling set budget=PERCENT",
+			"sampling at %u Hz instead of %u: at more, profiling would take more than its "
+			"budget of %g %% of the host's CPU time",
+			b->rate_hz, b->wanted_rate_hz, b->limit_percent);
+	if (b->over)
+		problem(f, "warning", "odictl profiling set budget=PERCENT",
+			"profiling takes %.2f %% of the host's CPU time, its budget is %g %%, and the "
+			"rate is as low as it gets",
+			b->cost_percent, b->limit_percent);
 }
 
 static void fill_sources(struct filling *f, const struct config *c)
@@ -273,6 +301,11 @@ static void fill_details(struct filling *f)
 	NUMBER("process reads failed", pc.reads_failed);
 	NUMBER("process reads timed out", pc.reads_timed_out);
 	NUMBER("frames outside any mapping", pc.frames_unmapped);
+	NUMBER("stacks walked in agentd", pc.walks);
+	NUMBER("walks that waited for rows", pc.walks_waited);
+	NUMBER("walks that waited too long", pc.walks_late);
+	NUMBER("slices dropped", pc.slices_dropped);
+	NUMBER("samples with reused addresses", pc.reused);
 	NUMBER("images evicted", pc.evicted_images);
 	NUMBER("names cached", sc.entries);
 	NUMBER("name bytes", sc.string_bytes);
@@ -329,6 +362,8 @@ void daemon_status(void *userdata, struct control_reply *r, const Control__GetSt
 	fill_state(&f);
 	fill_ledger(&f);
 	fill_cost(&f);
+	daemon_status_unwinding(d, r, &s);
+	fill_budget(&f);
 	if (request->verbose)
 		fill_details(&f);
 	reply.body_case = CONTROL__REPLY__BODY_STATUS;

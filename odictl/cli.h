@@ -184,6 +184,7 @@ void json_escape(struct buf *b, const char *s);
 int cmd_status(struct cli *cli, struct args *args);
 int cmd_profiling_enable(struct cli *cli, struct args *args);
 int cmd_profiling_disable(struct cli *cli, struct args *args);
+int cmd_profiling_set(struct cli *cli, struct args *args);
 int cmd_profiling_status(struct cli *cli, struct args *args);
 int cmd_source_add(struct cli *cli, struct args *args);
 int cmd_source_list(struct cli *cli, struct args *args);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* profiling enable, disable, status. */
+/* profiling enable, disable, set, status. */
 
 #include "agentd/base/text.h"
 #include "odictl/named.h"
+#include "odictl/profiling.h"
 
 /* Whether a source called or of kind host is there already. */
 static int find_host_source(struct cli *cli, bool *found, bool *enabled, char *name, size_t size)
@@ -68,7 +69,8 @@ static int add_host_source(struct cli *cli, struct change_list *l, char *name, s
 
 static int enable_changes(struct cli *cli, const struct args *args, struct change_list *l)
 {
-	static const char *const settings[] = {"rate", "types", "interval"};
+	static const char *const settings[] = {
+		"rate", "types", "interval", "max-frames", "unwind-memory", "budget"};
 	bool kernel = args_flag(args, "kernel-frames"), none = args_flag(args, "no-kernel-frames");
 
 	if (kernel && none)
@@ -133,6 +135,103 @@ int cmd_profiling_disable(struct cli *cli, struct args *args)
 	return r;
 }
 
+/* One KEY=VALUE or KEY-. */
+static int setting_pair(struct cli *cli, struct change_list *l, const char *pair)
+{
+	_cleanup_free_ char *key = NULL;
+	size_t len = strlen(pair);
+	const char *value;
+	Control__Change *c;
+	int r;
+
+	if (!strchr(pair, '=') && len > 1 && pair[len - 1] == '-') {
+		c = change_add(l, NULL, "profiling/%.*s", (int)len - 1, pair);
+	} else {
+		r = args_key_value(cli, pair, &key, &value);
+		if (r)
+			return r;
+		if (streq(key, "enabled"))
+			return cli_fail(cli, EXIT_USAGE,
+				"'odictl profiling enable' and 'odictl profiling disable' switch it");
+		c = change_add(l, value, "profiling/%s", key);
+	}
+	return c ? 0 : cli_fail(cli, EXIT_FAILED, "too many changes at once");
+}
+
+int cmd_profiling_set(struct cli *cli, struct args *args)
+{
+	struct change_list l = {};
+	Control__Reply *reply = NULL;
+	int r = 0;
+
+	for (size_t i = 0; i < args->n_positional && !r; i++)
+		r = setting_pair(cli, &l, args->positional[i]);
+	if (!r)
+		r = cli_apply(cli, &l, "profiling set", &reply);
+	change_free(&l);
+	if (r)
+		return r;
+	r = named_print_change(cli, reply->applied, NULL,
+		reply->applied->changed ? "set" : "set so already; nothing changed");
+	api_reply_free(reply);
+	return r;
+}
+
+/* "99 Hz", or "49 Hz of 99 Hz" below the rate that is set. */
+void profiling_rate_text(const Control__Status *s, char *out, size_t size)
+{
+	const Control__Budget *b = s->budget;
+
+	if (b && b->rate_hz && b->rate_hz != s->rate_hz)
+		snprintf(out, size, "%u Hz (of %u Hz, for the budget)", b->rate_hz, s->rate_hz);
+	else
+		snprintf(out, size, "%u Hz", s->rate_hz);
+}
+
+void profiling_json(struct json *j, const Control__Status *s)
+{
+	const Control__Budget *b = s->budget;
+
+	json_bool(j, "enabled", s->profiling_enabled);
+	json_bool(j, "active", s->profiling_active);
+	json_uint(j, "rate_hz", s->rate_hz);
+	json_uint(j, "rate_now_hz", b ? b->rate_hz : 0);
+	named_json_strings(j, "types", s->types, s->n_types);
+	json_bool(j, "kernel_frames", s->kernel_frames);
+	json_uint(j, "max_frames", s->max_frames);
+	json_uint(j, "unwind_memory", s->unwind_memory);
+	json_uint(j, "interval_ns", s->interval_ns);
+	json_time(j, "active_since", s->active_since_unix_ns);
+	json_open(j, "budget", '{');
+	json_num(j, "limit_percent", b ? b->limit_percent : 0);
+	json_num(j, "cost_percent", b ? b->cost_percent : 0);
+	json_uint(j, "window_ns", b ? b->window_ns : 0);
+	json_uint(j, "steps_down", b ? b->steps_down : 0);
+	json_uint(j, "steps_up", b ? b->steps_up : 0);
+	json_bool(j, "over", b && b->over);
+	json_close(j, '}');
+}
+
+static void print_settings(const Control__Status *s)
+{
+	char interval[64], memory[32], rate[64], limit[64] = "none";
+
+	text_format_duration(s->interval_ns, interval, sizeof(interval));
+	text_format_size(s->unwind_memory, memory, sizeof(memory));
+	profiling_rate_text(s, rate, sizeof(rate));
+	if (s->budget && s->budget->limit_percent > 0)
+		snprintf(limit, sizeof(limit), "%g %% of the host", s->budget->limit_percent);
+	printf("%s at %s, every %s, kernel frames %s\n",
+		s->profiling_active            ? "on"
+			: s->profiling_enabled ? "enabled, but not running: odictl status"
+					       : "off",
+		rate, interval, s->kernel_frames ? "on" : "off");
+	printf("stacks of at most %u frames, unwind information of at most %s, budget %s\n",
+		s->max_frames, memory, limit);
+	if (s->budget && s->budget->window_ns)
+		printf("it takes %.2f %% of the host's CPU time\n", s->budget->cost_percent);
+}
+
 int cmd_profiling_status(struct cli *cli, struct args *args)
 {
 	Control__Request request = CONTROL__REQUEST__INIT;
@@ -140,7 +239,6 @@ int cmd_profiling_status(struct cli *cli, struct args *args)
 	Control__Reply *reply = NULL;
 	const Control__Status *s;
 	struct json j;
-	char text[64];
 	int r;
 
 	request.verb_case = CONTROL__REQUEST__VERB_GET_STATUS;
@@ -152,22 +250,11 @@ int cmd_profiling_status(struct cli *cli, struct args *args)
 	if (cli->json) {
 		json_init(&j);
 		json_open(&j, NULL, '{');
-		json_bool(&j, "enabled", s->profiling_enabled);
-		json_bool(&j, "active", s->profiling_active);
-		json_uint(&j, "rate_hz", s->rate_hz);
-		named_json_strings(&j, "types", s->types, s->n_types);
-		json_bool(&j, "kernel_frames", s->kernel_frames);
-		json_uint(&j, "interval_ns", s->interval_ns);
-		json_time(&j, "active_since", s->active_since_unix_ns);
+		profiling_json(&j, s);
 		json_close(&j, '}');
 		r = json_print(&j, stdout);
 	} else {
-		text_format_duration(s->interval_ns, text, sizeof(text));
-		printf("%s at %u Hz, every %s, kernel frames %s\n",
-			s->profiling_active            ? "on"
-				: s->profiling_enabled ? "enabled, but not running: odictl status"
-						       : "off",
-			s->rate_hz, text, s->kernel_frames ? "on" : "off");
+		print_settings(s);
 	}
 	r = r ? r : s->profiling_enabled && !s->profiling_active ? EXIT_FAILED : EXIT_DONE;
 	api_reply_free(reply);

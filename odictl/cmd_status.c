@@ -5,6 +5,7 @@
 #include "agentd/base/clock.h"
 #include "agentd/base/text.h"
 #include "odictl/named.h"
+#include "odictl/profiling.h"
 #include "odictl/source.h"
 
 #define INDENT     13
@@ -17,7 +18,7 @@ static double share(uint64_t part, uint64_t whole)
 
 static void print_profiling(const Control__Status *s)
 {
-	char since[64] = "", interval[64], types[200] = "";
+	char since[64] = "", interval[64], types[200] = "", rate[64];
 	size_t at = 0;
 
 	if (!s->profiling_active) {
@@ -30,10 +31,10 @@ static void print_profiling(const Control__Status *s)
 			types + at, sizeof(types) - at, "%s%s", i ? "+" : "", s->types[i]);
 	out_duration_since(s->active_since_unix_ns, since, sizeof(since));
 	text_format_duration(s->interval_ns, interval, sizeof(interval));
+	profiling_rate_text(s, rate, sizeof(rate));
 	out_line("profiling", INDENT,
-		"on for %s: %s, %u Hz on %u of %u CPUs, kernel frames %s, batches of %s", since,
-		types, s->rate_hz, s->cpus_sampled, s->cpus_online, s->kernel_frames ? "on" : "off",
-		interval);
+		"on for %s: %s, %s on %u of %u CPUs, kernel frames %s, batches of %s", since, types,
+		rate, s->cpus_sampled, s->cpus_online, s->kernel_frames ? "on" : "off", interval);
 }
 
 static void print_sources(const Control__Status *s)
@@ -111,6 +112,72 @@ static void print_ledger(const Control__Ledger *l, bool verbose)
 			print_delivery(l->destinations[i]);
 }
 
+/* Rounded down: a share of 100 % is said of all, and of nothing less. */
+static void print_stacks(const Control__Stacks *s)
+{
+	uint64_t permille = s && s->samples ? 1000 * s->to_root / s->samples : 0;
+
+	if (s && s->samples)
+		out_line("stacks", INDENT, "%u.%u %% to the root", (unsigned)permille / 10,
+			(unsigned)permille % 10);
+}
+
+static void print_ended(uint64_t samples, const char *text, const char *file, const char *problem)
+{
+	char n[32];
+
+	out_line("", INDENT, "%s%s%s%s%s%s  %s", text, file ? " for " : "", file ? file : "",
+		problem[0] ? " (" : "", problem, problem[0] ? ")" : "",
+		out_number(samples, n, sizeof(n)));
+}
+
+/* Why the others ended, by count; files by name, and what is left of their reason without one. */
+static void print_ends(const Control__Stacks *s)
+{
+	char n[32], m[32];
+
+	if (!s || !s->samples)
+		return;
+	out_line("stacks", INDENT, "%s with a user stack, %s of them with a guessed frame",
+		out_number(s->samples, n, sizeof(n)), out_number(s->guessed_samples, m, sizeof(m)));
+	for (size_t i = 0; i < s->n_files; i++)
+		print_ended(s->files[i]->samples, s->files[i]->text, s->files[i]->file,
+			s->files[i]->problem);
+	for (size_t i = 0; i < s->n_ends; i++) {
+		uint64_t left = s->ends[i]->samples;
+
+		for (size_t k = 0; k < s->n_files; k++)
+			if (streq(s->files[k]->key, s->ends[i]->key))
+				left -= MIN(left, s->files[k]->samples);
+		if (left)
+			print_ended(left, s->ends[i]->text, NULL, "");
+	}
+}
+
+static void print_unwinding(const Control__Unwinding *u)
+{
+	char a[32], b[32], c[32], d[32];
+
+	if (!u || !u->rows_bytes)
+		return;
+	text_format_size(u->rows_used_bytes, a, sizeof(a));
+	text_format_size(u->rows_bytes, b, sizeof(b));
+	out_line("unwinding", INDENT, "%s of %s for %s pages of code, %s put out", a, b,
+		out_number(u->pages, c, sizeof(c)), out_number(u->pages_evicted, d, sizeof(d)));
+	out_line("", INDENT, "%s address spaces of %s mappings, %s put out",
+		out_number(u->spaces, a, sizeof(a)), out_number(u->space_maps, b, sizeof(b)),
+		out_number(u->spaces_evicted, c, sizeof(c)));
+	out_line("", INDENT, "made %s pages of %s rows in %s CPU seconds, failed %s times",
+		out_number(u->pages_made, a, sizeof(a)), out_number(u->rows_made, b, sizeof(b)),
+		out_seconds(u->cpu_ns, c, sizeof(c)),
+		out_number(u->crashes + u->timeouts + u->lies, d, sizeof(d)));
+	out_line("", INDENT, "%s samples brought a part of their stack, %s were refused it",
+		out_number(u->slices, a, sizeof(a)), out_number(u->slices_refused, b, sizeof(b)));
+	out_line("", INDENT, "%s samples sent, %s only counted (%.1f %%)",
+		out_number(u->sent, a, sizeof(a)), out_number(u->counted, b, sizeof(b)),
+		share(u->counted, u->sent + u->counted));
+}
+
 static void print_cost(const Control__Status *s)
 {
 	uint64_t memory = 0, now = clock_unix_ns(), cpu = s->bpf_run_ns;
@@ -125,6 +192,9 @@ static void print_cost(const Control__Status *s)
 		"%.2f %% of one CPU since the start, %s of memory in %zu process%s",
 		share(cpu, now > s->started_unix_ns ? now - s->started_unix_ns : 0), size,
 		s->n_processes, s->n_processes == 1 ? "" : "es");
+	if (s->budget && s->budget->window_ns && s->budget->limit_percent > 0)
+		out_line("", INDENT, "now %.2f %% of the host, of a budget of %g %%",
+			s->budget->cost_percent, s->budget->limit_percent);
 }
 
 static void print_local(const Control__Status *s)
@@ -144,6 +214,8 @@ static void print_local(const Control__Status *s)
 static void print_verbose(const Control__Status *s)
 {
 	puts("");
+	print_ends(s->stacks);
+	print_unwinding(s->unwinding);
 	for (size_t i = 0; i < s->n_processes; i++) {
 		const Control__ProcessCost *p = s->processes[i];
 		char size[32], cpu[32];
@@ -178,6 +250,7 @@ static void print_status(struct cli *cli, const Control__Status *s, bool verbose
 	print_destinations(cli, s);
 	for (size_t i = 0; i < s->n_ledger; i++)
 		print_ledger(s->ledger[i], verbose);
+	print_stacks(s->stacks);
 	if (s->frames)
 		out_line("named", INDENT, "%.1f %% of all frames, %.1f %% of user space's",
 			share(s->frames_named, s->frames),
@@ -292,15 +365,74 @@ static void json_state(struct json *j, const Control__Status *s)
 static void json_profiling(struct json *j, const Control__Status *s)
 {
 	json_open(j, "profiling", '{');
-	json_bool(j, "enabled", s->profiling_enabled);
-	json_bool(j, "active", s->profiling_active);
-	json_uint(j, "rate_hz", s->rate_hz);
-	named_json_strings(j, "types", s->types, s->n_types);
-	json_bool(j, "kernel_frames", s->kernel_frames);
-	json_uint(j, "interval_ns", s->interval_ns);
-	json_time(j, "active_since", s->active_since_unix_ns);
+	profiling_json(j, s);
 	json_uint(j, "cpus_online", s->cpus_online);
 	json_uint(j, "cpus_sampled", s->cpus_sampled);
+	json_close(j, '}');
+}
+
+static void json_stacks(struct json *j, const Control__Stacks *s)
+{
+	static const Control__Stacks none = CONTROL__STACKS__INIT;
+
+	s = s ? s : &none;
+	json_open(j, "stacks", '{');
+	json_time(j, "since", s->since_unix_ns);
+	json_uint(j, "samples", s->samples);
+	json_uint(j, "to_root", s->to_root);
+	json_num(j, "to_root_percent", share(s->to_root, s->samples));
+	json_uint(j, "guessed_samples", s->guessed_samples);
+	json_uint(j, "guessed_frames", s->guessed_frames);
+	json_open(j, "ended", '{');
+	for (size_t i = 0; i < s->n_ends; i++)
+		json_uint(j, s->ends[i]->key, s->ends[i]->samples);
+	json_close(j, '}');
+	json_open(j, "files", '[');
+	for (size_t i = 0; i < s->n_files; i++) {
+		json_open(j, NULL, '{');
+		json_str(j, "file", s->files[i]->file);
+		json_str(j, "ended", s->files[i]->key);
+		json_uint(j, "samples", s->files[i]->samples);
+		json_str(j, "problem", s->files[i]->problem);
+		json_close(j, '}');
+	}
+	json_close(j, ']');
+	json_uint(j, "other_files", s->other_files);
+	json_close(j, '}');
+}
+
+static void json_unwinding(struct json *j, const Control__Unwinding *u)
+{
+	static const Control__Unwinding none = CONTROL__UNWINDING__INIT;
+
+	u = u ? u : &none;
+	json_open(j, "unwinding", '{');
+	json_uint(j, "rows_bytes", u->rows_bytes);
+	json_uint(j, "rows_used_bytes", u->rows_used_bytes);
+	json_uint(j, "pages", u->pages);
+	json_uint(j, "pages_added", u->pages_added);
+	json_uint(j, "pages_evicted", u->pages_evicted);
+	json_uint(j, "pages_asked", u->pages_asked);
+	json_uint(j, "pages_made", u->pages_made);
+	json_uint(j, "pages_refused", u->pages_refused);
+	json_uint(j, "rows_made", u->rows_made);
+	json_uint(j, "spaces", u->spaces);
+	json_uint(j, "space_maps", u->space_maps);
+	json_uint(j, "spaces_evicted", u->spaces_evicted);
+	json_uint(j, "spaces_set", u->spaces_set);
+	json_uint(j, "spaces_waiting", u->spaces_waiting);
+	json_uint(j, "crashes", u->crashes);
+	json_uint(j, "timeouts", u->timeouts);
+	json_uint(j, "lies", u->lies);
+	json_uint(j, "cpu_ns", u->cpu_ns);
+	json_uint(j, "slices", u->slices);
+	json_uint(j, "slices_refused", u->slices_refused);
+	json_uint(j, "walks", u->walks);
+	json_uint(j, "walks_waited", u->walks_waited);
+	json_uint(j, "sent", u->sent);
+	json_uint(j, "counted", u->counted);
+	json_uint(j, "table_full", u->table_full);
+	json_uint(j, "counts_waiting", u->counts_waiting);
 	json_close(j, '}');
 }
 
@@ -319,6 +451,8 @@ static int print_json(const Control__Status *s)
 	json_profiling(&j, s);
 	/* Always an object, and one: of the first type. */
 	json_ledger(&j, s->n_ledger ? s->ledger[0] : &none);
+	json_stacks(&j, s->stacks);
+	json_unwinding(&j, s->unwinding);
 	json_open(&j, "names", '{');
 	json_uint(&j, "frames", s->frames);
 	json_uint(&j, "named", s->frames_named);

@@ -202,3 +202,8 @@ void walks_go(struct entry *e, const struct arrived *a, struct sample_frame *fra
 	ret->guessed = (uint16_t)MIN(ret->guessed + r.guessed, UINT16_MAX);
 	ret->end_file = r.end_file ? r.end_file : ret->end_file;
 }
+
+void process_set_max_user_frames(struct process_table *t, unsigned max)
+{
+	t->config.max_user_frames = MIN(MAX(max, 1U), (unsigned)SAMPLE_MAX_USER);
+}
