@@ -5,7 +5,7 @@
 
 #include <systemd/sd-event.h>
 #include "agentd/base/buf.h"
-#include "agentd/sampler/counts.h"
+#include "agentd/sampler/halves.h"
 #include "agentd/sampler/rows.h"
 #include "agentd/sampler/sampler.h"
 #include "agentd/sampler/spaces.h"
@@ -86,7 +86,6 @@ struct sampler {
 	struct spaces spaces;
 	struct halves halves;
 	uint32_t serial; /* of the last verdict */
-	bool tail_calls;
 	struct cpu_events *cpus;
 	size_t n_cpus; /* possible ones */
 	bool running, has_cgroup_moves;

@@ -66,11 +66,10 @@ struct sampler_config {
 	size_t rows_bytes;        /* of the arena of rows: power of two, 1 MiB to 1 GiB; 0: 8 MiB */
 	size_t stack_bytes;       /* of a slice, at most 56 KiB; 0: 32 KiB */
 	uint32_t slices_a_second; /* a CPU; 0: 32 */
-	bool tail_calls; /* walk by tail calls even where the kernel has bpf_loop() (tests) */
 };
 
-/* Callbacks may set and forget verdicts and go to the next generation; nothing else of this header.
- */
+/* Callbacks may set and forget verdicts, spaces and rows, and go to the next generation; nothing else
+ * of this header. */
 struct sampler_ops {
 	void (*on_event)(void *userdata, const struct sampler_event *event);
 	/* After a drain handed out its last event. */

@@ -26,10 +26,18 @@ struct seen {
 	uint64_t value, lost, cgroup_id;
 	uint32_t count, flags, cpu;
 	uint16_t n_frames;
+	uint64_t id;
+	uint32_t end, space, stack, turn;
 	uint64_t pgoff, start, len, inode;
 	char comm[SAMPLE_COMM + 1];
 	char text[300]; /* path or cgroup */
 	struct sample_frame *frames;
+};
+
+/* One call of on_count. */
+struct told {
+	uint64_t id, samples, last_ns;
+	uint32_t turn;
 };
 
 struct watch {
@@ -43,6 +51,13 @@ struct watch {
 	pid_t decide_pid;
 	uint32_t decide_types;
 	uint16_t decide_divisor;
+	/* What sampler_collect() told; turn: how often it was called. */
+	struct told *told;
+	size_t n_told;
+	uint32_t turn;
+	/* Called for each sample as it comes, if set. */
+	void (*on_sample)(struct watch *w, const struct record_sample *r);
+	void *userdata;
 };
 
 /* Kernel frames, then user frames; each part leaf first, its leaf alone no return address. */
@@ -58,7 +73,6 @@ static void check_sample(const struct record_sample *r)
 		const struct sample_frame *f = &r->frames[i];
 
 		assert_int_equal(f->pad, 0);
-		assert_int_equal(f->file, 0);
 		if (f->kind == FRAME_KERNEL) {
 			assert_false(user);
 			assert_true(f->offset >> 63);
@@ -73,11 +87,16 @@ static void check_sample(const struct record_sample *r)
 		}
 		if (f->kind == FRAME_MARKER)
 			continue;
-		assert_int_equal(f->flags, f->kind == last ? FRAME_RETURN : 0);
+		assert_int_equal(f->flags & ~FRAME_APPROXIMATE, f->kind == last ? FRAME_RETURN : 0);
 		last = f->kind;
 	}
 	if (r->flags & SAMPLE_KERNEL_THREAD)
 		assert_false(user);
+	/* What is counted is whole, and what has a slice is not. */
+	if (r->id)
+		assert_true(r->end < WALK_MISS_SPACE && !r->stack);
+	if (r->stack)
+		assert_true(r->end >= WALK_MISS_SPACE);
 }
 
 static struct seen *remember(struct watch *w, const struct sampler_event *e)
@@ -114,6 +133,13 @@ static void on_event(void *userdata, const struct sampler_event *e)
 		seen->flags = e->sample->flags;
 		seen->cpu = e->sample->header.cpu;
 		seen->n_frames = e->sample->n_frames;
+		seen->id = e->sample->id;
+		seen->end = e->sample->end;
+		seen->space = e->sample->space;
+		seen->stack = e->sample->stack;
+		seen->turn = w->turn;
+		if (w->on_sample)
+			w->on_sample(w, e->sample);
 		memcpy(seen->comm, e->sample->comm, SAMPLE_COMM);
 		seen->frames = calloc(seen->n_frames + 1, sizeof(*seen->frames));
 		memcpy(seen->frames, e->sample->frames, seen->n_frames * sizeof(*seen->frames));
@@ -153,19 +179,25 @@ static void on_drained(void *userdata, uint64_t up_to)
 	w->drained_to = up_to;
 }
 
-/* With ODI_TEST_TAIL_CALLS in the environment, stacks are walked by tail calls on any kernel. */
+static void on_count(void *userdata, uint64_t id, uint64_t samples, uint64_t last_ns)
+{
+	struct watch *w = userdata;
+
+	assert_true(id && samples && last_ns);
+	w->told = reallocarray(w->told, w->n_told + 1, sizeof(*w->told));
+	assert_non_null(w->told);
+	w->told[w->n_told++] = (struct told){id, samples, last_ns, w->turn};
+}
+
 static void watch_open_with(struct watch *w, const struct sampler_config *config)
 {
-	static const struct sampler_ops ops = {.on_event = on_event, .on_drained = on_drained};
-	struct sampler_config c = *config;
+	static const struct sampler_ops ops = {
+		.on_event = on_event, .on_drained = on_drained, .on_count = on_count};
 	struct err_text err = {""};
-
-	if (getenv("ODI_TEST_TAIL_CALLS"))
-		c.tail_calls = true;
 
 	*w = (struct watch){0};
 	assert_true(sd_event_new(&w->loop) >= 0);
-	if (sampler_new(&w->s, w->loop, &c, &ops, w, &err) < 0)
+	if (sampler_new(&w->s, w->loop, config, &ops, w, &err) < 0)
 		fail_msg("%s", err.text);
 }
 
@@ -202,7 +234,8 @@ static void check_counts(struct watch *w, struct sampler_counters *c)
 		samples += w->list[i].kind == SAMPLER_SAMPLE;
 	assert_int_equal(c->taken, sampler_raw_counter(w->s, COUNT_TAKEN));
 	assert_int_equal(c->taken,
-		c->idle + c->ignored + c->divided + c->sent + c->lost_ring + c->lost_scratch);
+		c->idle + c->ignored + c->divided + c->sent + c->counted + c->lost_ring +
+			c->lost_scratch);
 	assert_int_equal(c->due, c->taken + c->late);
 	assert_int_equal(c->received, c->sent);
 	assert_int_equal(c->received, samples);
@@ -224,6 +257,7 @@ static void watch_close(struct watch *w)
 	for (size_t i = 0; i < w->n; i++)
 		free(w->list[i].frames);
 	free(w->list);
+	free(w->told);
 	w->s = sampler_free(w->s);
 	sd_event_unref(w->loop);
 	*w = (struct watch){0};
@@ -267,6 +301,65 @@ static pid_t spawn(void (*fn)(void *), void *userdata)
 		fn(userdata);
 		_exit(0);
 	}
+	return pid;
+}
+
+/* What this process has mapped executable, as memory without files: walks go by the frame pointers
+ * that everything here is compiled with. A forked child has the same. */
+static inline size_t own_maps(struct space_map *maps, size_t max)
+{
+	_cleanup_fclose_ FILE *f = fopen("/proc/self/maps", "re");
+	unsigned long start, end;
+	char line[512], exec;
+	size_t n = 0;
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx %*c%*c%c", &start, &end, &exec) != 3 || exec != 'x' ||
+			start >> 63) /* vsyscall */
+			continue;
+		assert_true(n < max);
+		maps[n++] = (struct space_map){
+			.start = start, .end = end, .file = 7, .kind = SPACE_ANON};
+	}
+	return n;
+}
+
+/* Sets them as the space of the image; returns its tag. */
+static inline uint32_t set_own_maps(struct watch *w, const struct sample_image *image)
+{
+	struct space_map maps[64];
+	size_t n = own_maps(maps, ARRAY_SIZE(maps));
+	uint32_t tag = 0;
+
+	assert_int_equal(sampler_set_space(w->s, image, maps, n, &tag), 0);
+	assert_true(tag);
+	return tag;
+}
+
+/* As spawn(), but it begins only when the kernel knows its space; returns its image. */
+static inline pid_t spawn_walked(
+	struct watch *w, void (*fn)(void *), void *userdata, struct sample_image *image)
+{
+	int gate[2];
+	pid_t pid;
+
+	assert_int_equal(pipe2(gate, O_CLOEXEC), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		char c;
+
+		if (read(gate[0], &c, 1) == 1)
+			fn(userdata);
+		_exit(0);
+	}
+	sampler_drain(w->s);
+	*image = need_seen(w, SAMPLER_FORK, pid, NULL)->image;
+	set_own_maps(w, image);
+	assert_int_equal(write(gate[1], "", 1), 1);
+	close(gate[0]);
+	close(gate[1]);
 	return pid;
 }
 

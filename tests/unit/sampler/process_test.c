@@ -17,7 +17,8 @@ static bool has_verdict(const struct watch *w, const struct sample_image *image)
 {
 	struct sample_verdict v;
 
-	return bpf_map_lookup_elem(bpf_map__fd(w->s->skel->maps.verdicts), image, &v) == 0;
+	return bpf_map_lookup_elem(bpf_map__fd(w->s->skel->maps.verdicts), image, &v) == 0 &&
+		v.generation == w->s->skel->data->settings.generation;
 }
 
 static void assert_same_image(const struct sample_image *a, const struct sample_image *b)
@@ -269,6 +270,8 @@ static void test_cgroups(void **state)
 	const struct seen *moved, *exec;
 	struct sampler_counters c;
 	struct sample_image image;
+	struct sample_verdict v;
+	uint32_t tag;
 	struct stat st;
 	struct gate g;
 	struct watch w;
@@ -293,9 +296,14 @@ static void test_cgroups(void **state)
 	pid = spawn(exec_child, &g);
 	sampler_drain(w.s);
 	image = need_seen(&w, SAMPLER_FORK, pid, NULL)->image;
+	tag = set_own_maps(&w, &image);
 	assert_int_equal(sampler_set_verdict(w.s, &image, 1, 1, 0), 0);
+	assert_true(has_verdict(&w, &image));
 	assert_true(write_pid(inner, pid));
 	assert_false(has_verdict(&w, &image));
+	/* What is mapped is the same as before. */
+	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(w.s->skel->maps.verdicts), &image, &v), 0);
+	assert_int_equal(v.space_tag, tag);
 	gate_open(&g);
 	wait_child(&w, pid);
 	watch_stop(&w, &c);

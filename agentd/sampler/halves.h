@@ -18,6 +18,6 @@ struct halves {
 
 /* Reads and clears half of the counts of one CPU, which no program may be filling. Calls back for each
  * id that counted; returns the sum of samples. */
-uint64_t counts_take(struct count_table *table, uint32_t half,
+uint64_t halves_take(struct count_table *table, uint32_t half,
 	void (*on_count)(void *userdata, uint64_t id, uint64_t samples, uint64_t last_ns),
 	void *userdata);

@@ -21,7 +21,7 @@
 #define LEAVE_NS  NSEC_PER_SEC
 #define PAUSE_NS  (200 * 1000)
 
-uint64_t counts_take(struct count_table *table, uint32_t half,
+uint64_t halves_take(struct count_table *table, uint32_t half,
 	void (*on_count)(void *userdata, uint64_t id, uint64_t samples, uint64_t last_ns),
 	void *userdata)
 {
@@ -43,7 +43,7 @@ uint64_t counts_take(struct count_table *table, uint32_t half,
 static void take(struct sampler *s, size_t cpu, uint32_t half)
 {
 	s->halves.collected +=
-		counts_take(&s->halves.tables[cpu], half, s->ops.on_count, s->userdata);
+		halves_take(&s->halves.tables[cpu], half, s->ops.on_count, s->userdata);
 	s->halves.left[cpu] = 0;
 }
 
