@@ -150,6 +150,7 @@ static size_t n_kernel(const struct record_sample *s)
 	return n;
 }
 
+/* Unless whoever walked has said it. */
 static void add_marker(struct sample_frame *frames, struct walked *w)
 {
 	if (w->n < SAMPLE_MAX_FRAMES && !(w->n && frames[w->n - 1].kind == FRAME_MARKER))
@@ -174,17 +175,21 @@ static void resolve_frames(struct entry *e, const struct record_sample *s,
 	}
 }
 
-/* Where the kernel had to end and there is nothing to go on by. */
-static void end_missed(
-	struct entry *e, const struct arrived *a, struct sample_frame *frames, struct walked *w)
+/* Where the kernel had to end and there is nothing to go on by. A last frame that is an address is the one
+ * whose rows it missed. */
+static void end_missed(struct entry *e, const struct arrived *a, const struct sample_frame *frames,
+	struct walked *w)
 {
+	size_t n = w->n;
+
 	if (a->dropped)
 		w->end = WALK_SLICE;
-	else if (w->end < WALK_MISS_SPACE)
+	if (w->end < WALK_MISS_SPACE)
 		return;
-	else if (w->n && frames[w->n - 1].kind == FRAME_NATIVE)
-		walks_ask(e, &frames[w->n - 1]);
-	add_marker(frames, w);
+	if (n && frames[n - 1].kind == FRAME_MARKER)
+		n--;
+	if (n && frames[n - 1].kind == FRAME_NATIVE && !a->s->frames[n - 1].file)
+		walks_ask(e, &frames[n - 1]);
 }
 
 static bool is_wanted(struct entry *e)
@@ -223,8 +228,9 @@ int resolve_sample(struct entry *e, const struct arrived *a)
 	if (a->reused && wanted) {
 		t->counters.reused += s->count;
 		w.end = WALK_REUSED;
-		add_marker(frames, &w);
 	}
+	if (wanted && w.end > WALK_ROOT)
+		add_marker(frames, &w);
 	t->counters.frames += p.n_native;
 	t->counters.frames_unmapped += p.n_unmapped;
 	if (p.unmapped)

@@ -38,6 +38,10 @@ struct given {
 	uint64_t time_ns, epoch;
 	uint32_t count;
 	enum image_state state;
+	uint64_t id;
+	uint8_t end;
+	uint16_t guessed;
+	uint32_t end_file;
 	size_t n;
 	struct sample_frame frames[8];
 };
@@ -72,6 +76,10 @@ static void on_sample(void *userdata, struct image *image, const struct process_
 		.time_ns = s->time_ns,
 		.count = s->count,
 		.state = image->state,
+		.id = s->id,
+		.end = s->end,
+		.guessed = s->guessed,
+		.end_file = s->end_file,
 		.n = s->n_frames,
 		.epoch = image->mapping_epoch};
 	snprintf(g->exe, sizeof(g->exe), "%s", image->exe);
@@ -104,20 +112,28 @@ static void on_waiting(void *userdata)
 	((struct fixture *)userdata)->n_waiting++;
 }
 
-static inline void fixture_start(struct fixture *f, const struct process_config *config)
+/* more: what a test has of its own beside these. May be NULL. */
+static inline void fixture_start_with(
+	struct fixture *f, const struct process_config *config, const struct process_ops *more)
 {
-	static const struct process_ops ops = {.on_facts = on_facts,
-		.on_sample = on_sample,
-		.on_gone = on_gone,
-		.on_lost = on_lost,
-		.on_waiting = on_waiting};
+	struct process_ops ops = more ? *more : (struct process_ops){};
 	struct err_text err = {};
 
+	ops.on_facts = on_facts;
+	ops.on_sample = on_sample;
+	ops.on_gone = on_gone;
+	ops.on_lost = on_lost;
+	ops.on_waiting = on_waiting;
 	memset(f, 0, sizeof(*f));
 	f->given = calloc(GIVEN_MAX, sizeof(*f->given));
 	assert_int_equal(sd_event_new(&f->loop), 0);
 	if (process_table_new(&f->table, f->loop, config, &ops, f, &err) < 0)
 		fail_msg("%s", err.text);
+}
+
+static inline void fixture_start(struct fixture *f, const struct process_config *config)
+{
+	fixture_start_with(f, config, NULL);
 }
 
 static inline void fixture_stop(struct fixture *f)
@@ -364,4 +380,66 @@ static inline const char *self_path(void)
 	assert_true(n > 0);
 	path[n] = 0;
 	return path;
+}
+
+static inline void copy_file(const char *from, const char *to)
+{
+	struct buf b;
+	int fd;
+
+	buf_init(&b, 0);
+	assert_int_equal(io_read_file(AT_FDCWD, from, &b, 256u << 20), 0);
+	fd = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
+	assert_true(fd >= 0);
+	assert_int_equal(io_write_all(fd, b.data, b.len), 0);
+	close(fd);
+	buf_deinit(&b);
+}
+
+static inline struct file_key key_of_map(const struct procfs_map *m)
+{
+	return (struct file_key){.inode = m->inode, .major = m->major, .minor = m->minor};
+}
+
+/* Events of an exec as the kernel gives them, for what a live process has mapped now. */
+static inline void send_whole_exec(
+	struct fixture *f, struct sample_image key, uint64_t time_ns, const char *comm)
+{
+	char name[64], line[4096];
+	FILE *maps;
+
+	send_exec_begin(f, (pid_t)key.tgid, time_ns);
+	snprintf(name, sizeof(name), "/proc/%u/maps", key.tgid);
+	maps = fopen(name, "re");
+	while (maps && fgets(line, sizeof(line), maps)) {
+		struct procfs_map m;
+		struct file_key k;
+
+		line[strcspn(line, "\n")] = 0;
+		if (procfs_map(line, &m) < 0 || !m.exec)
+			continue;
+		k = key_of_map(&m);
+		send_mmap(f, (pid_t)key.tgid, ++time_ns, m.start, m.end - m.start, m.pgoff, &k,
+			m.path);
+	}
+	if (maps)
+		fclose(maps);
+	send_exec(f, key, time_ns + 1, comm);
+}
+
+/* A pid that nobody has any more, with a start in the past. */
+static inline struct sample_image dead_key(uint32_t exec)
+{
+	pid_t pid = fork();
+	struct sample_image key;
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		pause();
+	}
+	key = key_of(pid, exec);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	return key;
 }
