@@ -128,6 +128,75 @@ static void test_bpf_records(void **state)
 	assert_false(sample_record_check(process, process->header.size));
 }
 
+static union {
+	struct record_sample sample;
+	uint64_t space[10000];
+} big;
+
+/* A sample with a slice of len bytes from start on. Its size. */
+static size_t make_slice(
+	uint64_t start, uint32_t len, uint32_t present, struct sample_stack **stack)
+{
+	struct record_sample *sample = &big.sample;
+
+	memset(&big, 0, sizeof(big));
+	*stack = (struct sample_stack *)&sample->frames[3];
+	**stack = (struct sample_stack){.start = start, .len = len, .present = present};
+	sample->n_frames = 3;
+	sample->end = WALK_MISS_ROWS;
+	sample->stack = (uint32_t)sizeof(**stack) + len;
+	sample->header.kind = RECORD_SAMPLE;
+	sample->header.version = SAMPLE_VERSION;
+	sample->header.size =
+		(uint32_t)(sizeof(*sample) + 3 * sizeof(sample->frames[0])) + sample->stack;
+	return sample->header.size;
+}
+
+static void test_slices(void **state)
+{
+	struct sample_stack *stack;
+	size_t size;
+
+	size = make_slice(0x7ffe1000, 8192, 3, &stack);
+	assert_true(sample_record_check(&big, size));
+	stack->present = 4; /* a page behind the last */
+	assert_false(sample_record_check(&big, size));
+	size = make_slice(0x7ffe1ff8, 8192, 7, &stack); /* touches three */
+	assert_true(sample_record_check(&big, size));
+	stack->start++;
+	assert_false(sample_record_check(&big, size));
+	size = make_slice(0x7ffe1000, 8192, 3, &stack);
+	stack->len -= 8;
+	assert_false(sample_record_check(&big, size));
+	stack->len = UINT32_MAX;
+	assert_false(sample_record_check(&big, size));
+	stack->len = 8192;
+	big.sample.n_frames = SAMPLE_MAX_FRAMES + 1;
+	assert_false(sample_record_check(&big, size));
+	big.sample.n_frames = 4;
+	assert_false(sample_record_check(&big, size));
+	big.sample.n_frames = 3;
+	big.sample.end = WALK_ENDS;
+	assert_false(sample_record_check(&big, size));
+	big.sample.end = WALK_MISS_ROWS;
+	big.sample.stack = UINT32_MAX;
+	assert_false(sample_record_check(&big, size));
+	/* Every other length is refused. */
+	size = make_slice(0x7ffe1000, 256, 1, &stack);
+	for (size_t cut = 0; cut < size; cut += 8) {
+		big.sample.header.size = (uint32_t)cut;
+		assert_false(sample_record_check(&big, cut));
+	}
+	/* The largest, and one that is larger. */
+	size = make_slice(0x7ffe1000, SLICE_MAX, 0x3fff, &stack);
+	assert_true(sample_record_check(&big, size));
+	size = make_slice(0x7ffe1000, SLICE_MAX + 8, 0x3fff, &stack);
+	assert_false(sample_record_check(&big, size));
+	/* Nothing of it was there. */
+	size = make_slice(0x7ffe1000, 0, 0, &stack);
+	assert_true(sample_record_check(&big, size));
+}
+
 static void add_up(void *userdata, unsigned cpu)
 {
 	*(uint64_t *)userdata |= 1ULL << cpu;
@@ -167,6 +236,7 @@ int main(void)
 		cmocka_unit_test(test_perf_records),
 		cmocka_unit_test(test_comm_and_lost),
 		cmocka_unit_test(test_bpf_records),
+		cmocka_unit_test(test_slices),
 		cmocka_unit_test(test_cpu_lists),
 	};
 
