@@ -41,10 +41,21 @@ static __always_inline __u32 rows_pc(const void *view, __u32 i);
 /* A record with room behind its flexible array. */
 #pragma clang diagnostic ignored "-Wgnu-variable-sized-type-not-at-end"
 
-/* As much of the stack is read at once, and this many places in the code are remembered. */
-#define WINDOW      256
-#define KNOWN_BITS  9
-#define KNOWN_COUNT (1 << KNOWN_BITS)
+#define WINDOW 256 /* bytes of the stack that are read at once */
+
+/* Places in the code are remembered in the order in which walks met them, a cache line each: between
+ * two samples the program has used the caches for itself, and what lies in a row is fetched ahead.
+ * Where a place is: after the one before it, as last time; else as its hash says. */
+#define PLACES       512    /* the oldest make room */
+#define PLACE_BITS   10     /* of the hash; more than one place may want to be found by one */
+#define PLACES_START PLACES /* stands for the leaf: only what follows it counts */
+
+struct place {
+	struct unwind_known known;
+	__u32 next; /* the place that followed last time */
+	__u32 pad[3];
+} __attribute__((aligned(64)));
+_Static_assert(sizeof(struct place) == 64, "place");
 
 struct scratch {
 	__u32 busy;
@@ -64,7 +75,9 @@ struct scratch {
 	__u64 window_at;
 	__u64 window_len; /* 0: nothing was read */
 	__u8 window[WINDOW + 16];
-	struct unwind_known known[KNOWN_COUNT];
+	struct place places[PLACES + 1];
+	__u16 place_of[1 << PLACE_BITS];
+	__u32 place_last, place_new; /* the one that was found last; where the next new one goes */
 	__u64 addresses[STACK_MAX];
 	user_regs saved;
 	struct {
@@ -73,10 +86,12 @@ struct scratch {
 		struct sample_stack slice; /* where it may begin at the latest; see slice.h */
 		__u8 room[SLICE_MAX + SAMPLE_STACK_PAGE];
 	} record;
-};
+} __attribute__((aligned(64)));
 
+/* Mapped by nobody; but values of such arrays begin at a page, and so lie as they are aligned. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1); /* set at load: possible CPUs */
 	__type(key, __u32);
 	__type(value, struct scratch);
@@ -278,24 +293,47 @@ static __always_inline int find_rule(void *ctx, __u64 key, __u32 offset, struct 
 	return 0;
 }
 
-/* Where the place is remembered, or would be. A page that is walked by what is remembered of it is
- * looked at, too, and the clock should know; not each time. */
+/* A page that is walked by what is remembered of it is looked at, too, and the clock should know. */
+static __always_inline void touch_rows(const struct unwind_known *known)
+{
+	__u64 key = ROWS_KEY(known->file, (known->pc + known->bias) >> UNWIND_PAGE_SHIFT);
+	__u32 index = ROWS_SET(key, index_bits);
+	struct rows_set *set = bpf_map_lookup_elem(&rows_index, &index);
+	struct rows_way *way = set ? find_way(set, key) : NULL;
+
+	if (way && !way->used)
+		way->used = 1;
+}
+
+static __always_inline struct place *place_at(struct scratch *s, __u32 i)
+{
+	return &s->places[i < PLACES ? i : PLACES];
+}
+
+/* Where the place is remembered, or will be. */
 static __always_inline struct unwind_known *known_at(void *ctx, __u64 pc)
 {
 	struct scratch *s = ctx;
-	struct unwind_known *known = &s->known[(pc * 0x9e3779b97f4a7c15ULL) >> (64 - KNOWN_BITS)];
-	struct rows_set *set;
-	struct rows_way *way;
-	__u64 key;
-	__u32 index;
+	struct place *last = place_at(s, *(volatile __u32 *)&s->place_last), *place;
+	__u32 i = *(volatile __u32 *)&last->next;
+	__u16 *by_hash;
 
-	if (known->pc == pc && !(++known->uses & 15)) {
-		key = ROWS_KEY(known->file, (pc + known->bias) >> UNWIND_PAGE_SHIFT);
-		index = ROWS_SET(key, index_bits);
-		set = bpf_map_lookup_elem(&rows_index, &index);
-		way = set ? find_way(set, key) : NULL;
-		if (way && !way->used)
-			way->used = 1;
+	place = place_at(s, i);
+	if (place->known.pc != pc || place->known.tag != s->walk.tag) {
+		by_hash = &s->place_of[(pc * 0x9e3779b97f4a7c15ULL) >> (64 - PLACE_BITS)];
+		i = *by_hash;
+		place = place_at(s, i);
+		if (place->known.pc != pc || place->known.tag != s->walk.tag) {
+			i = s->place_new & (PLACES - 1);
+			s->place_new = i + 1;
+			*by_hash = i;
+			place = place_at(s, i);
+			place->known.pc = 0;
+		}
+		last->next = i;
+	} else if (!(++place->known.uses & 15)) {
+		touch_rows(&place->known);
 	}
-	return known;
+	s->place_last = i;
+	return &place->known;
 }

@@ -136,6 +136,7 @@ static __always_inline void begin_record(struct scratch *s, __u32 tid, __u32 div
 	s->n_frames = 0;
 	s->n_user = 0;
 	s->window_len = 0;
+	s->place_last = PLACES_START;
 	s->hash = hash_key[0];
 }
 

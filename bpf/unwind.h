@@ -39,7 +39,8 @@ enum unwind_cfa {
 	UNWIND_CFA_SP = 4,          /* sp + cfa_offset */
 	UNWIND_CFA_FP = 5,          /* fp + cfa_offset */
 	UNWIND_CFA_AUX = 6,         /* the second register that is followed + cfa_offset */
-	UNWIND_CFA_LEAF = 7,        /* DWARF register `reg` + cfa_offset: interrupted frames only */
+	UNWIND_CFA_LEAF = 7,        /* DWARF register `reg` + cfa_offset: interrupted frames, callers */
+	UNWIND_CFA_SCALED = 8,      /* sp + 8 * DWARF register `reg` + cfa_offset: the same */
 };
 
 enum unwind_rule_flag {
@@ -144,6 +145,9 @@ enum unwind_regs_flag {
 	UNWIND_REGS_FP_LOST = 4,  /* fp is not known */
 	UNWIND_REGS_AUX_LOST = 8, /* aux is not known */
 	UNWIND_REGS_GUESSED = 16, /* a rule with UNWIND_APPROXIMATE led here */
+	/* The caller of a frame with UNWIND_REGS_LEAF: leaf[] is still what it was, unless that frame
+	 * used those registers without a word. Assembly calls its own helpers so. */
+	UNWIND_REGS_INHERITED = 32,
 };
 
 struct unwind_regs {

@@ -78,12 +78,17 @@ static __inline__ __attribute__((always_inline)) int unwind_aux(struct unwind_re
 	return UNWIND_OK;
 }
 
-/* Any register of a frame that was interrupted, by a sample or by a signal. */
+/* Any register of a frame that was interrupted, by a sample or by a signal; or of the caller of the
+ * innermost frame, which nobody said was changed since. */
 static __inline__ __attribute__((always_inline)) int unwind_leaf(
 	struct unwind_regs *r, sample_u32 reg, void *ctx, sample_u64 *ret)
 {
 	(void)ctx;
 	if (r->flags & UNWIND_REGS_LEAF) {
+		*ret = r->leaf[reg & (UNWIND_LEAF_REGS - 1)];
+		return UNWIND_OK;
+	}
+	if (!(r->flags & UNWIND_REGS_EXACT) && (r->flags & UNWIND_REGS_INHERITED)) {
 		*ret = r->leaf[reg & (UNWIND_LEAF_REGS - 1)];
 		return UNWIND_OK;
 	}
@@ -114,7 +119,10 @@ static __inline__ __attribute__((always_inline)) int unwind_cfa_of(
 		cfa = r->aux;
 		break;
 	case UNWIND_CFA_LEAF:
+	case UNWIND_CFA_SCALED:
 		result = unwind_leaf(r, rule->reg, ctx, &cfa);
+		if (rule->cfa == UNWIND_CFA_SCALED)
+			cfa = r->sp + (cfa << 3);
 		break;
 	case UNWIND_CFA_END:
 		return UNWIND_ENDED;
@@ -178,6 +186,17 @@ static __inline__ __attribute__((always_inline)) int unwind_saved(struct unwind_
 	return UNWIND_OK;
 }
 
+/* What is said of the interrupted frame alone is over; its registers are its caller's, as far as the
+ * rules know. */
+static __inline__ __attribute__((always_inline)) void unwind_leave(struct unwind_regs *r)
+{
+	_Static_assert(UNWIND_REGS_LEAF << 5 == UNWIND_REGS_INHERITED, "a shift makes it");
+	r->flags = (r->flags &
+			   ~(sample_u32)(UNWIND_REGS_LEAF | UNWIND_REGS_EXACT |
+				   UNWIND_REGS_INHERITED)) |
+		(r->flags & UNWIND_REGS_LEAF) << 5;
+}
+
 /* From the frame that r describes to its caller: pc, sp, and where fp and aux are. rule is that of
  * unwind_lookup_pc(r). On anything but UNWIND_OK r->pc and r->sp are as they were (UNWIND_ENDED by
  * return address 0 excepted: pc is 0 then). */
@@ -210,7 +229,7 @@ static __inline__ __attribute__((always_inline)) int unwind_step(
 			r->aux_at = cfa + (sample_u64)((unwind_s64)rule->aux_offset * UNWIND_SLOT);
 			r->flags &= ~(sample_u32)UNWIND_REGS_AUX_LOST;
 		}
-		r->flags &= ~(sample_u32)(UNWIND_REGS_LEAF | UNWIND_REGS_EXACT);
+		unwind_leave(r);
 		r->leaf_at = 0;
 		r->pc = UNWIND_CODE_POINTER(pair[1]);
 		if (r->pc == 0)
@@ -252,10 +271,10 @@ static __inline__ __attribute__((always_inline)) int unwind_step(
 	result = unwind_saved(r, rule, ctx, cfa, fp_read, pair[0]);
 	if (result != UNWIND_OK)
 		return result;
-	r->flags &= ~(sample_u32)(UNWIND_REGS_LEAF | UNWIND_REGS_EXACT);
+	unwind_leave(r);
 	r->leaf_at = leaf_at;
 	if (flags & UNWIND_SIGNAL)
-		r->flags |= UNWIND_REGS_EXACT;
+		r->flags = (r->flags & ~(sample_u32)UNWIND_REGS_INHERITED) | UNWIND_REGS_EXACT;
 	if (flags & UNWIND_APPROXIMATE)
 		r->flags |= UNWIND_REGS_GUESSED;
 	r->pc = UNWIND_CODE_POINTER(pair[1]);

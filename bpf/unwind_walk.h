@@ -188,7 +188,7 @@ static __inline__ __attribute__((always_inline)) void unwind_walk_take(
 	r->pc = pc;
 	r->sp = sp;
 	r->leaf_at = 0;
-	r->flags &= ~(sample_u32)(UNWIND_REGS_LEAF | UNWIND_REGS_EXACT);
+	r->flags &= ~(sample_u32)(UNWIND_REGS_LEAF | UNWIND_REGS_EXACT | UNWIND_REGS_INHERITED);
 	r->flags |= UNWIND_REGS_GUESSED;
 	if (!UNWIND_AUX_SURVIVES)
 		r->flags |= UNWIND_REGS_AUX_LOST;
