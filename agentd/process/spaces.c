@@ -129,8 +129,10 @@ size_t process_space(
 	struct mappings *m = e->mappings;
 	size_t n = 0;
 
-	if (!m || e->queued_maps || reads_maps_needed(e))
+	if (!m || e->queued_maps || reads_maps_needed(e)) {
+		spaces_changed(e);
 		return 0;
+	}
 	for (size_t i = 0; i < m->n && n < max; i++) {
 		uint32_t id = opens_known(e, &m->v[i]);
 		const struct file *file = id ? files_get(t->files, id) : NULL;

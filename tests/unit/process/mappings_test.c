@@ -161,6 +161,79 @@ static void test_carries_files(void **state)
 	mappings_unref(new);
 }
 
+#define LARGE (2ULL << 20)
+
+/* Memory without a file in a hole of a file, to the byte and as large pages lie, is that file's text. */
+static void test_copied_text(void **state)
+{
+	struct mappings *m = mappings_new();
+	/* One, two, ... LARGE into the file, where it lies twice, thrice... with holes. */
+	const struct mapping rows[] = {
+		make(LARGE - 4096, LARGE, 1, 0),
+		make(LARGE, 3 * LARGE, ANON, 0), /* the hole */
+		make(3 * LARGE, 3 * LARGE + 4096, 1, 4096 + 2 * LARGE),
+		make(4 * LARGE, 5 * LARGE, ANON, 0), /* nothing before it */
+		make(5 * LARGE, 6 * LARGE, 1, 0),
+		make(6 * LARGE, 7 * LARGE, ANON, 0), /* not the same file behind it */
+		make(7 * LARGE, 8 * LARGE, 2, 2 * LARGE),
+		make(8 * LARGE, 9 * LARGE, ANON, 0), /* another part of the file behind it */
+		make(9 * LARGE, 10 * LARGE, 2, 5 * LARGE),
+		make(11 * LARGE - 4096, 11 * LARGE, 1, 0),
+		make(11 * LARGE, 11 * LARGE + 4096, ANON, 0), /* too small */
+		make(11 * LARGE + 4096, 12 * LARGE, 1, 8192),
+	};
+	uint64_t version;
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		assert_int_equal(mappings_replace(&m, &rows[i], 100), 0);
+	assert_int_equal(m->n, ARRAY_SIZE(rows));
+	version = m->version;
+	mappings_fill_copied_text(m);
+	assert_true(m->version > version);
+	assert_int_equal(m->n, ARRAY_SIZE(rows) - 2);
+	assert_int_equal(m->v[0].start, LARGE - 4096);
+	assert_int_equal(m->v[0].end, 3 * LARGE + 4096);
+	assert_int_equal(m->v[0].pgoff, 0);
+	for (size_t i = 1; i < m->n; i++)
+		assert_int_equal(m->v[i].start, rows[i + 2].start);
+	version = m->version;
+	mappings_fill_copied_text(m);
+	assert_int_equal(m->version, version);
+	mappings_unref(m);
+}
+
+static void test_conflict(void **state)
+{
+	struct mappings *m = mappings_new();
+	struct mapping a = make(0x1000, 0x4000, 1, 0x1000), b = make(0x8000, 0x9000, ANON, 0);
+	const struct {
+		uint64_t start, end, inode, pgoff;
+		bool conflict;
+	} cases[] = {
+		{0x1000, 0x4000, 1, 0x1000, false},                        /* the same */
+		{0x2000, 0x6000, 1, 0x2000, false},                        /* more of the same */
+		{0x2000, 0x3000, 1, 0x1000, true},                         /* another part */
+		{0x2000, 0x3000, 2, 0x2000, true},                         /* another file */
+		{0x3fff, 0x5000, ANON, 0, true},                           /* none */
+		{0x4000, 0x8000, 2, 0, false},                             /* between */
+		{0, 0x1000, 2, 0, false},                                  /* before */
+		{0, 0x1001, 2, 0, true}, {0x8000, 0x8800, ANON, 0, false}, /* memory over memory */
+		{0x8000, 0x8800, 2, 0, true}, {0x9000, 0xa000, 2, 0, false}, /* behind */
+	};
+
+	assert_false(mappings_conflict(NULL, &a));
+	assert_int_equal(mappings_replace(&m, &a, 100), 0);
+	assert_int_equal(mappings_replace(&m, &b, 100), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct mapping c =
+			make(cases[i].start, cases[i].end, cases[i].inode, cases[i].pgoff);
+
+		assert_int_equal(mappings_conflict(m, &c), cases[i].conflict);
+		path_unref(c.path);
+	}
+	mappings_unref(m);
+}
+
 static int setup(void **state)
 {
 	assert_int_equal(path_pool_new(&pool), 0);
@@ -189,6 +262,8 @@ int main(void)
 		T(test_joins_memory_only),
 		T(test_refuses),
 		T(test_carries_files),
+		T(test_copied_text),
+		T(test_conflict),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
