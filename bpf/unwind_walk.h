@@ -249,8 +249,13 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_guess(
 	sample_u64 pc = 0;
 	int result;
 
-	if (UNWIND_READ(ctx, &pc, 8, at) != 0)
-		return unwind_walk_end(w, w->why);
+	/* A large frame's lower end may never have been touched: the frame pointer is tried all the
+	 * same. */
+	if (UNWIND_READ(ctx, &pc, 8, at) != 0) {
+		if (i != 0)
+			return unwind_walk_end(w, w->why);
+		pc = 0;
+	}
 	pc = UNWIND_CODE_POINTER(pc);
 	if (unwind_walk_plausible(w, ctx, pc)) {
 		unwind_walk_take(w, pc, at + 8);

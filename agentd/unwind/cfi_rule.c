@@ -120,6 +120,27 @@ static bool read_plt(const struct unwind_machine *m, const uint8_t *expression, 
 	return cursor_u8(&in) == OP_PLUS && !in.bad && in.at == in.end;
 }
 
+/* breg SP offset; breg R 0; lit8; mul; plus; deref; plus N: the frame lies behind an array whose
+ * length is in a register (OpenSSL's Montgomery multiplication, in its own leaf). */
+static bool read_scaled(
+	const struct unwind_machine *m, const uint8_t *expression, size_t len, struct shape *s)
+{
+	struct cursor in = {expression, expression + len, false};
+	uint64_t reg, value;
+	int64_t zero;
+
+	*s = (struct shape){.deref = true};
+	if (!read_breg(&in, &reg, &s->offset) || reg != m->sp)
+		return false;
+	if (!read_breg(&in, &s->reg, &zero) || s->reg >= m->leaf || zero != 0)
+		return false;
+	if (!read_small(&in, &value) || value != UNWIND_SLOT || cursor_u8(&in) != OP_MUL)
+		return false;
+	if (cursor_u8(&in) != OP_PLUS || cursor_u8(&in) != OP_DEREF || in.bad)
+		return false;
+	return read_plus(&in, &s->add);
+}
+
 static int set_base(const struct cfi *c, struct unwind_rule *rule, uint64_t reg)
 {
 	const struct unwind_machine *m = c->machine;
@@ -145,6 +166,7 @@ static int cfa_rule(const struct cfi *c, const struct cfi_state *state, struct u
 	struct shape s = {.reg = state->reg, .offset = state->offset};
 	int64_t offset;
 	uint64_t threshold;
+	bool scaled = false;
 
 	if (!state->has_cfa)
 		return UNWIND_PROBLEM_DAMAGED + 1;
@@ -154,7 +176,9 @@ static int cfa_rule(const struct cfi *c, const struct cfi_state *state, struct u
 		rule->flags |= UNWIND_PLT;
 		rule->reg = (uint8_t)threshold;
 	} else if (state->expression && !read_shape(state->expression, state->expression_len, &s)) {
-		return UNWIND_PROBLEM_CFA_EXPRESSION + 1;
+		scaled = read_scaled(m, state->expression, state->expression_len, &s);
+		if (!scaled)
+			return UNWIND_PROBLEM_CFA_EXPRESSION + 1;
 	}
 	if (s.deref)
 		rule->flags |= UNWIND_DEREF;
@@ -162,6 +186,11 @@ static int cfa_rule(const struct cfi *c, const struct cfi_state *state, struct u
 		return UNWIND_PROBLEM_OFFSET + 1;
 	rule->cfa_offset = (int32_t)s.offset;
 	rule->cfa_add = s.deref ? (int16_t)s.add : 0;
+	if (scaled) {
+		rule->cfa = UNWIND_CFA_SCALED;
+		rule->reg = (uint8_t)s.reg;
+		return 0;
+	}
 	return set_base(c, rule, s.reg);
 }
 
@@ -224,7 +253,8 @@ static int return_rule(
 }
 
 /* The caller's stack pointer has to be the CFA. A signal frame says the same by a second
- * expression. */
+ * expression. longjmp's and setcontext's last rows say where they jump to, which is not who called
+ * them: for some instructions nothing is said that a stack of callers could use. */
 static int stack_rule(const struct unwind_machine *m, const struct cfi_state *state,
 	const struct unwind_rule *rule)
 {

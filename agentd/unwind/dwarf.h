@@ -48,6 +48,7 @@ enum {
 	OP_CONST2U = 0x0a,
 	OP_CONST2S = 0x0b,
 	OP_AND = 0x1a,
+	OP_MUL = 0x1e,
 	OP_PLUS = 0x22,
 	OP_PLUS_UCONST = 0x23,
 	OP_SHL = 0x24,

@@ -139,7 +139,7 @@ static struct unwind_rule any_rule(void)
 		UNWIND_DEREF | UNWIND_SIGNAL | UNWIND_MOVES | UNWIND_RA_SP | UNWIND_FP_SAVED |
 			UNWIND_AUX_SAVED | UNWIND_SAVED_SP,
 		UNWIND_FP_SAVED | UNWIND_SAVED_FP, 0xffff};
-	struct unwind_rule rule = {.cfa = (uint8_t)(any_of(8) ? 4 + any_of(4) : any_of(12)),
+	struct unwind_rule rule = {.cfa = (uint8_t)(any_of(8) ? 4 + any_of(5) : any_of(12)),
 		.reg = (uint8_t)any_of(32),
 		.flags = flags[any_of(ARRAY_SIZE(flags))],
 		.cfa_offset = (int32_t)(8 * any_of(12)),
@@ -182,7 +182,7 @@ static void fill(struct walk *w, uint64_t *stack, size_t n)
 	w->regs.aux = at + 8 * any_of(n);
 	w->regs.fp_at = any_of(3) ? 0 : at + 8 * any_of(n);
 	w->regs.leaf_at = any_of(2) ? 0 : at + 8 * any_of(n);
-	w->regs.flags = any_of(4) ? UNWIND_REGS_LEAF : (uint32_t)any_of(32);
+	w->regs.flags = any_of(4) ? UNWIND_REGS_LEAF : (uint32_t)any_of(64);
 	for (unsigned i = 0; i < UNWIND_LEAF_REGS; i++)
 		w->regs.leaf[i] = any_of(2) ? at + 8 * any_of(n) : w->base + any_of(65536);
 }

@@ -660,7 +660,7 @@ static void test_stopped_child_is_replaced(void **state)
 {
 	static struct room room;
 
-	room_init(&room, &(struct unwinder_config){.deadline_ms = 200, .back_off_ms = 100});
+	room_init(&room, &(struct unwinder_config){.deadline_ms = 1000, .back_off_ms = 100});
 	room.fds[1] = open(LIBC, O_RDONLY | O_CLOEXEC);
 	wait_for_child(&room);
 	kill(unwinder_child_pid(room.u), SIGSTOP);
@@ -899,7 +899,7 @@ static char liar_path[128];
 static void liar_room(struct room *room, unsigned back_off_ms)
 {
 	sandbox_set_program(liar_path);
-	room_init(room, &(struct unwinder_config){.deadline_ms = 300, .back_off_ms = back_off_ms});
+	room_init(room, &(struct unwinder_config){.deadline_ms = 1000, .back_off_ms = back_off_ms});
 	for (uint32_t f = 1; f < 10; f++)
 		room->fds[f] = memfd_of("-", 1);
 	run_for(room, 20);

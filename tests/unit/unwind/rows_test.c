@@ -446,6 +446,27 @@ static void test_shapes(void **state)
 				.reg = 11,
 				.flags = UNWIND_PLT,
 				.ra_offset = -1}},
+		{{OP_BREG0 + 7, 8, OP_BREG0 + 9, 0, OP_LIT0 + 8, OP_MUL, OP_PLUS, OP_DEREF,
+			 OP_PLUS_UCONST, 8},
+			10,
+			{.cfa = UNWIND_CFA_SCALED,
+				.reg = 9,
+				.cfa_offset = 8,
+				.cfa_add = 8,
+				.flags = UNWIND_DEREF,
+				.ra_offset = -1}},
+		/* by 4; from fp; not read; something behind it */
+		{{OP_BREG0 + 7, 8, OP_BREG0 + 9, 0, OP_LIT0 + 4, OP_MUL, OP_PLUS, OP_DEREF}, 8,
+			{.cfa = UNWIND_CFA_UNSUPPORTED}},
+		{{OP_BREG0 + 6, 8, OP_BREG0 + 9, 0, OP_LIT0 + 8, OP_MUL, OP_PLUS, OP_DEREF}, 8,
+			{.cfa = UNWIND_CFA_UNSUPPORTED}},
+		{{OP_BREG0 + 7, 8, OP_BREG0 + 9, 0, OP_LIT0 + 8, OP_MUL, OP_PLUS}, 7,
+			{.cfa = UNWIND_CFA_UNSUPPORTED}},
+		{{OP_BREG0 + 7, 8, OP_BREG0 + 9, 0, OP_LIT0 + 8, OP_MUL, OP_PLUS, OP_DEREF,
+			 OP_DEREF},
+			9, {.cfa = UNWIND_CFA_UNSUPPORTED}},
+		{{OP_BREG0 + 7, 8, OP_BREG0 + 9, 1, OP_LIT0 + 8, OP_MUL, OP_PLUS, OP_DEREF}, 8,
+			{.cfa = UNWIND_CFA_UNSUPPORTED}},
 		/* not quite a PLT; two registers; nothing; cut short; a vector register */
 		{{OP_BREG0 + 7, 8, OP_BREG0 + 16, 0, OP_LIT0 + 15, OP_AND, OP_LIT0 + 11, OP_GE,
 			 OP_LIT0 + 4, OP_SHL, OP_PLUS},
@@ -945,6 +966,13 @@ static void test_step_ends(void **state)
 			UNWIND_LOST_REGISTER},
 		{{.cfa = UNWIND_CFA_LEAF, .reg = 10, .ra_offset = -1}, 0, UNWIND_LOST_REGISTER},
 		{{.cfa = UNWIND_CFA_LEAF, .reg = 10, .ra_offset = -1}, UNWIND_REGS_LEAF, UNWIND_OK},
+		{{.cfa = UNWIND_CFA_LEAF, .reg = 10, .ra_offset = -1}, UNWIND_REGS_INHERITED,
+			UNWIND_OK},
+		/* Behind a signal frame without registers those of the innermost one mean nothing. */
+		{{.cfa = UNWIND_CFA_LEAF, .reg = 10, .ra_offset = -1},
+			UNWIND_REGS_INHERITED | UNWIND_REGS_EXACT, UNWIND_LOST_REGISTER},
+		{{.cfa = UNWIND_CFA_SCALED, .reg = 10, .cfa_offset = 8, .ra_offset = -1}, 0,
+			UNWIND_LOST_REGISTER},
 		{{.cfa = UNWIND_CFA_SP, .flags = UNWIND_RA_LEAF, .ra_offset = 5}, UNWIND_REGS_LEAF,
 			UNWIND_OK},
 		{{.cfa = UNWIND_CFA_SP, .flags = UNWIND_RA_LEAF, .ra_offset = 5}, 0,
@@ -963,6 +991,42 @@ static void test_step_ends(void **state)
 		else
 			assert_int_equal(r.flags & (UNWIND_REGS_LEAF | UNWIND_REGS_EXACT), 0);
 	}
+}
+
+/* Assembly calls its own helpers with its frame in a register that nobody saves. */
+static void test_step_inherits(void **state)
+{
+	static const struct unwind_rule usual_call = {
+		.cfa = UNWIND_CFA_SP, .cfa_offset = 8, .ra_offset = -1};
+	static const struct unwind_rule by_fp = {
+		.cfa = UNWIND_CFA_FP, .cfa_offset = 16, .ra_offset = -1};
+	static const struct unwind_rule by_r11 = {
+		.cfa = UNWIND_CFA_LEAF, .reg = 11, .cfa_offset = 8, .ra_offset = -1};
+	static const struct unwind_rule scaled = {.cfa = UNWIND_CFA_SCALED,
+		.reg = 9,
+		.cfa_offset = 8,
+		.cfa_add = 8,
+		.flags = UNWIND_DEREF,
+		.ra_offset = -1};
+	const struct unwind_rule *const first[] = {&usual_call, &by_fp};
+	struct unwind_regs r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(first); i++) {
+		model_regs(&r, 0x1234);
+		assert_int_equal(unwind_step(&r, first[i], NULL), UNWIND_OK);
+		assert_int_equal(r.flags, UNWIND_REGS_INHERITED);
+		assert_int_equal(unwind_lookup_pc(&r), r.pc - 1);
+		assert_int_equal(unwind_step(&r, &by_r11, NULL), UNWIND_OK);
+		assert_int_equal(r.sp, model_reg(11) + 8);
+		/* Once. */
+		assert_int_equal(r.flags, 0);
+		assert_int_equal(unwind_step(&r, &by_r11, NULL), UNWIND_LOST_REGISTER);
+	}
+	model_regs(&r, 0x1234);
+	r.leaf[9] = 5;
+	assert_int_equal(unwind_step(&r, &scaled, NULL), UNWIND_OK);
+	assert_int_equal(r.sp, model_word(MODEL_SP + 5 * 8 + 8) + 8);
+	assert_int_equal(r.pc, model_word(r.sp - 8));
 }
 
 /* Behind a signal frame the pc was interrupted: it is looked up as it is, and all is known
@@ -997,6 +1061,14 @@ static void test_step_signal(void **state)
 	assert_int_equal(unwind_step(&again, &by_r10, NULL), UNWIND_OK);
 	assert_int_equal(again.sp, model_word(MODEL_SP + 40 + 2 * 8)); /* r8, r9, r10 */
 	assert_int_equal(again.leaf_at, 0);
+	/* Also where the trampoline itself was interrupted: its registers are not its caller's. */
+	{
+		struct unwind_regs inside;
+
+		model_regs(&inside, 0x1234);
+		assert_int_equal(unwind_step(&inside, &rule, NULL), UNWIND_OK);
+		assert_int_equal(inside.flags, UNWIND_REGS_EXACT);
+	}
 	r.sp = MODEL_SP;
 	call.flags = UNWIND_APPROXIMATE;
 	assert_int_equal(unwind_step(&r, &call, NULL), UNWIND_OK);
@@ -1096,6 +1168,7 @@ int main(void)
 		cmocka_unit_test(test_arm64),
 		cmocka_unit_test(test_aux),
 		cmocka_unit_test(test_step_ends),
+		cmocka_unit_test(test_step_inherits),
 		cmocka_unit_test(test_step_signal),
 		cmocka_unit_test(test_rules),
 		cmocka_unit_test(test_search),
