@@ -9,7 +9,9 @@
  *
  * An entry says two things that change apart from each other: the verdict, and where the image's
  * space is. Each is changed by reading the entry and writing it back: we are its only writer, while
- * the programs only ever delete. Runs in agentd. */
+ * the programs only ever delete, or take the generation away (a move between cgroups). Where they do
+ * so in between, the old verdict stands until the record of that move is read, and it is decided
+ * anew. Runs in agentd. */
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -23,8 +25,9 @@ static int verdicts_fd(const struct sampler *s)
 }
 
 /* Reads the entry (zeroes: none, no verdict, no space), lets change() work on it and writes it back.
- * The programs delete entries at any time: one that went meanwhile is begun anew. */
-static int update(struct sampler *s, const struct sample_image *image,
+ * The programs delete entries at any time: one that went meanwhile is begun anew. fresh: there is
+ * none, most likely, so one system call does. */
+static int update(struct sampler *s, const struct sample_image *image, bool fresh,
 	void (*change)(struct sample_verdict *v, const struct sample_verdict *to),
 	const struct sample_verdict *to)
 {
@@ -32,9 +35,9 @@ static int update(struct sampler *s, const struct sample_image *image,
 
 	for (unsigned i = 0; i < TRIES; i++) {
 		struct sample_verdict v = {0};
-		bool there = bpf_map_lookup_elem(fd, image, &v) == 0;
+		bool there = !(fresh && i == 0) && bpf_map_lookup_elem(fd, image, &v) == 0;
 
-		if (!there && errno != ENOENT)
+		if (!there && !(fresh && i == 0) && errno != ENOENT)
 			return -errno;
 		change(&v, to);
 		if (bpf_map_update_elem(fd, image, &v, there ? BPF_EXIST : BPF_NOEXIST) == 0)
@@ -74,7 +77,8 @@ int sampler_set_verdict(struct sampler *s, const struct sample_image *image, uin
 		.serial = ++s->serial,
 	};
 
-	return update(s, image, set_decision, &to);
+	return update(
+		s, image, !map_get(s->spaces.images, image, sizeof(*image)), set_decision, &to);
 }
 
 void sampler_forget(struct sampler *s, const struct sample_image *image)
@@ -114,7 +118,7 @@ int sampler_set_space(struct sampler *s, const struct sample_image *image,
 	if (r < 0)
 		return r;
 	to.space_generation = s->skel->data->settings.space_generation;
-	r = update(s, image, set_space, &to);
+	r = update(s, image, false, set_space, &to);
 	if (r < 0) {
 		spaces_forget(&s->spaces, image);
 		return r;
