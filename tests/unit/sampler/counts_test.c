@@ -303,6 +303,53 @@ static void test_slices_are_wiped(void **state)
 	watch_close(&w);
 }
 
+static void tall_child(void *userdata)
+{
+	volatile uint8_t tall[64 << 10];
+
+	memset((void *)tall, 1, sizeof(tall));
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;)
+		burn(100000 + tall[burnt % sizeof(tall)]);
+}
+
+static void note_largest(struct watch *w, const struct record_sample *r)
+{
+	size_t *largest = w->userdata;
+
+	*largest = MAX(*largest, w->s->merge.store.size);
+}
+
+/* Several times of what is taken from the ring at once: all of it comes, in order, in little
+ * memory. */
+static void test_many_slices(void **state)
+{
+	struct sampler_config config = {
+		.rate_hz = 1000, .slices_a_second = 5000, .ring_bytes = 16 << 20};
+	struct sampler_counters c;
+	size_t largest = 0;
+	struct watch w;
+	pid_t pid[2];
+
+	watch_open_with(&w, &config);
+	w.on_sample = note_largest;
+	w.userdata = &largest;
+	for (int i = 0; i < 2; i++)
+		pid[i] = spawn(tall_child, NULL);
+	watch_start(&w);
+	/* Nobody reads until the ring refuses slices: it is half full then. */
+	while (sampler_raw_counter(w.s, COUNT_NO_SLICE) == 0)
+		nanosleep(&(struct timespec){.tv_nsec = 10 * NSEC_PER_MSEC}, NULL);
+	for (int i = 0; i < 2; i++)
+		end_child(pid[i]);
+	watch_stop(&w, &c);
+	assert_true(c.slices > 200);
+	assert_int_equal(c.lost_ring, 0);
+	assert_in_range(largest, BPF_TAKE_MAX, 3 * BPF_TAKE_MAX);
+	assert_in_range(w.s->merge.store.size, 1, 256 << 10);
+	watch_close(&w);
+}
+
 /* ---- counts ---------------------------------------------------------------------------------- */
 
 /* The id was handed out with a stack since the turn before. */
@@ -569,6 +616,7 @@ int main(void)
 		cmocka_unit_test(test_entries),
 		cmocka_unit_test(test_spaces),
 		cmocka_unit_test(test_slices_are_wiped),
+		cmocka_unit_test(test_many_slices),
 		cmocka_unit_test(test_exact),
 		cmocka_unit_test(test_flags),
 		cmocka_unit_test(test_threads_together),
