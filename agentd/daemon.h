@@ -56,6 +56,7 @@ struct assignment {
 	bool space_told, space_listed;
 	unsigned space_failures;
 	uint64_t space_retry_ns;
+	uint64_t uncounted_ns; /* until then every sample is sent, see daemon_pipeline.c; 0: counted */
 };
 
 /* One interval of samples, open or waiting for its names. */

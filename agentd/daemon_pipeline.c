@@ -19,6 +19,7 @@
 #include "agentd/daemon.h"
 
 #define MAX_RESOURCE_ATTRIBUTES 256
+#define UNCOUNTED_NS            (30 * NSEC_PER_SEC) /* after addresses were given to another file */
 
 /* ---- whose is it ---- */
 
@@ -54,6 +55,16 @@ static uint32_t wanted_types(const struct daemon *d, const struct source *source
 	return source->types ? source->types : d->in_force->profiling.types;
 }
 
+static void set_verdict(struct daemon *d, const struct image *image, const struct assignment *a)
+{
+	uint16_t flags = a->source && a->source->per_thread ? VERDICT_PER_THREAD : 0;
+
+	if (a->uncounted_ns)
+		flags |= VERDICT_UNCOUNTED;
+	if (d->sampler)
+		sampler_set_verdict(d->sampler, &image->key, wanted_types(d, a->source), 1, flags);
+}
+
 static struct assignment *assign(struct daemon *d, struct image *image)
 {
 	struct assignment *a = calloc(1, sizeof(*a));
@@ -67,11 +78,11 @@ static struct assignment *assign(struct daemon *d, struct image *image)
 		assignment_free(a);
 		return NULL;
 	}
+	if (image->assignment)
+		a->uncounted_ns = ((struct assignment *)image->assignment)->uncounted_ns;
 	drop_assignment(image);
 	image->assignment = a;
-	if (d->sampler)
-		sampler_set_verdict(d->sampler, &image->key, wanted_types(d, a->source), 1,
-			a->source && a->source->per_thread ? VERDICT_PER_THREAD : 0);
+	set_verdict(d, image, a);
 	return a;
 }
 
@@ -238,6 +249,18 @@ static void book_counted(struct daemon *d, const struct counts_due *due)
 	}
 }
 
+/* It has been calm since. */
+static void count_again(struct daemon *d, const struct image *image, uint64_t time_ns)
+{
+	struct assignment *a = image->assignment;
+
+	if (!a || !a->uncounted_ns || time_ns < a->uncounted_ns)
+		return;
+	a->uncounted_ns = 0;
+	if (a->generation == d->generation)
+		set_verdict(d, image, a);
+}
+
 static void on_sample(void *userdata, struct image *image, const struct process_sample *s)
 {
 	struct daemon *d = userdata;
@@ -248,6 +271,7 @@ static void on_sample(void *userdata, struct image *image, const struct process_
 	book(d, &p, s->count, s->time_ns);
 	if (p.fate == COUNTS_PLACED)
 		daemon_space_wanted(d, image);
+	count_again(d, image, s->time_ns);
 	if (s->id && counts_placed(d->counts, s->id, &image->key, s->time_ns, &p, &due))
 		book_counted(d, &due);
 }
@@ -262,8 +286,18 @@ static void on_lost_id(void *userdata, uint64_t id)
 static void on_reused(void *userdata, struct image *image, uint64_t time_ns)
 {
 	struct daemon *d = userdata;
+	struct assignment *a = assignment_of(d, image);
 
 	counts_reused(d->counts, &image->key, time_ns);
+	if (!a || !a->source)
+		return;
+	/* Of a count only the last time is known, of a sample its own: an image that goes on giving
+	 * addresses away loses by that only what was sampled before we knew. */
+	bool counted = !a->uncounted_ns;
+
+	a->uncounted_ns = time_ns + UNCOUNTED_NS;
+	if (counted)
+		set_verdict(d, image, a);
 }
 
 static void on_lost(void *userdata, const char *cause, uint64_t samples)

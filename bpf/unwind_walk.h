@@ -9,9 +9,9 @@
  * none that can be read: by the frame pointer, if it is one (at or above sp, within
  * UNWIND_FRAME_MAX, aligned, and what lies there returns into executable memory); without even
  * that, by the nearest word of the stack that is an address behind a call instruction. An
- * interrupted function of a file is asked for the word at sp first: assembly that keeps no frame
- * leaves the frame pointer its caller's, and by that the caller would be skipped. What was found so
- * is marked FRAME_APPROXIMATE.
+ * interrupted function of a file is assembly, most often, which keeps no frame and leaves the frame
+ * pointer its caller's, or its caller's caller's: there the stack is searched first, and believed
+ * where the call is one that leads to such code. What was found so is marked FRAME_APPROXIMATE.
  *
  * A search of the stack is spread over turns, a word each, so that a turn has no loop and walks need
  * no loop within a loop. A walk ends within UNWIND_WALK_TURNS(frames) turns.
@@ -43,7 +43,7 @@
 #define UNWIND_GUESS_WORDS 64        /* of the stack that one search looks at */
 #define UNWIND_GUESSES     4         /* searches in one walk */
 #define UNWIND_WALK_TURNS(frames)                                                                  \
-	((frames) + 1 + UNWIND_GUESSES * UNWIND_GUESS_WORDS) /* after so many it has ended */
+	((frames) + 1 + UNWIND_GUESSES * (UNWIND_GUESS_WORDS + 1)) /* after so many it has ended */
 
 /* What was found out of a place in the code. It holds as long as the mappings that the tag stands for:
  * files do not change, nor do their rows, but that a page without any may get some later. So only
@@ -64,6 +64,7 @@ struct unwind_walk {
 	struct unwind_known known; /* of an interrupted place, or where nothing is kept */
 	struct space_map map;      /* the last one looked up; all 0: none */
 	struct space_map other;    /* of an address that is only tried */
+	sample_u64 weak, weak_at;  /* a return address that may be it, where it lay; 0: none */
 	sample_u32 end;            /* enum walk_end; 0: goes on */
 	sample_u32 end_file;       /* of the last frame; 0: none */
 	sample_u32 guessed;        /* frames with FRAME_APPROXIMATE */
@@ -89,6 +90,7 @@ static __inline__ __attribute__((always_inline)) void unwind_walk_begin(struct u
 	w->map.start = w->map.end = w->map.bias = 0;
 	w->map.file = w->map.kind = 0;
 	w->end = w->end_file = w->guessed = w->word = w->guesses = w->why = 0;
+	w->weak = w->weak_at = 0;
 	w->tag = 0;
 }
 
@@ -194,21 +196,36 @@ static __inline__ __attribute__((always_inline)) void unwind_walk_take(
 		r->flags |= UNWIND_REGS_AUX_LOST;
 }
 
-/* Whether pc is what a call in this program returns to. A direct call that goes to behind where we
- * are, in the same map, is not the one that led here. */
-static __inline__ __attribute__((always_inline)) int unwind_walk_plausible(
+enum unwind_belief { UNWIND_NOT, UNWIND_WEAK, UNWIND_STRONG };
+
+/* Whether pc is what a call returns to, and whether that call led here. Of a direct call in the map
+ * where we are it is known: its target lies before us, and is without rows like all code from there
+ * on. Words that were left behind by calls that returned long ago fail by that. */
+static __inline__ __attribute__((always_inline)) enum unwind_belief unwind_walk_plausible(
 	struct unwind_walk *w, void *ctx, sample_u64 pc)
 {
 	struct space_map *map = unwind_walk_try_map(w, ctx, pc - 1);
 	sample_u64 code = 0, target;
 	unwind_s64 offset;
+	int result;
 
 	if (!map || UNWIND_CODE(ctx, map, pc - 8, &code, 8) != 0)
-		return 0;
+		return UNWIND_NOT;
 	if (!unwind_is_call(code, &offset))
-		return 0;
+		return UNWIND_NOT;
+	if (w->map.kind != SPACE_FILE)
+		return UNWIND_STRONG; /* nothing better is to be had */
 	target = pc + (sample_u64)offset;
-	return offset == 0 || !unwind_walk_in(&w->map, target) || target <= w->regs.pc;
+	if (offset == 0 || !unwind_walk_in(&w->map, target))
+		return UNWIND_WEAK;
+	if (target > w->regs.pc)
+		return UNWIND_NOT;
+	target += w->map.bias;
+	result = UNWIND_FIND_RULE(ctx, ROWS_KEY(w->map.file, target >> UNWIND_PAGE_SHIFT),
+		(sample_u32)target & (UNWIND_PAGE_SIZE - 1), &w->known.rule);
+	if (result != 0)
+		return UNWIND_WEAK;
+	return w->known.rule.cfa <= UNWIND_CFA_UNSUPPORTED ? UNWIND_STRONG : UNWIND_NOT;
 }
 
 /* To the caller by the frame pointer. UNWIND_OK, UNWIND_ENDED, or it is none. */
@@ -239,40 +256,48 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_by_fp(
 	return UNWIND_OK;
 }
 
+/* The search found no call that surely led here: by the frame pointer, if that was not tried, else
+ * the nearest one that may have. */
+static __inline__ __attribute__((always_inline)) int unwind_walk_settle(
+	struct unwind_walk *w, void *ctx)
+{
+	int result = UNWIND_NO_INFORMATION;
+
+	if (w->map.kind == SPACE_FILE && (w->regs.flags & UNWIND_REGS_LEAF))
+		result = unwind_walk_by_fp(w, ctx);
+	if (result != UNWIND_OK && w->weak_at) {
+		unwind_walk_take(w, w->weak, w->weak_at);
+		result = UNWIND_OK;
+	}
+	if (result == UNWIND_OK) {
+		w->word = 0;
+		return 0;
+	}
+	return unwind_walk_end(w, result == UNWIND_ENDED ? WALK_ROOT : w->why);
+}
+
 /* One word of the search. */
 static __inline__ __attribute__((always_inline)) int unwind_walk_guess(
 	struct unwind_walk *w, void *ctx)
 {
-	struct unwind_regs *r = &w->regs;
 	const sample_u32 i = w->word - 1;
-	const sample_u64 at = r->sp + 8ULL * i;
+	const sample_u64 at = w->regs.sp + 8ULL * i;
+	enum unwind_belief belief;
 	sample_u64 pc = 0;
-	int result;
 
-	/* A large frame's lower end may never have been touched: the frame pointer is tried all the
-	 * same. */
-	if (UNWIND_READ(ctx, &pc, 8, at) != 0) {
-		if (i != 0)
-			return unwind_walk_end(w, w->why);
-		pc = 0;
-	}
+	if (i >= UNWIND_GUESS_WORDS || UNWIND_READ(ctx, &pc, 8, at) != 0)
+		return unwind_walk_settle(w, ctx);
 	pc = UNWIND_CODE_POINTER(pc);
-	if (unwind_walk_plausible(w, ctx, pc)) {
+	belief = unwind_walk_plausible(w, ctx, pc);
+	if (belief == UNWIND_STRONG) {
 		unwind_walk_take(w, pc, at + 8);
 		w->word = 0;
 		return 0;
 	}
-	if (i == 0 && w->map.kind == SPACE_FILE) { /* see unwind_walk_without() */
-		result = unwind_walk_by_fp(w, ctx);
-		if (result == UNWIND_ENDED)
-			return unwind_walk_end(w, WALK_ROOT);
-		if (result == UNWIND_OK) {
-			w->word = 0;
-			return 0;
-		}
+	if (belief == UNWIND_WEAK && !w->weak_at) {
+		w->weak = pc;
+		w->weak_at = at + 8;
 	}
-	if (i + 1 >= UNWIND_GUESS_WORDS)
-		return unwind_walk_end(w, w->why);
 	w->word = i + 2;
 	return 0;
 }
@@ -287,7 +312,7 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_without(
 	if (!UNWIND_AUX_SURVIVES && (r->flags & UNWIND_REGS_LEAF)) {
 		sample_u64 pc = UNWIND_CODE_POINTER(r->aux);
 
-		if (unwind_walk_plausible(w, ctx, pc)) {
+		if (unwind_walk_plausible(w, ctx, pc) != UNWIND_NOT) {
 			unwind_walk_take(w, pc, r->sp);
 			return 0;
 		}
@@ -304,6 +329,7 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_without(
 		return unwind_walk_end(w, why);
 	w->guesses++;
 	w->why = why;
+	w->weak_at = 0;
 	w->word = 1;
 	return 0;
 }
