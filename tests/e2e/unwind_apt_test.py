@@ -12,6 +12,7 @@ import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
 from odi_harness import *  # noqa: E402,F403
+from unwind_truth import INTERVAL, NO_BUDGET, finish  # noqa: E402
 
 SECONDS = 12
 WANTED = 0.995
@@ -155,16 +156,15 @@ def roots():
         except CannotRun as e:
             missing.append(str(e))
     failures = []
-    with OtlpReceiver() as receiver, Agentd() as a:
+    with OtlpReceiver() as receiver, Agentd(config=NO_BUDGET) as a:
         a.add_receiver(receiver)
         for name, (path, _) in chosen.items():
             a.add_process(path, "--service-name", name)
-        a.enable(rate=199)
+        a.enable(rate=199, interval=INTERVAL)
         for wait in [start() for _, start in chosen.values()]:
             wait()
-        profiles = a.settle(receiver, list(chosen)[0])
-        a.check_ledger()
         status = a.status()
+        profiles, _ = finish(a, receiver)
         check_messages(receiver)
     ends = collections.Counter()
     for name in chosen:

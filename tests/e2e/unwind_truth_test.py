@@ -11,7 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
 from odi_harness import *  # noqa: E402,F403
-from unwind_truth import STACKS, Stacks, check_stacks  # noqa: E402
+from unwind_truth import INTERVAL, NO_BUDGET, STACKS, Stacks, check_stacks, finish  # noqa: E402
 
 RATE = 997
 
@@ -42,35 +42,34 @@ def there(programs):
             for p in programs if os.path.exists(os.path.join(WORKLOADS, p[0]))]  # fmt: skip
 
 
-def run(programs, seconds, enable=(), rate=RATE, config=None):
+def run(programs, seconds, enable=(), rate=RATE, config=NO_BUDGET):
     """All at the same time, each as a service; answers the profiles, what each said, and the status."""
     said = {}
     with OtlpReceiver() as receiver, Agentd(config=config) as a:
         a.add_receiver(receiver)
         for p in programs:
             a.add_process(p.path, "--service-name", p.name)
-        a.enable(*enable, rate=rate)
+        a.enable(*enable, rate=rate, interval=INTERVAL)
         running = [(p, p.start(seconds)) for p in programs]
         for p, w in running:
             said[p.name] = w.wait(seconds * 3 + 30)
-        a.settle(receiver, programs[-1].name)
-        a.check_ledger()
-        equal(a.ledger()["lost"], 0, "samples lost")
+        profiles, _ = finish(a, receiver)
         status = a.status()
+        say(f"# how stacks ended: {json.dumps(field(status, 'stacks', default=None))}")
         check_messages(receiver)
-        profiles = unique(receiver)
     return profiles, said, status
 
 
-def check_all(programs, seconds, **options):
-    """Every program is judged, then the first failure is told."""
-    profiles, said, status = run(programs, seconds, **options)
+def check_all(programs, seconds, at_once=5, **options):
+    """Every program is judged, then the first failure is told. At most so many run at once, or names would wait."""
     failures = []
-    for p in programs:
-        try:
-            p.check(profiles)
-        except AssertionError as e:
-            failures.append(str(e))
+    for group in (programs[i : i + at_once] for i in range(0, len(programs), at_once)):
+        profiles, said, status = run(group, seconds, **options)
+        for p in group:
+            try:
+                p.check(profiles)
+            except AssertionError as e:
+                failures.append(str(e))
     check(not failures, f"{len(failures)} of {len(programs)} programs:", "\n  ".join(["", *failures]))
     return profiles, said, status
 
@@ -83,22 +82,25 @@ STATIC = ["chain_static", "chain_static_pie"]
 def chain_programs(mode, truth):
     more = [mode] if mode else []
     programs = [(name, truth, *more) for name in GCC + OTHER]
+    musl = dict(STACKS[truth])
+    # musl does not describe its own functions, nor has it frame pointers: below them are guesses
+    musl.update(chains=[*musl["chains"], ["sort_leaf", "~", "@lost"]], share=0.95)
     programs += [(name, truth, *more, {"open_": True}) for name in STATIC]
     programs += [("chain_stripped", truth, *more, {"twin": "chain_gcc_o2"}),
                  ("chain_static_stripped", truth, *more, {"twin": "chain_static", "open_": True}),
-                 ("chain_musl", truth, *more, {"root": "@musl"}),
-                 ("chain_musl_static", truth, *more, {"root": "@musl", "open_": True})]  # fmt: skip
+                 ("chain_musl", musl, *more, {"root": "@musl"}),
+                 ("chain_musl_static", musl, *more, {"root": "@musl", "open_": True})]  # fmt: skip
     return programs
 
 
 @case("compilers, levels, linking: every shape of frame")
 def matrix():
-    check_all(there([*chain_programs(None, "chain"), ("chain_no_tables", "chain")]), 14)
+    check_all(there([*chain_programs(None, "chain"), ("chain_no_tables", "chain")]), 3)
 
 
 @case("compilers, levels, linking: within prologues and epilogues")
 def storm():
-    check_all(there(chain_programs("storm", "storm")), 14)
+    check_all(there(chain_programs("storm", "storm")), 3)
 
 
 @case("signal handlers: on the same stack and another, at a function's first instruction, within another")
@@ -146,8 +148,9 @@ def pieces():
         n += count
         names = [name for name, module in chain if not module.startswith("beyond.")]
         right = (["piece_call", "run_round", "main"], ["run_round", "main"], ["main"], ["[callers not found]"])
-        good += any(names[: len(r)] == r for r in right)
-        if not any(names[: len(r)] == r for r in right):
+        if any(names[: len(r)] == r for r in right):
+            good += count
+        else:
             failures.append(f"beyond: {count} x {chain}")
     say(f"# beyond: {n} samples, {good} right; {chains.most_common(4)}")
     check(n > 100, "no samples in the file without ELF")
@@ -214,7 +217,7 @@ def depth():
     lengths = {len(s.user) for s in profiles.samples("calls-deep-300") if s.user and s.user[-1] == "[truncated]"}
     equal(lengths, {128}, "frames of user space and the marker")
     programs = there([("calls", "deep_300", "deep", "300", beside), ("calls", "deep_1500 of 1024", "deep", "1500", beside)])
-    profiles, _, _ = check_all(programs, 3, config="profiling:\n  max-frames: 1024\n")
+    profiles, _, _ = check_all(programs, 3, config=NO_BUDGET + "  max-frames: 1024\n")
     lengths = {len(s.user) for s in profiles.samples("calls-deep-1500") if s.user and s.user[-1] == "[truncated]"}
     equal(lengths, {1025}, "frames of user space and the marker")
 
@@ -232,25 +235,24 @@ def go():
 
 @case("execve from a thread; children of vfork at work")
 def becoming():
-    with OtlpReceiver() as receiver, Agentd() as a:
+    with OtlpReceiver() as receiver, Agentd(config=NO_BUDGET) as a:
         first, child = Program("processes", "exec_before"), Program("processes", "vfork", "vfork")
         second = Program("exec_second", {**STACKS["exec_after"], "open": False})
         a.add_receiver(receiver)
         for p in (first, second, child):
             a.add_process(p.path, "--service-name", p.name)
-        a.enable(rate=RATE)
+        a.enable(rate=RATE, interval=INTERVAL)
         running = [Workload(f"{first.path} exec {second.path}", 2), child.start(3)]
         for w in running:
             w.wait()
-        profiles = a.settle(receiver, first.name)
-        a.check_ledger()
+        profiles, _ = finish(a, receiver)
     for p in (first, second, child):
         p.check(profiles)
 
 
 @case("files without a name: a deleted program, one that lies in memory")
 def nameless():
-    with OtlpReceiver() as receiver, Agentd() as a:
+    with OtlpReceiver() as receiver, Agentd(config=NO_BUDGET) as a:
         a.add_receiver(receiver)
         gone = Program("chain_gcc_o2", "chain", name="gone")
         a.add_process(gone.path, "--service-name", "gone")
@@ -261,14 +263,13 @@ def nameless():
         fd = os.memfd_create("chain_memory")
         with open(os.path.join(WORKLOADS, "chain_gcc_o3"), "rb") as f:
             os.write(fd, f.read())
-        a.enable(rate=RATE)
+        a.enable(rate=RATE, interval=INTERVAL)
         memory = Workload("chain_gcc_o3", None, argv=[f"/proc/{os.getpid()}/fd/{fd}", "4"],
                           env={"OTEL_SERVICE_NAME": "memory"})  # fmt: skip
         before.wait()
         memory.wait()
         os.close(fd)
-        profiles = a.settle(receiver, "memory")
-        a.check_ledger()
+        profiles, _ = finish(a, receiver)
     check_stacks(profiles, "gone", STACKS["chain"], "gone", "deleted")
     check_stacks(profiles, "memory", STACKS["chain"], "chain_memory", "memfd", open_=True)
 

@@ -12,15 +12,34 @@ import json
 import os
 import subprocess
 
-from odi_harness import ROOT, WORKLOADS, check, say
+from odi_harness import ROOT, WORKLOADS, check, equal, say, unique, wait_for
 
 with open(os.path.join(ROOT, "tests/workloads/unwind/truth.json")) as f:
     STACKS = json.load(f)
 
 LOST, TRUNCATED = "[callers not found]", "[truncated]"
 MARKERS = (LOST, TRUNCATED, "[user stack unreadable]")
+HELPERS = {"step_now", "step_on", "step_begin", "step_report", "step_on_signal"}  # of step.h, where they are not inlined
 START = ("_init", "_start", "_fini", "__libc_start_main", "__libc_csu_init", "frame_dummy", "register_tm_clones",
          "deregister_tm_clones", "__do_global_dtors_aux", "_dl_relocate_static_pie")  # fmt: skip
+
+
+# Sampled as often as may be: what it costs is not the question here.
+NO_BUDGET = "profiling:\n  budget: 0\n"
+# Where everything is busy names may take a second; an interval waits for them no longer than it lasts.
+INTERVAL = "5s"
+
+
+def finish(a, receiver, lost=0):
+    """Ends profiling; answers all that was profiled, as it arrived, and the ledger."""
+    a.ctl("profiling", "disable")
+    wait_for("the last interval is closed", lambda: not a.ledger()["open"], 20, 0.2)
+    ledger = a.check_ledger()
+    wait_for("all that was profiled arrives", lambda: unique(receiver).total() >= ledger["profiled"], 20)
+    equal(unique(receiver).total(), ledger["profiled"], "samples that arrived, those of the ledger")
+    if lost is not None:
+        equal(ledger["lost"], lost, f"samples lost: {ledger.get('lost_by')}")
+    return unique(receiver), ledger
 
 
 class Names:
@@ -34,6 +53,13 @@ class Names:
     def find(self, address):
         i = bisect.bisect_right(self.starts, address) - 1
         return self.names[i] if i >= 0 else "?"
+
+
+def linkage(program):
+    """The ranges of a program's procedure linkage table: its entries have no names of their own."""
+    out = subprocess.run(["readelf", "-SW", program], capture_output=True, text=True, check=True).stdout
+    words = [line.split("]", 1)[1].split() for line in out.splitlines() if "]" in line and " .plt" in line]
+    return [(int(w[2], 16), int(w[2], 16) + int(w[4], 16)) for w in words]
 
 
 def expand(chain):
@@ -50,6 +76,7 @@ class Stacks:
         self.module = os.path.basename(program)
         self.names = Names(os.path.join(WORKLOADS, twin)) if twin else None
         self.open = open_ or truth.get("open")
+        self.linkage = linkage(program) if os.path.exists(program) else []
         self.chains = [expand(c) for c in truth["chains"]]
         self.own = {w for c in self.chains for w in c if w[0] not in "~&@"}
         self.memo = {}
@@ -61,6 +88,8 @@ class Stacks:
             module = os.path.basename(f.module)
             if self.names and module == self.module and "+0x" in f.name:
                 name = self.names.find(f.address - (1 if out else 0))
+            if module == self.module and "+0x" in name and any(a <= f.address < b for a, b in self.linkage):
+                name = "@plt"
             out.append((f.name if f.name in MARKERS else name.removesuffix(".abi0"), module))
         return tuple(out)
 
@@ -69,7 +98,7 @@ class Stacks:
         name, module = frame
         if name in self.own or name in MARKERS:
             return False
-        return self.open or module != self.module or name in START or name.endswith("@plt")
+        return self.open or module != self.module or name in HELPERS or name in START or name.endswith("@plt")
 
     def judge(self, chain):
         if chain not in self.memo:
@@ -155,11 +184,12 @@ def check_stacks(profiles, service, truth, program, what, twin=None, open_=False
     counts, examples, leaves = collections.Counter(), collections.defaultdict(collections.Counter), collections.Counter()
     for s in profiles.samples(service):
         chain = stacks.chain(s)
-        kind = stacks.judge(chain)
+        # the kernel's own work: before a program's first instruction, after its last
+        kind = "kernel" if not chain and s.kernel else stacks.judge(chain)
         counts[kind] += s.count
         examples[kind][" < ".join(n for n, _ in chain)] += s.count
         leaves[next((n for n, _ in chain if n in stacks.own), None)] += s.count
-    n = sum(counts.values())
+    n = sum(counts.values()) - counts["kernel"]
     shown = {k: [f"{c} x {e[:700]}" for e, c in examples[k].most_common(4)] for k in ("wrong", "cut") if k in examples}
     say(f"# {what}: {dict(counts)}")
     for k, lines in shown.items():
@@ -172,5 +202,6 @@ def check_stacks(profiles, service, truth, program, what, twin=None, open_=False
     check(good >= wanted * n, f"{what}: {good} of {n} stacks are whole, {wanted} is wanted; {shown.get('cut')}")
     missing = [leaf for leaf in truth["leaves"] if not leaves[leaf]]
     check(not missing, f"{what}: never seen innermost: {missing}")
+    check(counts["kernel"] <= max(0.05 * n, 5), f"{what}: {counts['kernel']} of {n} samples without a user stack")
     check(counts["outside"] <= max(0.05 * n, 5), f"{what}: {counts['outside']} of {n} stacks show nothing of the program")
     return counts

@@ -26,7 +26,7 @@ STEP void plain_outer(uint64_t units)
 
 STEP void big_leaf(uint64_t units)
 {
-	volatile char room[40000];
+	volatile char room[20000];
 
 	room[units & 1023] = 1;
 	STEP_BODY(units + (uint64_t)room[units & 1023], 0x2345671);
