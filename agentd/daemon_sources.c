@@ -190,6 +190,8 @@ void daemon_get_sources(void *userdata, struct control_reply *r, const Control__
 	struct daemon *d = userdata;
 	struct sources_request *q;
 
+	/* Most samples are only counted in the kernel until somebody asks. */
+	daemon_settle(d);
 	if (request->name[0] && !source_set_find(d->in_force->sources, request->name)) {
 		struct err_text err = {};
 

@@ -49,6 +49,7 @@ c exec_first c/exec_first.c -fPIE -pie
 c exec_second c/exec_second.c -fPIE -pie
 c brief c/brief.c -fPIE -pie
 c launch c/launch.c -fPIE -pie
+c bare c/bare.c -g0 -fPIE -pie -fomit-frame-pointer -momit-leaf-frame-pointer -fno-asynchronous-unwind-tables -fno-unwind-tables
 c libwork.so c/libwork.c -fPIC -shared -Wl,-soname,libwork.so
 # shellcheck disable=SC2016 # $ORIGIN is the dynamic linker's
 c shared c/shared.c -fPIE -pie "$out/libwork.so" '-Wl,-rpath,$ORIGIN'

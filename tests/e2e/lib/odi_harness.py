@@ -318,7 +318,10 @@ class Agentd:
         self.ctl("destination", "add", kind, name, "--url", receiver.url)
         return name
 
-    def enable(self, *args, rate=499, interval="1s"):
+    def enable(self, *args, rate=499, interval="1s", budget=0):
+        """Without a budget, unless the test asks for one: what it costs to sample so often is not its question."""
+        if not (self.config and "budget" in open(self.config).read()):
+            args = ("--budget", budget, *args)
         self.ctl("profiling", "enable", "--rate", rate, "--interval", interval, *args)
 
     def settle(self, receiver, service, at_least=1, seconds=20):
