@@ -33,13 +33,10 @@ enum go_layout {
 
 static const uint32_t magics[] = {
 	[GO_116] = 0xfffffffa, [GO_118] = 0xfffffff0, [GO_120] = 0xfffffff1};
-static const char *const section_names[] = {".gopclntab", ".data.rel.ro.gopclntab"};
 
 #define FLAG_TOP_FRAME 1
 #define FLAG_SP_WRITE  2
 #define FLAG_ASM       4
-#define MODULE_TEXT    176 /* moduledata.text of 1.26, in .go.module */
-#define RELA_MAX       (64 << 20)
 #define NAME_MAX_LEN   48
 
 struct gopclntab {
@@ -76,97 +73,26 @@ size_t gopclntab_memory(const struct gopclntab *g)
 	return g ? sizeof(*g) + g->index.room + g->functions.room + g->steps.room : 0;
 }
 
-/* ---- opening
- * ------------------------------------------------------------------------------------------ */
-
-/* The addend of the relocation of a pointer, as position-independent programs have it. 0: none. */
-static uint64_t relocated(const struct elf_file *elf, uint64_t vaddr)
+/* Number i of the index: where function i begins (i may be n: where the last one ends), and its
+ * record. */
+static int index_get(struct gopclntab *g, uint64_t i, uint64_t *start, uint64_t *offset)
 {
-	uint64_t left = RELA_MAX;
+	size_t size = g->entry_size;
+	const uint8_t *p = view_get(&g->index, g->pcln + i * 2 * size, i == g->n ? size : 2 * size);
+	uint64_t pc = 0, at = 0;
 
-	for (size_t i = 1; i < elf_file_sections(elf); i++) {
-		const struct elf_section *s = elf_file_section(elf, i);
-		struct view v;
-		uint64_t found = 0;
-
-		if (!s || s->type != SHT_RELA || !(s->flags & SHF_ALLOC))
-			continue;
-		view_init(&v, elf, s->offset, MIN(s->size, left), s->addr, 65536);
-		left -= v.size;
-		for (uint64_t at = 0; at + sizeof(Elf64_Rela) <= v.size && !found;
-			at += sizeof(Elf64_Rela)) {
-			const uint8_t *p = view_get(&v, at, sizeof(Elf64_Rela));
-			Elf64_Rela rela;
-
-			if (!p)
-				break;
-			memcpy(&rela, p, sizeof(rela));
-			if (rela.r_offset == vaddr)
-				found = (uint64_t)rela.r_addend;
-		}
-		view_deinit(&v);
-		if (found)
-			return found;
-	}
+	if (!p)
+		return -EBADMSG;
+	memcpy(&pc, p, size);
+	if (i < g->n)
+		memcpy(&at, p + size, size);
+	*start = g->text + pc;
+	*offset = at;
 	return 0;
 }
 
-struct find_text {
-	struct elf_strings names;
-	uint64_t found;
-};
-
-static int visit_symbol(void *userdata, const struct elf_symbol *symbol)
-{
-	struct find_text *f = userdata;
-	char name[16];
-	bool cut = false;
-
-	if (elf_strings_get(&f->names, symbol->name, name, sizeof(name), &cut) < 0 || cut ||
-		!streq(name, "runtime.text"))
-		return 0;
-	f->found = symbol->value;
-	return -EEXIST;
-}
-
-static uint64_t text_symbol(const struct elf_file *elf)
-{
-	const struct elf_section *table = elf_file_find_type(elf, SHT_SYMTAB, NULL), *names;
-	struct find_text f = {0};
-
-	if (!table)
-		return 0;
-	names = elf_file_section(elf, table->link);
-	if (!names || elf_strings_init(&f.names, elf, names, 65536) < 0)
-		return 0;
-	(void)elf_file_each_symbol(elf, table, visit_symbol, &f);
-	elf_strings_deinit(&f.names);
-	return f.found;
-}
-
-/* Where the functions' offsets count from: in the header up to 1.25, in moduledata since. */
-static uint64_t find_text(
-	const struct elf_file *elf, const struct elf_section *table, uint64_t header)
-{
-	const struct elf_section *module = elf_file_find_name(elf, ".go.module"), *text;
-	uint64_t found = header;
-
-	if (!found && module && module->size >= MODULE_TEXT + 8) {
-		if (elf_file_read(elf, &found, 8, module->offset + MODULE_TEXT) < 0)
-			found = 0;
-		if (!found)
-			found = relocated(elf, module->addr + MODULE_TEXT);
-	}
-	if (!found && !module)
-		found = relocated(elf, table->addr + 24);
-	if (!found)
-		found = text_symbol(elf);
-	if (!found) {
-		text = elf_file_find_name(elf, ".text");
-		found = text ? text->addr : 0;
-	}
-	return found;
-}
+/* ---- opening
+ * ------------------------------------------------------------------------------------------ */
 
 static uint64_t word(const uint8_t *p)
 {
@@ -204,56 +130,72 @@ static int read_header(struct gopclntab *g, const struct elf_section *section)
 		g->n > (section->size - g->pcln) / (2 * g->entry_size) || g->n == 0)
 		return -ENOENT;
 	if (g->layout != GO_116)
-		g->text = find_text(g->elf, section, word(h + 24));
+		g->text = gofind_text(g->elf, section, word(h + 24));
 	return 0;
+}
+
+/* Without sections, and with nothing about it in the header: what the file says of its entry point is
+ * the address of a function whose name is known. Not where the C library's code comes first. */
+static int text_by_entry(struct gopclntab *g)
+{
+	const char *name = g->machine->elf == EM_X86_64 ? "_rt0_amd64_linux" : "_rt0_arm64_linux";
+	size_t len = strlen(name) + 1;
+	Elf64_Ehdr h;
+	int r = elf_file_read(g->elf, &h, sizeof(h), 0);
+
+	if (r < 0)
+		return r;
+	g->text = 0; /* so that starts are offsets */
+	for (uint64_t i = 0; i < g->n; i++) {
+		uint64_t start, offset;
+		const uint8_t *p;
+		int32_t at;
+
+		if (index_get(g, i, &start, &offset) < 0)
+			return -ENOENT;
+		p = view_get(&g->functions, g->pcln + offset, g->entry_size + 4);
+		if (!p || offset > g->functions.size)
+			return -ENOENT;
+		memcpy(&at, p + g->entry_size, 4);
+		p = at < 0 ? NULL : view_get(&g->steps, g->names + (uint64_t)at, len);
+		if (!p || memcmp(p, name, len) != 0 || start > h.e_entry)
+			continue;
+		g->text = h.e_entry - start;
+		return 0;
+	}
+	return -ENOENT;
 }
 
 int gopclntab_open(
 	struct gopclntab **ret, const struct elf_file *elf, const struct unwind_machine *m)
 {
 	CLEANUP(gopclntab_freep) struct gopclntab *g = NULL;
-	const struct elf_section *s = NULL;
-	int r;
+	struct elf_section s;
+	int r = gofind_table(elf, magics, ARRAY_SIZE(magics), &s);
 
-	for (size_t i = 0; i < ARRAY_SIZE(section_names) && !s; i++)
-		s = elf_file_find_name(elf, section_names[i]);
-	if (!s || s->type == SHT_NOBITS)
-		return -ENOENT;
+	if (r < 0)
+		return r;
 	g = calloc(1, sizeof(*g));
 	if (!g)
 		return -ENOMEM;
 	g->elf = elf;
 	g->machine = m;
-	r = read_header(g, s);
+	r = read_header(g, &s);
 	if (r < 0)
 		return r;
-	view_init(&g->index, elf, s->offset, s->size, s->addr, 4096);
-	view_init(&g->functions, elf, s->offset, s->size, s->addr, 8192);
-	view_init(&g->steps, elf, s->offset, s->size, s->addr, 8192);
+	view_init(&g->index, elf, s.offset, s.size, s.addr, 4096);
+	view_init(&g->functions, elf, s.offset, s.size, s.addr, 8192);
+	view_init(&g->steps, elf, s.offset, s.size, s.addr, 8192);
+	if (g->layout != GO_116 && !g->text)
+		r = text_by_entry(g);
+	if (r < 0)
+		return r;
 	*ret = TAKE_PTR(g);
 	return 0;
 }
 
 /* ---- functions
  * -------------------------------------------------------------------------------------------- */
-
-/* Number i of the index: where function i begins (i may be n: where the last one ends), and its
- * record. */
-static int index_get(struct gopclntab *g, uint64_t i, uint64_t *start, uint64_t *offset)
-{
-	size_t size = g->entry_size;
-	const uint8_t *p = view_get(&g->index, g->pcln + i * 2 * size, i == g->n ? size : 2 * size);
-	uint64_t pc = 0, at = 0;
-
-	if (!p)
-		return -EBADMSG;
-	memcpy(&pc, p, size);
-	if (i < g->n)
-		memcpy(&at, p + size, size);
-	*start = g->text + pc;
-	*offset = at;
-	return 0;
-}
 
 int gopclntab_find(struct gopclntab *g, uint64_t vaddr, uint64_t *i)
 {

@@ -5,7 +5,11 @@
  * A slot stands for itself: its rules come with its rows. So a page can be put in, replaced and
  * dropped without asking who else names a rule, nothing has to be said about a file before its
  * first page, and a child that is started anew owes nobody the numbers that the one before it gave
- * out.
+ * out. Measured over whole files, in MB of slots against rows with one dictionary for the file:
+ * libLLVM-14 3.9 and 3.3, libclang-cpp 4.0 and 3.6, node 1.2 and 1.1, libjvm 0.55 and 0.52,
+ * libcrypto 0.33 and 0.29, python3 0.30 and 0.24; a page names 8 to 90 rules, at most 154 of the
+ * file's 11 to 767. That is 5 to 25 % of the few pages of a file that are ever loaded, and saves a
+ * second table in the kernel with its own index, eviction and races (tests/unit/unwind/measure.c).
  *
  * The packing side is fed by a stranger's file, so the checker is the wall: what it lets pass is
  * searched without a further look at a bound. It does not judge rules: the step takes any

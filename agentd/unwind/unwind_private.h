@@ -168,6 +168,13 @@ int cfi_rule(const struct cfi *c, const struct cfi_cie *cie, const struct cfi_st
 /* ---- Go's table of functions
  * ----------------------------------------------------------------------------- */
 
+/* The section, or what would be it in a file without sections. magics: what it may begin with, of any
+ * version. -ENOENT. */
+int gofind_table(const struct elf_file *elf, const uint32_t *magics, size_t n_magics,
+	struct elf_section *ret);
+/* Where the functions' offsets count from. header: what the table itself says. 0: nobody does. */
+uint64_t gofind_text(const struct elf_file *elf, const struct elf_section *table, uint64_t header);
+
 struct gopclntab;
 struct gopclntab *gopclntab_free(struct gopclntab *g);
 DEFINE_FREEP(gopclntab_freep, struct gopclntab *, gopclntab_free)

@@ -266,6 +266,80 @@ static void test_text_elsewhere(void **state)
 	bytes_deinit(&table);
 }
 
+/* Takes the sections away, as sstrip does: what is loaded stays, in two segments. */
+static void drop_sections(int fd, const struct bytes *table, uint64_t entry)
+{
+	uint64_t table_at = (FIXTURE_TEXT + sizeof(text) + 15) & ~15ULL;
+	Elf64_Phdr p[2] = {{.p_type = PT_LOAD,
+				   .p_flags = PF_R | PF_X,
+				   .p_vaddr = FIXTURE_BASE,
+				   .p_filesz = FIXTURE_TEXT + sizeof(text),
+				   .p_memsz = FIXTURE_TEXT + sizeof(text)},
+		{.p_type = PT_LOAD,
+			.p_flags = PF_R,
+			.p_offset = table_at,
+			.p_vaddr = FIXTURE_BASE + table_at,
+			.p_filesz = table->len,
+			.p_memsz = table->len}};
+	Elf64_Ehdr h;
+
+	assert_int_equal(pread(fd, &h, sizeof(h), 0), sizeof(h));
+	h.e_shoff = 0;
+	h.e_shnum = h.e_shstrndx = 0;
+	h.e_phnum = 2;
+	h.e_entry = entry;
+	assert_int_equal(pwrite(fd, &h, sizeof(h), 0), sizeof(h));
+	assert_int_equal(pwrite(fd, p, sizeof(p), sizeof(h)), sizeof(p));
+	assert_int_equal(ftruncate(fd, (off_t)(table_at + table->len)), 0);
+}
+
+/* No section says where the table is, and (since 1.26) nothing but the entry point where the text
+ * begins. */
+static void test_without_sections(void **state)
+{
+	static const struct function list[] = {{"main.framed", 0, framed},
+		{"_rt0_amd64", FLAG_ASM, flat}, {"_rt0_amd64_linux", FLAG_ASM, flat},
+		{"main.last", 0, framed}};
+	static const struct {
+		int layout;
+		uint64_t text, entry;
+		bool found;
+	} tries[] = {{116, 0, 0, true}, {118, FIXTURE_PC, 0, true}, {120, FIXTURE_PC, 0, true},
+		{120, 0, FIXTURE_PC + 2 * FUNCTION, true},
+		/* an entry point that no text could begin before */
+		{120, 0, FUNCTION, false}};
+
+	fill_text();
+	for (size_t i = 0; i < ARRAY_SIZE(tries); i++) {
+		struct bytes table = {0};
+		struct opened o = {0};
+		struct err_text err;
+		struct fixture f = {
+			.sections = {{".text", text, sizeof(text), SHF_ALLOC | SHF_EXECINSTR, 0},
+				{".gopclntab", NULL, 0, SHF_ALLOC, 0}}};
+
+		make_table(&table, tries[i].layout, list, ARRAY_SIZE(list), 1, tries[i].text);
+		f.sections[1].data = table.data;
+		f.sections[1].len = table.len;
+		o.fd = fixture_fd(&f);
+		drop_sections(o.fd, &table, tries[i].entry);
+		assert_int_equal(elf_file_open(&o.elf, o.fd, &err), 0);
+		assert_int_equal(elf_file_sections(o.elf), 0);
+		assert_int_equal(unwind_file_open(&o.file, o.elf, &err), 0);
+		assert_int_equal(
+			unwind_file_sources(o.file), tries[i].found ? UNWIND_SOURCE_GO : 0);
+		assert_int_equal(unwind_rules_init(&o.rules), 0);
+		assert_int_equal(unwind_file_page(o.file, 0, &o.rules, &o.page), 0);
+		if (tries[i].found) {
+			expect_sp(&o, 0, 14, 112, true);
+			expect_sp(&o, 2, 0, 8, false);
+			expect_sp(&o, 3, 14, 112, true);
+		}
+		close_table(&o);
+		bytes_deinit(&table);
+	}
+}
+
 static void test_arm64(void **state)
 {
 	static const struct step steps[] = {{0, 8}, {48, 80}, {0, 8}, {0, 0}};
@@ -326,6 +400,7 @@ int main(void)
 		cmocka_unit_test_prestate(test_layout, (void *)118),
 		cmocka_unit_test_prestate(test_layout, (void *)120),
 		cmocka_unit_test(test_text_elsewhere),
+		cmocka_unit_test(test_without_sections),
 		cmocka_unit_test(test_arm64),
 		cmocka_unit_test(test_every_damage),
 	};
