@@ -385,7 +385,6 @@ void source_set_inherit(struct source_set *set, const struct source_set *old)
 		if (!was)
 			continue;
 		set->list[i]->samples = was->samples;
-		set->list[i]->images = was->images;
 		set->list[i]->last_sample_unix_ns = was->last_sample_unix_ns;
 	}
 }

@@ -108,7 +108,7 @@ struct source {
 	uint64_t order;  /* age: smaller is older */
 	void *rule;
 	/* Run-time figures, kept over reloads by name (source_set_inherit). */
-	uint64_t samples, images, last_sample_unix_ns;
+	uint64_t samples, last_sample_unix_ns;
 };
 
 struct source_spec { /* what the configuration says of one */
