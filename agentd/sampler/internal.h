@@ -47,8 +47,7 @@ struct cpu_events {
 struct stream_merge_entry {
 	uint64_t time;
 	uint32_t offset, size;
-	bool perf;  /* else of the BPF ring */
-	bool slice; /* carries a stack: wiped after use */
+	bool perf; /* else of the BPF ring */
 };
 
 struct merge {
@@ -61,7 +60,7 @@ struct merge {
 	uint64_t out_of_order;  /* records that came after their time had been handed out */
 	uint64_t malformed;
 	bool draining;
-	bool slices; /* the store holds or held some since it was wiped */
+	bool slices; /* the store holds some, or did since it was wiped */
 };
 
 /* Memory that the programs work on, too. */

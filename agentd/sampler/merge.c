@@ -16,7 +16,7 @@
  * may trust them.
  *
  * Some samples carry a slice of a stack, which holds whatever a program was working on: its bytes
- * are wiped as soon as the record was handed out, also where the store moved or shrank. (What the
+ * are wiped as soon as what was due was handed out, also where the store moved or shrank. (What the
  * kernel's ring still holds of it is overwritten by what comes next.) Runs in agentd. */
 
 #include <bpf/libbpf.h>
@@ -31,11 +31,11 @@
 #define ENTRIES_FIRST 256
 #define PADDED(size)  (((size) + 7) & ~(size_t)7) /* records are aligned as in the rings */
 
-static size_t slice_of(const void *record, bool perf)
+static bool has_slice(const void *record, bool perf)
 {
 	const struct record_sample *sample = record;
 
-	return !perf && sample->header.kind == RECORD_SAMPLE ? sample->stack : 0;
+	return !perf && sample->header.kind == RECORD_SAMPLE && sample->stack;
 }
 
 /* Gives the store another size; what slices it held is nowhere else afterwards. */
@@ -97,9 +97,8 @@ int stream_merge_add(struct sampler *s, uint64_t time, const void *record, size_
 		.offset = (uint32_t)offset,
 		.size = (uint32_t)size,
 		.perf = perf,
-		.slice = slice_of(record, perf) > 0,
 	};
-	m->slices = m->slices || m->entries[m->n].slice;
+	m->slices = m->slices || has_slice(record, perf);
 	m->n++;
 	return 0;
 }
@@ -182,16 +181,9 @@ static int by_time(const void *a, const void *b)
 	return x->offset < y->offset ? -1 : x->offset > y->offset; /* as they arrived */
 }
 
-static void wipe_slice(void *record, size_t size)
-{
-	size_t stack = slice_of(record, false);
-
-	explicit_bzero((uint8_t *)record + size - stack, stack);
-}
-
 static void hand_out(struct sampler *s, const struct stream_merge_entry *e)
 {
-	void *record = s->merge.store.data + e->offset;
+	const void *record = s->merge.store.data + e->offset;
 	const struct record_header *header = record;
 	struct sampler_event event = {.time_ns = e->time};
 
@@ -223,8 +215,6 @@ static void hand_out(struct sampler *s, const struct stream_merge_entry *e)
 		event.process = record;
 	}
 	s->ops.on_event(s->userdata, &event);
-	if (e->slice)
-		wipe_slice(record, e->size);
 }
 
 /* Records that found a ring full leave a gap at an unknown time since the last hand-out: told
@@ -271,7 +261,7 @@ static void keep_rest(struct merge *m, size_t first)
 		e->offset = (uint32_t)len;
 		len += PADDED(e->size);
 	}
-	/* What moved left its bytes behind. */
+	/* What was handed out, and what moved, left its bytes behind. */
 	if (m->slices)
 		explicit_bzero(m->store.data + len, m->store.len - len);
 	m->slices = m->slices && m->n;

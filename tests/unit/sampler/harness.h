@@ -38,6 +38,7 @@ struct seen {
 struct told {
 	uint64_t id, samples, last_ns;
 	uint32_t turn;
+	size_t at; /* so many events had been handed out */
 };
 
 struct watch {
@@ -55,6 +56,7 @@ struct watch {
 	struct told *told;
 	size_t n_told;
 	uint32_t turn;
+	unsigned drain_pause_ms; /* in on_drained */
 	/* Called for each sample as it comes, if set. */
 	void (*on_sample)(struct watch *w, const struct record_sample *r);
 	void *userdata;
@@ -177,6 +179,9 @@ static void on_drained(void *userdata, uint64_t up_to)
 
 	assert_true(up_to >= w->drained_to);
 	w->drained_to = up_to;
+	if (w->drain_pause_ms)
+		nanosleep(&(struct timespec){.tv_nsec = w->drain_pause_ms * (long)NSEC_PER_MSEC},
+			NULL);
 }
 
 static void on_count(void *userdata, uint64_t id, uint64_t samples, uint64_t last_ns)
@@ -186,7 +191,7 @@ static void on_count(void *userdata, uint64_t id, uint64_t samples, uint64_t las
 	assert_true(id && samples && last_ns);
 	w->told = reallocarray(w->told, w->n_told + 1, sizeof(*w->told));
 	assert_non_null(w->told);
-	w->told[w->n_told++] = (struct told){id, samples, last_ns, w->turn};
+	w->told[w->n_told++] = (struct told){id, samples, last_ns, w->turn, w->n};
 }
 
 static void watch_open_with(struct watch *w, const struct sampler_config *config)
