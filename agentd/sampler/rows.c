@@ -93,12 +93,14 @@ static uint32_t next_seq(struct rows *r)
 /* Takes a slot away. Its units are free, but not to be written before all is quiet. */
 static void retire(struct rows *r, struct rows_way *way)
 {
+	uint32_t file = (uint32_t)(way->key >> 32);
 	uint32_t unit = way->unit, n = r->len[unit];
 	struct rows_slot *slot = slot_at(r, unit);
 
 	__atomic_store_n(&way->key, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&slot->key, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&slot->seq, next_seq(r), __ATOMIC_RELEASE);
+	r->of_file[file % ROWS_FILES]--;
 	r->pages--;
 	r->used_bytes -= slot->size;
 	memset(r->len + unit, 0, n);
@@ -234,6 +236,7 @@ static void put_in(struct rows *r, struct rows_way *way, uint32_t unit, uint64_t
 	way->unit = unit;
 	way->used = 0; /* whoever asked for it marks it by looking, and so does the next walk */
 	__atomic_store_n(&way->key, key, __ATOMIC_RELEASE);
+	r->of_file[(uint32_t)(key >> 32) % ROWS_FILES]++;
 	r->pages++;
 	r->used_bytes += size;
 	r->added++;
@@ -275,8 +278,8 @@ const struct rows_slot *rows_find(struct rows *r, uint32_t file, uint32_t page)
 
 void rows_forget_file(struct rows *r, uint32_t file)
 {
-	if (file == 0)
-		return;
+	if (file == 0 || !r->of_file[file % ROWS_FILES])
+		return; /* most files that go have none */
 	for (size_t i = 0; i < (size_t)1 << r->bits; i++)
 		for (unsigned j = 0; j < ROWS_WAYS; j++)
 			if (r->sets[i].way[j].key >> 32 == file)

@@ -7,6 +7,8 @@
 #include "agentd/sampler/quiet.h"
 #include "bpf/tables.h"
 
+#define ROWS_FILES 1024
+
 struct rows {
 	uint8_t *arena;        /* borrowed */
 	struct rows_set *sets; /* borrowed */
@@ -16,8 +18,9 @@ struct rows {
 	uint8_t *len;  /* by unit: of the slot that begins there, in units; 0 free */
 	uint32_t hand; /* of the clock: a unit that is free or begins a slot */
 	uint32_t free_units;
-	uint32_t seq; /* the last one given */
-	bool retired; /* some free memory may still be read by a program */
+	uint32_t seq;                 /* the last one given */
+	bool retired;                 /* some free memory may still be read by a program */
+	uint32_t of_file[ROWS_FILES]; /* pages of the files that share a number here */
 	uint64_t pages, used_bytes, added, evicted;
 };
 
