@@ -63,6 +63,7 @@ deps_container := container base
 deps_process := process container unwind base
 deps_unwind := unwind elf base
 deps_symbol := symbol unwind elf base
+deps_bpf := unwind elf base
 deps_profile := profile wire base
 deps_sources := sources process container unwind base
 deps_destinations := destinations profile config sources process container unwind store wire base
@@ -77,6 +78,7 @@ libs_elf := -lelf -ldw -lzstd -llzma
 libs_store := -lsqlite3
 libs_config := -lyaml
 libs_sampler := -lbpf -lelf
+libs_bpf := -lbpf
 libs_container := -ljson-c
 libs_symbol := -liberty
 libs_destinations := -lcurl -lyaml
@@ -150,7 +152,7 @@ $(B)/gen/destinations/catalogue.inc: $(wildcard destinations/catalogue/*.yaml)
 	     printf 'X("%s", embed_%s_yaml) \\\n' "$$n" "$$(echo $$n | tr -c 'A-Za-z0-9\n' '_')"; done; echo; } > $@
 
 # ---- unit tests ----------------------------------------------------------------------------------
-ROOMS ?= $(ROOMS_ALL) agentd
+ROOMS ?= $(ROOMS_ALL) bpf agentd
 UNIT_SRC := $(foreach r,$(ROOMS),$(wildcard tests/unit/$(r)/*_test.c))
 UNIT_BIN := $(UNIT_SRC:%.c=$(B)/%)
 
@@ -158,9 +160,9 @@ define unit_rules
 $(B)/tests/unit/$(1)/%_test: $(B)/obj/tests/unit/$(1)/%_test.o $(call libs_in,$(deps_$(1)))
 	@mkdir -p $$(@D)
 	$$(CC) $$(CFLAGS) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group \
-	  -lcmocka $(foreach r,$(deps_$(1)),$(libs_$(r)))
+	  -lcmocka $(foreach r,$(1) $(filter-out $(1),$(deps_$(1))),$(libs_$(r)))
 endef
-$(foreach r,$(ROOMS_ALL) agentd,$(eval $(call unit_rules,$(r))))
+$(foreach r,$(ROOMS_ALL) bpf agentd,$(eval $(call unit_rules,$(r))))
 $(patsubst %.c,$(B)/%,$(wildcard tests/unit/agentd/*_test.c)): $(AGENTD_PURE:%=$(B)/obj/agentd/%.o)
 .PRECIOUS: $(B)/obj/%.o $(B)/gen/bpf/%.skel.h $(B)/gen/%.embed.h $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h $(B)/bpf/%.bpf.o
 

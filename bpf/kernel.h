@@ -20,8 +20,11 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct mm_struct;
 struct linux_binprm;
+
+struct mm_struct {
+	unsigned long start_code;
+};
 
 struct kernfs_node {
 	struct kernfs_node *parent;

@@ -95,6 +95,8 @@ static __always_inline bool load_space(struct scratch *s, const struct sample_ve
 static __always_inline bool begin_walk(struct sampled *ctx, struct scratch *s,
 	const struct task_struct *task, const struct sample_verdict *verdict)
 {
+	const struct mm_struct *mm;
+
 	unwind_walk_begin(&s->walk);
 	s->walked = 0;
 	s->has_user = 0;
@@ -104,7 +106,12 @@ static __always_inline bool begin_walk(struct sampled *ctx, struct scratch *s,
 		s->record.head.flags |= SAMPLE_KERNEL_THREAD;
 		return false;
 	}
-	if (!BPF_CORE_READ(task, mm))
+	mm = BPF_CORE_READ(task, mm);
+	if (!mm)
+		return false;
+	/* Within execve, between the old program and the new one: the registers are still those of
+	 * the old, whose memory is gone. load_elf_binary() says last where the new code is. */
+	if (!regs_of_user(&ctx->regs) && !BPF_CORE_READ(mm, start_code))
 		return false;
 	s->has_user = 1;
 	if (!load_regs(ctx, s) || s->walk.end)

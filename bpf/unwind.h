@@ -39,8 +39,8 @@ enum unwind_cfa {
 	UNWIND_CFA_SP = 4,          /* sp + cfa_offset */
 	UNWIND_CFA_FP = 5,          /* fp + cfa_offset */
 	UNWIND_CFA_AUX = 6,         /* the second register that is followed + cfa_offset */
-	UNWIND_CFA_LEAF = 7,        /* DWARF register `reg` + cfa_offset: interrupted frames, callers */
-	UNWIND_CFA_SCALED = 8,      /* sp + 8 * DWARF register `reg` + cfa_offset: the same */
+	UNWIND_CFA_LEAF = 7,   /* DWARF register `reg` + cfa_offset: interrupted frames, callers */
+	UNWIND_CFA_SCALED = 8, /* sp + 8 * DWARF register `reg` + cfa_offset: the same */
 };
 
 enum unwind_rule_flag {

@@ -239,8 +239,10 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_by_fp(
 
 	if (result != UNWIND_OK)
 		return result;
-	if (r->fp == 0 && !interrupted)
-		return UNWIND_ENDED;
+	/* So threads begin, in assembly of a file; made code may just not use it. */
+	if (r->fp == 0)
+		return interrupted || w->map.kind != SPACE_FILE ? UNWIND_NO_INFORMATION
+								: UNWIND_ENDED;
 	if ((r->fp & 7) || r->fp - r->sp >= UNWIND_FRAME_MAX)
 		return UNWIND_NO_INFORMATION;
 	if (UNWIND_READ(ctx, pair, 16, r->fp) != 0)
