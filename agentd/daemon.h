@@ -56,7 +56,8 @@ struct assignment {
 	bool space_told, space_listed;
 	unsigned space_failures;
 	uint64_t space_retry_ns;
-	uint64_t uncounted_ns; /* until then every sample is sent, see daemon_pipeline.c; 0: counted */
+	uint64_t
+		uncounted_ns; /* until then every sample is sent, see daemon_pipeline.c; 0: counted */
 };
 
 /* One interval of samples, open or waiting for its names. */
@@ -178,6 +179,9 @@ void daemon_on_file_gone(void *userdata, uint32_t file);
 void daemon_space_wanted(struct daemon *d, struct image *image);
 /* At the end of a drain: tells the kernel of the mappings of some images, forgets files that are gone. */
 void daemon_unwinding_drained(struct daemon *d);
+/* Walks that wait for rows go on though the loop does not run: before process_flush(), which gives out
+ * those that still wait as they are. A third of a second at most. */
+void daemon_unwinding_finish(struct daemon *d);
 /* Another sampler, which knows nothing of what the one before was told. */
 void daemon_unwinding_restart(struct daemon *d);
 pid_t daemon_unwinder_pid(struct daemon *d);

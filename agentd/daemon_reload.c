@@ -96,6 +96,7 @@ static void retire(struct daemon *d)
 {
 	sampler_stop(d->sampler);
 	daemon_settle(d);
+	daemon_unwinding_finish(d);
 	process_flush(d->processes);
 	daemon_interval_close(d);
 	daemon_ledger_retire(d, d->sampler);
@@ -188,6 +189,7 @@ static void settle_old(struct daemon *d, const struct config *old, const struct 
 	if (!d->sampler)
 		return;
 	daemon_settle(d);
+	daemon_unwinding_finish(d);
 	process_flush(d->processes);
 	if (old->profiling.rate_hz != next->profiling.rate_hz ||
 		old->profiling.interval_ns != next->profiling.interval_ns)

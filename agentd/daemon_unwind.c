@@ -21,6 +21,8 @@
 #define MAX_LISTED     16384 /* images; as many as the process table has */
 #define MAX_ASKS       4096  /* pages that walks asked for in one round */
 #define MAX_REFUSED    4096  /* pages that the arena did not take */
+#define FINISH_NS      (300 * NSEC_PER_MSEC)
+#define FINISH_STEP_MS 20
 #define RETRY_MIN_NS   NSEC_PER_SEC
 #define RETRY_MAX_NS   (64 * NSEC_PER_SEC)
 
@@ -77,6 +79,17 @@ int daemon_rows(void *userdata, uint32_t file, uint32_t page, const struct rows_
 		return -ENOENT;
 	daemon_defer(d, &u->ask_soon, on_ask_soon);
 	return -EAGAIN;
+}
+
+void daemon_unwinding_finish(struct daemon *d)
+{
+	struct unwinding *u = d->unwinding;
+	uint64_t until = clock_monotonic_ns() + FINISH_NS;
+
+	do
+		(void)on_ask_soon(NULL, d);
+	while ((unwinder_wait(u->unwinder, FINISH_STEP_MS) || map_size(u->asks)) &&
+		clock_monotonic_ns() < until);
 }
 
 static int open_file(void *userdata, uint32_t file)

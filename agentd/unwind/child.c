@@ -13,6 +13,7 @@
  * was read. A child that ends without a request is replaced at need; several in a row, more and more
  * slowly. Its CPU time is what the kernel says, not what it says. Runs in agentd. */
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -329,4 +330,20 @@ void unwinder_pump(struct unwinder *u, bool ahead)
 		set_idle(u);
 		unwinder_on_failed(u, BLAME_TIMEOUT, strerrordesc_np(-r));
 	}
+}
+
+bool unwinder_wait(struct unwinder *u, unsigned ms)
+{
+	struct pollfd p = {.fd = u->child.sock, .events = POLLIN};
+
+	if (u->inside || !map_size(u->pending))
+		return false;
+	/* The end of a child is for the loop to see. */
+	if ((u->state == CHILD_BUSY || u->state == CHILD_STARTING) &&
+		(!u->io || poll(&p, 1, (int)ms) < 0))
+		return false;
+	unwinder_enter(u);
+	drain(u, MESSAGES_A_TURN);
+	unwinder_leave(u);
+	return u->state != CHILD_NONE && map_size(u->pending) > 0;
 }

@@ -73,6 +73,9 @@ DEFINE_FREEP(unwinder_freep, struct unwinder *, unwinder_free)
 /* 0: asked (on_page will come, never from within this call); 1: it is already under way; -ENOBUFS,
  * -ENOMEM. */
 int unwinder_ask(struct unwinder *u, uint32_t file, uint32_t page);
+/* For a moment in which the loop does not run (a swap of samplers): waits for the child, at most so long, and
+ * hands out what it says. Whether anything is still pending. Not from within a callback. */
+bool unwinder_wait(struct unwinder *u, unsigned ms);
 /* What is pending of it is dropped without on_page (on_idle comes), and its facts go. */
 void unwinder_forget_file(struct unwinder *u, uint32_t file);
 /* NULL: not met. Borrowed until the next call. */

@@ -295,6 +295,40 @@ static void test_callbacks_may_ask(void **state)
 	room_deinit(&room);
 }
 
+/* A swap of samplers: nobody runs the loop meanwhile. */
+static void test_waiting_without_the_loop(void **state)
+{
+	static struct room room;
+	uint64_t end = clock_monotonic_ns() + PATIENCE * 1000, began;
+
+	room_init(&room, &(struct unwinder_config){0});
+	room.fds[1] = open(LIBC, O_RDONLY | O_CLOEXEC);
+	assert_false(unwinder_wait(room.u, 20));
+	for (uint32_t i = 0; i < 10; i++)
+		assert_int_equal(ask(&room, 1, i), 0);
+	assert_int_equal(ask(&room, 2, 0), 0); /* cannot be opened */
+	room.ask_on_idle = 11;
+	while (unwinder_wait(room.u, 20))
+		assert_true(clock_monotonic_ns() < end);
+	assert_int_equal(room.n, 12);
+	assert_true(find(&room, 1, 9)->rows > 1);
+	assert_int_equal(find(&room, 2, 0)->cfa, UNWIND_CFA_NONE);
+	find(&room, 1, 11);
+	/* A child that says nothing costs what was allowed. */
+	kill(unwinder_child_pid(room.u), SIGSTOP);
+	assert_int_equal(ask(&room, 1, 3), 0);
+	began = clock_monotonic_ns();
+	assert_true(unwinder_wait(room.u, 20));
+	assert_true(clock_monotonic_ns() - began >= 15 * NSEC_PER_MSEC);
+	/* One that died: its end is for the loop. */
+	kill(unwinder_child_pid(room.u), SIGKILL);
+	for (unsigned i = 0; i < 20; i++)
+		(void)unwinder_wait(room.u, 1);
+	run_until(&room, 13);
+	assert_true(find(&room, 1, 3)->rows > 1);
+	room_deinit(&room);
+}
+
 static void test_more_files_than_the_child_holds(void **state)
 {
 	static struct room room;
@@ -1007,6 +1041,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_pages_are_what_the_decoder_says),
 		cmocka_unit_test(test_a_page_is_asked_for_once),
 		cmocka_unit_test(test_callbacks_may_ask),
+		cmocka_unit_test(test_waiting_without_the_loop),
 		cmocka_unit_test(test_more_files_than_the_child_holds),
 		cmocka_unit_test(test_the_largest_slot),
 		cmocka_unit_test(test_files_without_rows),
