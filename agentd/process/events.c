@@ -8,9 +8,10 @@
  * mappings; its facts are its own (a worker may have been put into another cgroup) and are read when it
  * is first sampled.
  *
- * Reading is lazy: at exec (a process may be gone before its first sample is handed in), within a budget
- * that a fork storm exhausts without harm, and else at the first sample. Requests go out after the round
- * of events that asked for them, so that what ended in the same round is not read in vain.
+ * Reading is lazy: at the first sample, which wakes us while the process runs; and of an image that
+ * outlives its exec by a moment, within a budget that a fork storm exhausts without harm. Most
+ * programs of a build or a script are gone before that, and nobody asks for them. Requests go out after the
+ * round of events that asked for them, so that what ended in the same round is not read in vain.
  * Runs in agentd. */
 
 #include "agentd/process/table.h"
@@ -109,22 +110,6 @@ static void on_mmap(struct process_table *t, const struct sampler_mmap *m, uint6
 		opens_map(s->current, &map);
 }
 
-/* Whether this exec may be read for itself: a bound on what a fork storm makes us read. */
-static bool exec_budget(struct process_table *t)
-{
-	uint64_t now = clock_monotonic_ns(), gap = NSEC_PER_SEC / EXEC_READS_A_SEC;
-	uint64_t earned = (now - t->exec_tokens_ns) / gap;
-
-	if (earned) {
-		t->exec_tokens = MIN(t->exec_tokens + earned, (uint64_t)EXEC_READS_BURST);
-		t->exec_tokens_ns = now;
-	}
-	if (!t->exec_tokens || t->n_reading >= READS_MAX)
-		return false;
-	t->exec_tokens--;
-	return true;
-}
-
 static void on_exec(struct process_table *t, const struct record_process *p)
 {
 	struct entry *cur = image_current(t, (pid_t)p->image.tgid), *e;
@@ -145,8 +130,8 @@ static void on_exec(struct process_table *t, const struct record_process *p)
 	}
 	e->forked = false;
 	facts_from_event(e, p);
-	if (!e->image.ended && exec_budget(t))
-		reads_want(e);
+	if (!e->image.ended)
+		reads_later(e, p->header.time);
 }
 
 static void on_fork(struct process_table *t, const struct record_process *p)

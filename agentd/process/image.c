@@ -184,8 +184,8 @@ void image_free(struct entry *e, const char *why)
 	spaces_drop(e);
 	image_set_parent(e, NULL);
 	orphan_children(e);
-	if (e->waits_parent || e->waits_name)
-		t->n_waiting--;
+	reads_wait_no_more(e);
+	reads_not_later(e);
 	map_remove(t->by_key, &e->image.key, sizeof(e->image.key));
 	lru_unlink(e);
 	if (s && s->current == e) {
@@ -316,9 +316,7 @@ static bool adopt(struct entry *e, const struct sample_image *key)
 	e->surrogate = false;
 	e->facts_known = e->unreadable = e->reading =
 		false; /* an answer under way is for the old key */
-	if (e->waits_name || e->waits_parent)
-		t->n_waiting--;
-	e->waits_name = e->waits_parent = false;
+	reads_wait_no_more(e);
 	e->facts_after = clock_monotonic_ns();
 	for (struct entry *c = t->lru.lru_next; e->children && c != &t->lru; c = c->lru_next)
 		if (c->parent == e)

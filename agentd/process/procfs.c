@@ -42,24 +42,6 @@ int procfs_stat(const char *text, struct procfs_stat *ret)
 	return 0;
 }
 
-int procfs_status_uid(const char *text, uint32_t *ret)
-{
-	const char *line = text;
-
-	while (line) {
-		unsigned real, effective;
-
-		if (sscanf(line, "Uid: %u %u", &real, &effective) == 2) {
-			*ret = effective;
-			return 0;
-		}
-		line = strchr(line, '\n');
-		if (line)
-			line++;
-	}
-	return -ENOENT;
-}
-
 static bool hex(char **at, uint64_t *ret, char end)
 {
 	char *stop;

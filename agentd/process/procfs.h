@@ -17,8 +17,6 @@ struct procfs_stat {
 
 /* -EBADMSG when it is no stat line. */
 int procfs_stat(const char *text, struct procfs_stat *ret);
-/* The effective uid in status's text; -ENOENT. */
-int procfs_status_uid(const char *text, uint32_t *ret);
 
 struct procfs_map {
 	uint64_t start, end, pgoff, inode;

@@ -20,7 +20,8 @@ enum reader_flag {
 	READER_FD = 4, /* OPEN: pass a descriptor */
 	READER_BY_PATH =
 		8, /* OPEN: the process is gone; by path, and only if maps' inode and device agree */
-	READER_LAST = 16, /* in answers */
+	READER_LAST = 16,   /* in answers */
+	READER_PARENT = 32, /* READ: when its parent began, too */
 };
 
 #define READER_PATH_MAX    4096
@@ -57,9 +58,9 @@ enum reader_fact_flag {
 	FACT_HAS_SERVICE_NAME = 8,
 };
 
-/* READ's body: this, its strings end to end (comm, exe, cgroup, cmdline, OTEL_SERVICE_NAME,
- * OTEL_RESOURCE_ATTRIBUTES; lengths in that order, no NULs but within cmdline), then rows. */
-enum { TEXT_COMM, TEXT_EXE, TEXT_CGROUP, TEXT_CMDLINE, TEXT_SERVICE, TEXT_ATTRIBUTES, TEXT_COUNT };
+/* READ's body: this, its strings end to end (comm, cgroup, cmdline, OTEL_SERVICE_NAME,
+ * OTEL_RESOURCE_ATTRIBUTES, exe; lengths in that order, no NULs but within cmdline), then rows. */
+enum { TEXT_COMM, TEXT_CGROUP, TEXT_CMDLINE, TEXT_SERVICE, TEXT_ATTRIBUTES, TEXT_EXE, TEXT_COUNT };
 struct reader_facts {
 	uint32_t flags, ppid, uid, n_maps;
 	uint64_t start_ticks, parent_start_ticks; /* 0: not known */

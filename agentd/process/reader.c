@@ -7,9 +7,10 @@
  * /proc asks for) and nothing else: no network, no writing, a short list of system calls. When it
  * hangs, agentd kills it and starts another.
  *
- * A process is named by pid and start time, looked at before and after reading, so that an answer is
- * never about another process of the same number. That it still runs the same program is agentd's to
- * say, which sees exec events. Where the first thread has ended, a living thread's folder is read instead.
+ * A process is named by pid and start time. Its folder, once it is open, is of that process alone, whoever
+ * has the number later; that it still had its memory while it was read is looked at last. That it still
+ * runs the same program is agentd's to say, which sees exec events. Where the first thread has ended, a
+ * living thread's folder is read instead.
  *
  * Files are opened through map_files: what is mapped, whatever became of its path. First O_PATH, which
  * runs none of the file's own code; then only a regular file of a file system that answers by itself
@@ -56,15 +57,17 @@ int reader_text(struct reader *r, int dir, const char *name, size_t max)
 	if (fd < 0)
 		return fd;
 	while (r->text.len < max) {
-		ssize_t n = read(fd, r->chunk, MIN(sizeof(r->chunk), max - r->text.len));
+		size_t want = MIN(sizeof(r->chunk), max - r->text.len);
+		ssize_t n = read(fd, r->chunk, want);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return -errno;
-		if (n == 0)
-			break;
 		buf_add(&r->text, r->chunk, (size_t)n);
+		/* Those that are read so come whole: a short read was the last one. */
+		if ((size_t)n < want)
+			break;
 	}
 	buf_add(&r->text, "", 1);
 	return buf_error(&r->text);

@@ -7,6 +7,8 @@
 
 #include "agentd/process/reader.h"
 
+#include <sys/stat.h>
+
 #include "agentd/process/process.h"
 
 #define ENVIRON_MAX (2u << 20) /* of it is looked at */
@@ -47,7 +49,7 @@ static void add_cmdline(struct reader *r, struct reader_facts *facts, int dir)
 static void add_environ(struct reader *r, struct reader_facts *facts, int dir)
 {
 	_cleanup_close_ int fd = reader_open_in(dir, "environ");
-	size_t total = 0;
+	size_t total = 0, most = 0;
 
 	if (fd < 0)
 		return;
@@ -60,10 +62,13 @@ static void add_environ(struct reader *r, struct reader_facts *facts, int dir)
 		if (n <= 0)
 			break;
 		total += (size_t)n;
+		most = MAX(most, (size_t)n);
 		environ_scan_feed(&r->scan, r->chunk, (size_t)n);
+		if ((size_t)n < sizeof(r->chunk))
+			break;
 	}
 	environ_scan_end(&r->scan);
-	explicit_bzero(r->chunk, sizeof(r->chunk));
+	explicit_bzero(r->chunk, most);
 	if (r->scan.have_service_name)
 		facts->flags |= FACT_HAS_SERVICE_NAME;
 	if (r->scan.too_long)
@@ -137,49 +142,76 @@ static uint64_t start_of(struct reader *r, uint32_t pid)
 	return dir >= 0 && reader_stat(r, dir, &stat) == 0 ? stat.start : 0;
 }
 
+/* The link leads somewhere for as long as the process has its memory. */
+static bool has_memory(int dir)
+{
+	char byte;
+
+	return readlinkat(dir, "exe", &byte, 1) > 0;
+}
+
+/* What it runs comes last: as long as that can be told, what was read before was its own, too. */
+static void add_facts(struct reader *r, struct reader_facts *facts, int dir)
+{
+	add_cgroup(r, facts, dir);
+	add_cmdline(r, facts, dir);
+	add_environ(r, facts, dir);
+	add_exe(r, facts, dir);
+	if (!facts->len[TEXT_EXE])
+		facts->flags |= FACT_NO_MEMORY;
+}
+
+static int add_maps(
+	struct reader *r, const struct reader_request *q, struct reader_facts *facts, int dir)
+{
+	struct reader_walk w = {.r = r, .max = q->max_mappings};
+	int e = reader_walk_maps(&w, dir, add_map);
+
+	if (e < 0)
+		return e == -ENOENT ? -ESRCH : e;
+	if (!w.n || !has_memory(dir))
+		facts->flags |= FACT_NO_MEMORY;
+	facts->n_maps = (uint32_t)w.n;
+	return 0;
+}
+
 int reader_do_read(struct reader *r, const struct reader_request *q)
 {
 	_cleanup_close_ int dir = reader_open_pid(r, q->pid), living = -1;
 	struct reader_facts facts = {.uid = UINT32_MAX};
-	struct reader_walk w = {.r = r, .max = q->max_mappings};
 	struct procfs_stat stat;
+	struct stat st;
+	bool has_owner;
 	int e;
 
 	if (dir < 0)
 		return dir;
+	/* The folder's owner is the effective uid, of any process (fs/proc/base.c, task_dump_owner()); before
+	 * the check, since that of one that has gone is root. */
+	has_owner = fstat(dir, &st) == 0;
 	e = reader_check_start(r, dir, q->start_ticks, &stat);
 	if (e < 0)
 		return e;
 	living = reader_living_folder(r, dup(dir), q, stat.state);
 	if (living < 0)
 		return -EMFILE;
+	if (has_owner)
+		facts.uid = st.st_uid;
 	facts.ppid = (uint32_t)stat.ppid;
 	facts.start_ticks = stat.start;
 	facts.flags = stat.flags & PROCFS_KTHREAD ? FACT_KERNEL_THREAD : 0;
-	if (q->flags & READER_FACTS)
+	if (q->flags & READER_PARENT)
 		facts.parent_start_ticks = start_of(r, facts.ppid);
 	buf_add(&r->body, &facts, sizeof(facts));
 	add_text(r, &facts, TEXT_COMM, stat.comm, strlen(stat.comm));
-	if (!(facts.flags & FACT_KERNEL_THREAD) && q->flags & READER_FACTS) {
-		add_exe(r, &facts, living);
-		add_cgroup(r, &facts, living);
-		add_cmdline(r, &facts, living);
-		add_environ(r, &facts, living);
-		if (reader_text(r, living, "status", 8192) == 0)
-			(void)procfs_status_uid((const char *)r->text.data, &facts.uid);
-		if (!facts.len[TEXT_EXE])
-			facts.flags |= FACT_NO_MEMORY;
-	}
-	if (!(facts.flags & FACT_KERNEL_THREAD) && q->flags & READER_MAPS) {
-		e = reader_walk_maps(&w, living, add_map);
+	if (!(facts.flags & FACT_KERNEL_THREAD)) {
+		if (q->flags & READER_FACTS)
+			add_facts(r, &facts, living);
+		e = q->flags & READER_MAPS ? add_maps(r, q, &facts, living) : 0;
 		if (e < 0)
-			return e == -ENOENT ? -ESRCH : e;
-		if (!w.n)
-			facts.flags |= FACT_NO_MEMORY;
+			return e;
 	}
-	facts.n_maps = (uint32_t)w.n;
 	if (r->body.data && !buf_error(&r->body))
 		memcpy(r->body.data, &facts, sizeof(facts));
-	/* A zombie's number cannot be another's before it is reaped: it is the start time that counts. */
-	return reader_check_start(r, dir, stat.start, NULL);
+	return 0;
 }

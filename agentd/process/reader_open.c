@@ -123,10 +123,7 @@ static int open_mapped(struct reader *r, const struct reader_request *q, const c
 	}
 	if (fd < 0)
 		return fd;
-	if (is_other_file(r, q, path, fd))
-		return -ESTALE;
-	e = reader_check_start(r, dir, stat.start, NULL);
-	return e < 0 ? e : TAKE_FD(fd);
+	return is_other_file(r, q, path, fd) ? -ESTALE : TAKE_FD(fd);
 }
 
 /* The file that a process mapped which is gone. Only the host's own view can be asked, so device and inode

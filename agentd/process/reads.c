@@ -67,6 +67,63 @@ void reads_want(struct entry *e)
 	table_soon(t);
 }
 
+/* ---- images that are read for their exec ------------------------------------------------------------------ */
+
+void reads_later(struct entry *e, uint64_t time_ns)
+{
+	struct process_table *t = e->table;
+
+	if (e->later_listed)
+		return;
+	e->later_listed = true;
+	e->later_ns = time_ns + EXEC_READ_DELAY_NS;
+	e->later_next = NULL;
+	*t->later_last = e;
+	t->later_last = &e->later_next;
+}
+
+/* Whether this exec may be read for itself: a bound on what a fork storm makes us read. */
+static bool exec_budget(struct process_table *t)
+{
+	uint64_t now = clock_monotonic_ns(), gap = NSEC_PER_SEC / EXEC_READS_A_SEC;
+	uint64_t earned = (now - t->exec_tokens_ns) / gap;
+
+	if (earned) {
+		t->exec_tokens = MIN(t->exec_tokens + earned, (uint64_t)EXEC_READS_BURST);
+		t->exec_tokens_ns = now;
+	}
+	if (!t->exec_tokens || t->n_reading >= READS_MAX)
+		return false;
+	t->exec_tokens--;
+	return true;
+}
+
+void reads_due(struct process_table *t)
+{
+	struct entry *e;
+
+	while ((e = t->later_first) && e->later_ns <= t->stream_ns) {
+		reads_not_later(e);
+		if (!e->image.ended && !e->superseded_ns && reads_needed(e) && exec_budget(t))
+			reads_want(e);
+	}
+}
+
+void reads_not_later(struct entry *e)
+{
+	struct process_table *t = e->table;
+	struct entry **at = &t->later_first;
+
+	if (!e->later_listed)
+		return;
+	while (*at != e)
+		at = &(*at)->later_next;
+	*at = e->later_next;
+	if (t->later_last == &e->later_next)
+		t->later_last = at;
+	e->later_listed = false;
+}
+
 /* ---- answers ----------------------------------------------------------------------------------------------- */
 
 static void fail(struct entry *e, int status)
@@ -186,6 +243,9 @@ static int ask(struct entry *e)
 		return -ENOMEM;
 	q.tid = e->first && !e->first->is_map ? e->first->sample.tid : 0;
 	q.flags = (facts_needed(e) ? READER_FACTS : 0) | (reads_maps_needed(e) ? READER_MAPS : 0);
+	/* It is asked for once: who forked from whom is known by events otherwise. */
+	if (q.flags & READER_FACTS && !e->parent)
+		q.flags |= READER_PARENT;
 	*read = (struct read){.table = t, .key = e->image.key, .flags = q.flags};
 	r = client_ask(t->client, &q, NULL, on_read, read);
 	if (r < 0) {
@@ -257,15 +317,24 @@ static void want_ancestors(struct entry *e)
 
 static void wait_for(struct entry *e, bool *flag)
 {
-	if (!e->waits_parent && !e->waits_name)
-		e->table->n_waiting++;
+	struct process_table *t = e->table;
+
+	if (!e->waits_parent && !e->waits_name) {
+		t->n_waiting++;
+		e->wait_next = &t->waiting;
+		e->wait_prev = t->waiting.wait_prev;
+		e->wait_prev->wait_next = t->waiting.wait_prev = e;
+	}
 	*flag = true;
 }
 
-static void wait_no_more(struct entry *e)
+void reads_wait_no_more(struct entry *e)
 {
-	if (e->waits_parent || e->waits_name)
+	if (e->waits_parent || e->waits_name) {
 		e->table->n_waiting--;
+		e->wait_prev->wait_next = e->wait_next;
+		e->wait_next->wait_prev = e->wait_prev;
+	}
 	e->waits_parent = e->waits_name = false;
 }
 
@@ -306,7 +375,7 @@ bool reads_settle(struct entry *e)
 
 	if (e->announced && !e->facts_changed && e->facts_at >= e->facts_after && !reads_needed(e))
 		return true;
-	wait_no_more(e);
+	reads_wait_no_more(e);
 	if (!known(e, 0)) {
 		want_ancestors(e);
 		/* Its own read wakes it; a given-up one waits for its parent's. */
@@ -350,9 +419,8 @@ void reads_run_waiting(struct process_table *t)
 	if (!max && !n_busy)
 		return;
 	keys = calloc(max + n_busy, sizeof(*keys));
-	for (struct entry *e = t->lru.lru_next; keys && e != &t->lru && n < max; e = e->lru_next)
-		if (e->waits_parent || e->waits_name)
-			keys[n++] = e->image.key;
+	for (struct entry *e = t->waiting.wait_next; keys && e != &t->waiting; e = e->wait_next)
+		keys[n++] = e->image.key;
 	for (struct entry *e = t->busy.busy_next; keys && all && e != &t->busy; e = e->busy_next)
 		if (!e->waits_parent && !e->waits_name)
 			keys[n++] = e->image.key;

@@ -69,6 +69,7 @@ void process_on_drained(struct process_table *t, uint64_t up_to_ns)
 	t->event_wall_ns = MAX(t->event_wall_ns, up_to_ns);
 	reads_release_held(t, t->stream_ns);
 	table_housekeeping(t);
+	reads_due(t);
 	(void)on_soon(NULL, t);
 	spaces_tell(t);
 }
@@ -325,6 +326,8 @@ int process_table_new(struct process_table **ret, sd_event *loop,
 	t->held_last = &t->held_first;
 	t->rows_last = &t->rows_first;
 	t->space_last = &t->space_first;
+	t->later_last = &t->later_first;
+	t->waiting.wait_next = t->waiting.wait_prev = &t->waiting;
 	t->busy.busy_next = t->busy.busy_prev = &t->busy;
 	t->slices.next = t->slices.prev = &t->slices;
 	t->exec_tokens = EXEC_READS_BURST;

@@ -11,16 +11,17 @@
 #include "agentd/process/process.h"
 #include "agentd/unwind/walk.h"
 
-#define TICK_NS          10000000ULL /* USER_HZ is 100 on every architecture we run on */
-#define EXEC_UNKNOWN     UINT32_MAX  /* sample_image.exec of entries that /proc alone told of */
-#define LINGER_NS        (5 * NSEC_PER_SEC) /* an ended image's entry */
-#define NAME_WAIT_NS     (1 * NSEC_PER_SEC) /* samples wait for a container's name */
-#define HOLD_MAX_NS      (1 * NSEC_PER_SEC) /* an answer waits for the event stream to catch up */
-#define READS_MAX        32                 /* under way */
-#define EXEC_READS_A_SEC 100                /* images read for their exec alone */
-#define EXEC_READS_BURST 64
-#define QUEUE_BYTES_MAX  (16u << 20)        /* slices of stacks included */
-#define ROWS_WAIT_NS     (2 * NSEC_PER_SEC) /* a sample waits for rows */
+#define TICK_NS            10000000ULL /* USER_HZ is 100 on every architecture we run on */
+#define EXEC_UNKNOWN       UINT32_MAX  /* sample_image.exec of entries that /proc alone told of */
+#define LINGER_NS          (5 * NSEC_PER_SEC) /* an ended image's entry */
+#define NAME_WAIT_NS       (1 * NSEC_PER_SEC) /* samples wait for a container's name */
+#define HOLD_MAX_NS        (1 * NSEC_PER_SEC) /* an answer waits for the event stream to catch up */
+#define READS_MAX          32                 /* under way */
+#define EXEC_READ_DELAY_NS (300 * NSEC_PER_MSEC) /* from its exec, unless it is sampled before */
+#define EXEC_READS_A_SEC   100                   /* images read for their exec alone */
+#define EXEC_READS_BURST   64
+#define QUEUE_BYTES_MAX    (16u << 20)        /* slices of stacks included */
+#define ROWS_WAIT_NS       (2 * NSEC_PER_SEC) /* a sample waits for rows */
 #define REFRESH_MIN_NS                                                                             \
 	(1 * NSEC_PER_SEC) /* between reads of an image's mappings for an unmapped frame */
 #define REFRESH_MAX_NS (64 * NSEC_PER_SEC)
@@ -62,7 +63,9 @@ struct entry {
 	struct entry *ended_next;          /* in order of their end */
 	struct entry *want_next;
 	struct entry *busy_prev, *busy_next; /* with something in the queue */
-	struct entry *rows_next, *space_next;
+	struct entry *wait_prev, *wait_next; /* for its ancestors or its container's name */
+	struct entry *rows_next, *space_next, *later_next;
+	uint64_t later_ns;
 	struct entry *parent; /* counted in its children */
 	unsigned children;
 	struct mappings *mappings; /* NULL: none known */
@@ -90,7 +93,7 @@ struct entry {
 	bool sampled, surrogate, forked, facts_known, announced, wanted, reading, unreadable,
 		in_ended;
 	bool waits_parent, waits_name, running_queue, facts_changed, name_asked;
-	bool waits_rows, space_listed;
+	bool waits_rows, space_listed, later_listed;
 };
 
 /* By pid: the image that runs now, and mappings of one whose exec has begun. */
@@ -128,9 +131,10 @@ struct process_table {
 	struct entry *ended_first, **ended_last;
 	struct entry *want_first, **want_last;
 	struct held *held_first, **held_last;
-	struct entry busy; /* head */
+	struct entry busy, waiting; /* heads */
 	struct entry *rows_first, **rows_last, *space_first, **space_last;
-	struct slice slices;           /* head */
+	struct entry *later_first, **later_last; /* by time */
+	struct slice slices;                     /* head */
 	sd_event_source *soon, *timer; /* after this round of events; at the next deadline */
 	struct container_namer *namer;
 	char *docker_root;
@@ -189,6 +193,11 @@ bool reads_needed(const struct entry *e);
 bool reads_maps_needed(const struct entry *e);
 void reads_want(
 	struct entry *e); /* asks for what is needed, or gives up where nothing can be had */
+/* For its exec alone: in a moment, if it is still there. */
+void reads_later(struct entry *e, uint64_t time_ns);
+void reads_not_later(struct entry *e);
+void reads_due(struct process_table *t);
+void reads_wait_no_more(struct entry *e);
 void reads_pump(struct process_table *t);
 void reads_release_held(struct process_table *t, uint64_t stream_ns); /* UINT64_MAX: all */
 void reads_give_up(struct entry *e);

@@ -60,7 +60,6 @@ static void fuzz_otel(const char *text)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct procfs_stat stat;
-	uint32_t uid;
 	char *text = size ? malloc(size) : NULL;
 
 	if (!text)
@@ -72,7 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		(void)procfs_stat(text, &stat);
 		break;
 	case 1:
-		(void)procfs_status_uid(text, &uid);
+		(void)procfs_strip_deleted(text);
 		break;
 	case 2:
 		fuzz_maps(text);

@@ -35,19 +35,6 @@ static void test_stat(void **state)
 	assert_int_equal(procfs_stat("1 (x) S 1 2", &s), -EBADMSG);
 }
 
-static void test_uid(void **state)
-{
-	uint32_t uid = 7;
-
-	assert_int_equal(
-		procfs_status_uid(
-			"Name:\tx\nUmask:\t0022\nUid:\t1000\t1001\t0\t0\nGid:\t5\t5\t5\t5\n", &uid),
-		0);
-	assert_int_equal(uid, 1001);
-	assert_int_equal(procfs_status_uid("Name:\tx\n", &uid), -ENOENT);
-	assert_int_equal(procfs_status_uid("", &uid), -ENOENT);
-}
-
 static void test_maps(void **state)
 {
 	char line[] =
@@ -209,7 +196,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_stat),
-		cmocka_unit_test(test_uid),
 		cmocka_unit_test(test_maps),
 		cmocka_unit_test(test_environ),
 		cmocka_unit_test(test_environ_too_long),

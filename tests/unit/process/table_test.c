@@ -128,6 +128,47 @@ static void test_running_process(void **state)
 	child_stop(&c);
 }
 
+/* The effective one, also of a program whose files in /proc are root's since it changed it. */
+static void test_user(void **state)
+{
+	struct child c = child_of(self_path(), "user");
+	struct sample_image key = key_of(c.pid, 0);
+
+	send_sample(&f, key, clock_monotonic_ns(), text_of(c.pid, "table_test").start);
+	run_until(&f, f.n_given == 1);
+	assert_int_equal(process_find(f.table, &key)->uid, 65533);
+	child_stop(&c);
+}
+
+/* An exec alone is read in a while, if the image is still there; a sample does not wait for that. */
+static void test_exec_alone(void **state)
+{
+	struct child c = child_of(self_path(), "wait"), d = child_of(self_path(), "wait");
+	struct sample_image key = key_of(c.pid, 1), gone = dead_key(1);
+	struct process_counters n;
+	uint64_t t0 = clock_monotonic_ns();
+
+	send_exec(&f, key, t0, "prog");
+	send_exec(&f, gone, t0, "prog");
+	process_on_drained(f.table, t0 + EXEC_READ_DELAY_NS - 1);
+	process_counters(f.table, &n);
+	assert_int_equal(n.reads, 0);
+	send_process(&f, SAMPLER_EXIT, gone, NOBODY_IMAGE, t0 + 1, "prog", NULL);
+	process_on_drained(f.table, t0 + EXEC_READ_DELAY_NS);
+	process_counters(f.table, &n);
+	assert_int_equal(n.reads, 1);
+	run_until(&f, f.n_facts == 1);
+	assert_string_equal(process_find(f.table, &key)->exe, self_path());
+	key = key_of(d.pid, 1);
+	t0 = clock_monotonic_ns() + 3600 * NSEC_PER_SEC;
+	send_exec(&f, key, t0, "prog");
+	send_sample(&f, key, clock_monotonic_ns(), text_of(d.pid, "table_test").start);
+	run_until(&f, f.n_given == 1);
+	assert_int_equal(f.given[0].state, IMAGE_READY);
+	child_stop(&c);
+	child_stop(&d);
+}
+
 /* Nothing of the environment but the two variables may be in our memory. */
 static void test_environment_stays_out(void **state)
 {
@@ -903,6 +944,8 @@ static int child_main(const char *mode)
 	}
 	if (streq(mode, "root"))
 		own_root();
+	if (streq(mode, "user") && setresuid(65534, 65533, 65532) < 0)
+		_exit(9);
 	if (streq(mode, "fork") && fork() == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		pause();
@@ -923,6 +966,8 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		T(test_running_process),
+		T(test_user),
+		T(test_exec_alone),
 		T(test_environment_stays_out),
 		T(test_deleted_and_replaced),
 		T(test_other_root),
