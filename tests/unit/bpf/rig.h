@@ -55,7 +55,7 @@ struct rig {
 };
 
 struct rig_config {
-	uint32_t max_user, stack_bytes, slices_a_second;
+	uint32_t max_user, stack_bytes, slices_a_second, ring_bytes;
 	bool no_kernel;
 };
 
@@ -123,6 +123,8 @@ static void rig_open(struct rig *g, const struct rig_config *config)
 	bpf_program__set_autoload(g->k->progs.follow_fork, false);
 	bpf_program__set_autoload(g->k->progs.follow_exit, false);
 	bpf_program__set_autoload(g->k->progs.follow_cgroup, false);
+	if (config->ring_bytes)
+		assert_int_equal(bpf_map__set_max_entries(g->k->maps.ring, config->ring_bytes), 0);
 	assert_int_equal(bpf_map__set_max_entries(g->k->maps.counters, g->cpus), 0);
 	assert_int_equal(bpf_map__set_max_entries(g->k->maps.scratch, g->cpus), 0);
 	assert_int_equal(bpf_map__set_max_entries(g->k->maps.counts, g->cpus), 0);

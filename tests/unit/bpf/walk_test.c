@@ -5,72 +5,7 @@
  * unknown and the slices that such samples take along, and memory full of garbage. Rows are made from
  * the real files. Needs root. */
 
-#include "tests/unit/bpf/chain.h"
-#include "tests/unit/bpf/rig.h"
-
-#define RATE 997
-
-static char program[] = "/tmp/odi-chain-XXXXXX";
-
-struct child {
-	pid_t pid;
-	struct truth *truth;
-	struct space_map maps[200];
-	uint32_t n_maps;
-};
-
-static void child_start(struct child *c, const char *what, int depth)
-{
-	int fd = memfd_create("truth", 0);
-	char number[16];
-
-	*c = (struct child){0};
-	assert_true(fd >= 0);
-	assert_int_equal(ftruncate(fd, sizeof(*c->truth)), 0);
-	c->truth = mmap(NULL, sizeof(*c->truth), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	assert_true(c->truth != MAP_FAILED);
-	snprintf(number, sizeof(number), "%d", depth);
-	c->pid = fork();
-	assert_true(c->pid >= 0);
-	if (c->pid == 0) {
-		if (dup2(fd, 3) != 3)
-			_exit(1);
-		execl(program, program, what, number, NULL);
-		_exit(1);
-	}
-	close(fd);
-	for (unsigned i = 0; !__atomic_load_n(&c->truth->ready, __ATOMIC_ACQUIRE); i++) {
-		struct timespec t = {.tv_nsec = 1000000};
-
-		assert_true(i < 20000);
-		assert_int_equal(waitpid(c->pid, NULL, WNOHANG), 0);
-		nanosleep(&t, NULL);
-	}
-}
-
-static void child_end(struct child *c)
-{
-	kill(c->pid, SIGKILL);
-	assert_int_equal(waitpid(c->pid, NULL, 0), c->pid);
-	munmap(c->truth, sizeof(*c->truth));
-}
-
-/* A rig that knows the child, with at least n samples of it from then on. Every one is sent. */
-static void run_known(struct rig *g, struct child *c, unsigned n)
-{
-	struct sample_image image;
-
-	rig_start(g, RATE);
-	image = rig_meet(g, c->pid);
-	c->n_maps = rig_read_maps(g, c->pid, c->maps, ARRAY_SIZE(c->maps), true);
-	rig_set_space(g, &image, c->maps, c->n_maps, VERDICT_UNCOUNTED);
-	rig_run(g, 20);
-	rig_drop_records(g);
-	for (unsigned i = 0; i < 1000 && g->n < n; i++)
-		rig_run(g, 10);
-	assert_true(g->n >= n);
-	rig_stop(g);
-}
+#include "tests/unit/bpf/child.h"
 
 /* The address that a frame stands for; 0: none. */
 static uint64_t address_of(const struct child *c, const struct sample_frame *f)
@@ -693,29 +628,6 @@ static void test_garbage(void **state)
 	rig_close(&g);
 }
 
-/* ---- setting up
- * ------------------------------------------------------------------------------------------------ */
-
-static int build(void **state)
-{
-	char command[400];
-	int fd = mkstemp(program);
-
-	if (fd < 0)
-		return -1;
-	close(fd);
-	snprintf(command, sizeof(command),
-		"${CC:-gcc} -std=gnu17 -D_GNU_SOURCE -O2 -I. -fomit-frame-pointer -fno-optimize-sibling-calls "
-		"-o %s tests/unit/bpf/chain.c",
-		program);
-	return system(command);
-}
-
-static int clean(void **state)
-{
-	return unlink(program);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -740,5 +652,5 @@ int main(void)
 		printf("cannot run - walk_test: loading BPF programs takes root\n");
 		return 0;
 	}
-	return cmocka_run_group_tests(tests, build, clean);
+	return cmocka_run_group_tests(tests, child_build, child_clean);
 }
