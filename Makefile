@@ -132,6 +132,14 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 	  -I. -I/usr/include/$(shell uname -m)-linux-gnu -c -o $@ $<
 	llvm-strip -g $@ 2>/dev/null || true
 
+# The same programs for the other machine: that they compile.
+.PHONY: bpf-arm64
+bpf-arm64: $(BPF_SRC:bpf/%.bpf.c=$(B)/bpf-arm64/%.bpf.o)
+$(B)/bpf-arm64/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
+	@mkdir -p $(@D)
+	$(CLANG) -target bpf -mcpu=v2 -D__TARGET_ARCH_arm64 -O2 -g -Wall -Werror -Wno-unused-function \
+	  -I. -I/usr/include/$(shell uname -m)-linux-gnu -c -o $@ $<
+
 $(B)/gen/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 	@mkdir -p $(@D)
 	$(BPFTOOL) gen skeleton $< name $(subst -,_,$*)_bpf > $@.tmp && mv $@.tmp $@

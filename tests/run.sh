@@ -153,6 +153,7 @@ python=$build/venv/bin/python
 
 if wanted build; then
 	run_step build/gcc 900 make -s -j"$jobs" B="$build" all
+	run_step build/bpf-arm64 120 make -s B="$build" bpf-arm64
 	run_step build/clang 900 make -s -j"$jobs" B="$build/clang" CC=clang all
 	run_step build/workloads 300 tests/workloads/build.sh "$build/workloads"
 	run_step build/receiver 600 bash -c build_go_receiver
