@@ -787,7 +787,8 @@ static size_t liar_slot(uint64_t request, uint32_t index)
 	return len;
 }
 
-static void liar_lie(enum lie lie, uint64_t request, uint32_t index, int fd)
+/* Whether it goes on as if nothing had been. */
+static bool liar_lie(enum lie lie, uint64_t request, uint32_t index, int fd)
 {
 	struct rows_slot_message *m = &liar_out.m;
 	struct rows_done_message done = {
@@ -834,7 +835,8 @@ static void liar_lie(enum lie lie, uint64_t request, uint32_t index, int fd)
 		break;
 	case LIE_WRONG_PART:
 		m->at = 16;
-		liar_send(m, len);
+		m->header.size -= 16;
+		liar_send(m, m->header.size);
 		break;
 	case LIE_SMALL_PARTS:
 		m->header.size = sizeof(*m) + 1;
@@ -860,7 +862,7 @@ static void liar_lie(enum lie lie, uint64_t request, uint32_t index, int fd)
 	case LIE_UNKNOWN_FILE:
 		done.flags = ROWS_DONE_UNKNOWN_FILE;
 		liar_send(&done, sizeof(done));
-		break;
+		return false;
 	case LIE_UNKNOWN_FLAG:
 		done.flags = 2;
 		liar_send(&done, sizeof(done));
@@ -892,6 +894,7 @@ static void liar_lie(enum lie lie, uint64_t request, uint32_t index, int fd)
 	default:
 		break;
 	}
+	return true;
 }
 
 static _Noreturn void liar_main(void)
@@ -906,6 +909,7 @@ static _Noreturn void liar_main(void)
 		size_t n = 1, len;
 		int fd = -1;
 		struct rows_done_message done;
+		uint32_t i;
 
 		if (fdpass_recv(SANDBOX_FD, &q, sizeof(q), &fd, &n) <= 0)
 			_exit(0);
@@ -915,12 +919,15 @@ static _Noreturn void liar_main(void)
 			closep(&held[q.file]);
 			held[q.file] = fd;
 		}
-		for (uint32_t i = 0; i < q.n; i++) {
-			if (q.pages[i] < LIES)
-				liar_lie((enum lie)q.pages[i], q.header.request, i, held[q.file]);
+		for (i = 0; i < q.n; i++) {
+			if (q.pages[i] < LIES &&
+				!liar_lie((enum lie)q.pages[i], q.header.request, i, held[q.file]))
+				break;
 			len = liar_slot(q.header.request, i);
 			liar_send(&liar_out, len);
 		}
+		if (i < q.n)
+			continue;
 		done = (struct rows_done_message){
 			.header = liar_header(q.header.request, ROWS_MESSAGE_DONE, sizeof(done)),
 			.n_done = q.n};

@@ -149,6 +149,25 @@ static void test_everything_else_is_refused(void **state)
 		REFUSED(rules[i].cfa = UNWIND_CFA_SP);
 		REFUSED(rules[i].aux_offset = 1);
 	}
+	REFUSED((s.slot.rules_at += 16, s.slot.size += 16, size += 16,
+		memmove(rules + 1, rules, 50 * sizeof(*rules))));
+	/* More rows than a page may have, all else in order. */
+	{
+		uint32_t n = ROWS_MAX + 1, at = (32 + n * 4 + 15) & ~15U;
+		uint16_t *pc = (void *)(&s.slot + 1);
+		struct unwind_rule *rules = (void *)(s.bytes + at);
+
+		memset(&s, 0, sizeof(s));
+		s.slot.n_rows = n;
+		s.slot.n_rules = UNWIND_FIXED_RULES;
+		s.slot.rules_at = at;
+		s.slot.size = at + UNWIND_FIXED_RULES * 16;
+		for (uint32_t i = 0; i < n; i++)
+			pc[i] = (uint16_t)i;
+		for (unsigned i = 0; i < UNWIND_FIXED_RULES; i++)
+			rules[i].cfa = (uint8_t)i;
+		assert_int_equal(rows_slot_check(&s.slot, s.slot.size), -EBADMSG);
+	}
 	/* More rules than there is room for in a slot, all else in order. */
 	{
 		uint32_t at = s.slot.rules_at, n = ROWS_RULES_MAX + 1;
