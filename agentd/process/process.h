@@ -131,6 +131,9 @@ struct process_ops {
 	 * (borrowed until the next call), -EAGAIN: asked for, process_rows_ready() tells when it is worth
 	 * another try; -ENOENT: there never will be any. NULL: such samples end where they are. */
 	int (*rows)(void *userdata, uint32_t file, uint32_t page, const struct rows_slot **ret);
+	/* For a moment in which the loop does not run (process_flush()): waits for rows that were asked for, at
+	 * most so long, and calls process_rows_ready() for those that came. Whether more may come. May be NULL. */
+	bool (*wait_rows)(void *userdata, unsigned ms);
 	/* The image's mappings, or the files behind them, are not what process_space() said last (or never
 	 * said). Called back from within an event or a drain: ask later. May be NULL. */
 	void (*on_space)(void *userdata, struct image *image);

@@ -92,9 +92,10 @@ void process_flush(struct process_table *t)
 			break;
 		if (t->wake_waiting || t->wake_all)
 			continue;
-		if (!client_in_flight(t->client) && !t->want_first)
+		if (client_in_flight(t->client) || t->want_first)
+			client_pump(t->client, 50);
+		else if (!t->rows_first || !t->ops.wait_rows || !t->ops.wait_rows(t->userdata, 50))
 			break;
-		client_pump(t->client, 50);
 	}
 	if (t->n_queued) {
 		t->forcing = t->wake_all = true;

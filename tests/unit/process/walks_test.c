@@ -17,7 +17,7 @@ static struct {
 	struct {
 		uint32_t file, page;
 	} asked[PAGES_MAX];
-	size_t n_asked, n_calls;
+	size_t n_asked, n_calls, n_waits;
 	size_t n_ready; /* of the pages asked for so many are there; */
 	bool ready;     /* or all */
 	bool refuses;   /* there never will be any */
@@ -367,6 +367,44 @@ static void test_flush(void **state)
 	assert_int_equal(counters().queued, 0);
 	/* Nobody is in the list who has gone. */
 	process_rows_ready(f.table);
+	child_stop(&c);
+}
+
+static bool wait_rows(void *userdata, unsigned ms)
+{
+	d.n_waits++;
+	/* One page each time. */
+	if (d.n_ready == d.n_asked)
+		return false;
+	d.n_ready++;
+	process_rows_ready(f.table);
+	return true;
+}
+
+/* Unless rows can be had while the loop stands still. */
+static void test_flush_with_rows(void **state)
+{
+	struct process_ops more = ops;
+	struct child c = child_of(self_path(), "wait");
+	struct sample_image key = key_of(c.pid, 1);
+	struct procfs_map text = map_of(c.pid, "walks_test"), libc = map_of(c.pid, "libc.so.6");
+	const uint64_t returns[] = {libc.start + 0x1000, text.start + 0x20};
+
+	fixture_stop(&f);
+	more.wait_rows = wait_rows;
+	fixture_start_with(&f, NULL, &more);
+	send_made(&(struct made){.key = key,
+		.time_ns = clock_monotonic_ns(),
+		.pc = text.start + 8,
+		.returns = returns,
+		.n = 2,
+		.end = WALK_MISS_SPACE,
+		.slice = true});
+	process_flush(f.table);
+	assert_int_equal(f.n_given, 1);
+	assert_int_equal(f.given[0].end, WALK_ROOT);
+	assert_int_equal(f.given[0].n, 3);
+	assert_int_equal(d.n_waits, 2);
 	child_stop(&c);
 }
 
@@ -1266,6 +1304,7 @@ int main(int argc, char **argv)
 		T(test_rows_that_never_come),
 		T(test_rows_refused),
 		T(test_flush),
+		T(test_flush_with_rows),
 		T(test_who_is_woken),
 		T(test_whole_samples),
 		T(test_miss_without_slice),
