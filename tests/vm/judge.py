@@ -12,7 +12,6 @@ from cases import case, check, equal, main, say  # noqa: E402
 
 FOLDER, KERNEL = sys.argv[1:3]
 del sys.argv[1:3]
-PASSES = ["default"]
 
 # Leaf last, from the outermost function that has a name everywhere. What lies before main and thread_main is
 # libc's (its start, clone), which has no names for them here.
@@ -46,10 +45,10 @@ def show(*path, lines=40):
         say("#   " + line[:300])
 
 
-def folded(name):
+def folded():
     """[frames, outermost first], samples"""
     out = []
-    for line in read(name, "stacks.folded").splitlines():
+    for line in read("stacks.folded").splitlines():
         stack, _, n = line.rpartition(" ")
         out.append((stack.split(";"), int(n)))
     return out
@@ -77,111 +76,37 @@ def kernel_log():
 # ---- unit tests ----------------------------------------------------------------------------------------------
 
 
-def unit(pass_name, test):
+def unit(test):
     """The cases of one unit test, as the test said them, and one that it came to its end."""
-    text = read(pass_name, test + ".tap")
+    text = read(test + ".tap")
     found = re.findall(r"^(not ok|ok) \d+ (?:- )?(.*)$", text, re.M)
     for verdict, name in found:
         skipped = "# SKIP" in name
 
-        @case(f"{pass_name}: {test}: {name.split(' # ')[0]}")
+        @case(f"{test}: {name.split(' # ')[0]}")
         def one(verdict=verdict, skipped=skipped, name=name):
             if verdict != "ok" or skipped:
                 say(text)
-                show(pass_name, test + ".log")
+                show(test + ".log")
             check(not skipped, "skipped by the test itself: ", name)
             equal(verdict, "ok")
 
-    @case(f"{pass_name}: {test}: came to its end")
+    @case(f"{test}: came to its end")
     def whole():
-        status = read(pass_name, test + ".status").strip()
+        status = read(test + ".status").strip()
         planned = sum(int(n) for n in re.findall(r"^1\.\.(\d+)", text, re.M))
         if status != "0" or not found or planned != len(found):
             say(text)
-            show(pass_name, test + ".log")
+            show(test + ".log")
         check(found and planned == len(found), f"{len(found)} of {planned} cases ran")
         equal(status, "0", "exit status")
 
 
+for test in sorted(f[: -len(".tap")] for f in os.listdir(FOLDER) if f.endswith(".tap")):
+    unit(test)
+
+
 # ---- agentd --------------------------------------------------------------------------------------------------
-
-
-def agent(p):
-    @case(f"{p}: profiling starts, and agentd ends as it is told")
-    def life():
-        say(read(p, "enable.txt"), read(p, "disable.txt"))
-        for what in ("enable", "disable", "agentd"):
-            if read(p, what + ".status").strip() != "0":
-                show(p, "agentd.log")
-            equal(read(p, what + ".status").strip(), "0", what)
-
-    @case(f"{p}: programs are loaded while it profiles and not after")
-    def programs():
-        check(int(read(p, "programs.on")) >= 4, read(p, "programs.on"), "programs while profiling")
-        equal(int(read(p, "programs.off")), 0, "programs after")
-
-    @case(f"{p}: status is healthy and says which kernel this is")
-    def status():
-        s = json.loads(read(p, "status.json"))
-        say(read(p, "status.txt"))
-        check(s["healthy"], s["problems"])
-        equal(s["profiling"]["cpus_sampled"], 2, "CPUs")
-        check(f"kernel: {read('release').strip()}" in read(p, "status.txt"), "no word on the kernel")
-
-    @case(f"{p}: stacks are walked in the kernel")
-    def walked():
-        check("user stacks: by rows in the kernel" in read(p, "status.txt"), "no word on it in status")
-        check("refused" not in read(p, "agentd.log"), "a program was refused")
-
-    @case(f"{p}: the fix that reading user memory needs is looked for in the kernel's real version")
-    def nofault():
-        # Debian's uname -v: "... Debian 6.1.192-2 (2026-11-16)", whatever the release says
-        real = re.search(r"Debian (\d+\.\d+\.\d+)", read("version"))
-        check(real, "no version of Debian's in", read("version"))
-        check(f"safe, as of upstream's {real[1]}\n" in read(p, "status.txt"), "status says otherwise for", real[1])
-
-    @case(f"{p}: the ledger closes and nothing was lost")
-    def ledger():
-        for name in ("status.json", "status-end.json"):
-            row = json.loads(read(p, name))["ledger"]
-            say(f"# {name}: {row}")
-            check(row["closes"], row["gap"])
-            equal(row["lost"], 0, f"lost {row['lost_by']}")
-            check(row["taken"] > 500, "too few samples")
-
-    @case(f"{p}: top shows the workloads' functions")
-    def top():
-        names = {r["name"] for r in json.loads(read(p, "top.json"))["rows"]}
-        wanted = {f for chains in CHAINS.values() for chain in chains for f in chain}
-        check(wanted <= names, "not in it:", *sorted(wanted - names))
-        check(read(p, "flamegraph.svg").rstrip().endswith("</svg>"), "no picture")
-
-    for name, chains in CHAINS.items():
-
-        @case(f"{p}: {name}, built without frame pointers, is whole from the root to the leaf")
-        def whole(name=name, chains=chains):
-            good = bad = 0
-            seen = set()
-            for frames, n in folded(p):
-                if frames[0] != name:
-                    continue
-                user = [f for f in frames[1:] if not f.endswith("_[k]")]
-                start = next((i for i, f in enumerate(user) if f in ("main", "thread_main")), None)
-                chain = user[start:] if start is not None else []
-                # interrupted in the work or in what it calls at its end
-                match = next((c for c in chains if chain[: len(c)] == c), None)
-                leaf = chain and chain[-1] in {c[-1] for c in chains}
-                if match:
-                    seen.add(match[-1])
-                if root_is(name, user, start) and (match or not leaf):
-                    good += n
-                else:
-                    bad += n
-                    say(f"# {n} {';'.join(frames)}")
-            say(f"# {name}: {good} whole, {bad} not")
-            check(good + bad > 50, "too few samples")
-            check(good >= WHOLE * (good + bad), f"{bad} of {good + bad} samples are not whole")
-            equal(seen, {c[-1] for c in chains}, "functions that a whole chain leads to")
 
 
 def root_is(name, user, start):
@@ -193,9 +118,97 @@ def root_is(name, user, start):
     return user[0] == "_start" and start in (2, 3, 4)
 
 
-release, kernel_log  # registered above
-for p in PASSES:
-    for test in sorted(f[: -len(".tap")] for f in os.listdir(os.path.join(FOLDER, p)) if f.endswith(".tap")):
-        unit(p, test)
-    agent(p)
+@case("profiling starts, and agentd ends as it is told")
+def life():
+    say(read("enable.txt"), read("disable.txt"))
+    for what in ("enable", "disable", "agentd"):
+        if read(what + ".status").strip() != "0":
+            show("agentd.log")
+        equal(read(what + ".status").strip(), "0", what)
+
+
+@case("programs are loaded while it profiles and not after")
+def programs():
+    check(int(read("programs.on")) >= 4, read("programs.on"), "programs while profiling")
+    equal(int(read("programs.off")), 0, "programs after")
+
+
+@case(f"status is healthy and says which kernel this is")
+def status():
+    s = json.loads(read("status.json"))
+    say(read("status.txt"))
+    check(s["healthy"], s["problems"])
+    equal(s["profiling"]["cpus_sampled"], 2, "CPUs")
+    check(f"kernel: {read('release').strip()}" in read("status.txt"), "no word on the kernel")
+
+
+@case("stacks are walked in the kernel")
+def walked():
+    check("user stacks: by rows in the kernel" in read("status.txt"), "no word on it in status")
+    check("refused" not in read("agentd.log"), "a program was refused")
+
+
+@case("the fix that reading user memory needs is looked for in the kernel's real version")
+def nofault():
+    # Debian's uname -v: "... Debian 6.1.192-2 (2026-11-16)", whatever the release says
+    real = re.search(r"Debian (\d+\.\d+\.\d+)", read("version"))
+    check(real, "no version of Debian's in", read("version"))
+    check(f"safe, as of upstream's {real[1]}\n" in read("status.txt"), "status says otherwise for", real[1])
+
+
+@case("the ledger closes and nothing was lost")
+def ledger():
+    for name in ("status.json", "status-end.json"):
+        row = json.loads(read(name))["ledger"]
+        say(f"# {name}: {row}")
+        check(row["closes"], row["gap"])
+        equal(row["lost"], 0, f"lost {row['lost_by']}")
+        check(row["taken"] > 500, "too few samples")
+
+
+@case("status says how far stacks go, and why not")
+def stacks():
+    s = json.loads(read("status-end.json"))["stacks"]
+    say(f"# {s}")
+    check(s["samples"] > 500, "too few stacks")
+    equal(s["samples"] - s["to_root"], sum(s["ended"].values()), "stacks that ended elsewhere")
+    check(s["to_root_percent"] >= 95, f"{s['to_root_percent']} % to the root")
+
+
+@case("top shows the workloads' functions")
+def top():
+    names = {r["name"] for r in json.loads(read("top.json"))["rows"]}
+    wanted = {f for chains in CHAINS.values() for chain in chains for f in chain}
+    check(wanted <= names, "not in it:", *sorted(wanted - names))
+    check(read("flamegraph.svg").rstrip().endswith("</svg>"), "no picture")
+
+
+for name, chains in CHAINS.items():
+
+    @case(f"{name}, built without frame pointers, is whole from the root to the leaf")
+    def whole(name=name, chains=chains):
+        good = bad = 0
+        seen = set()
+        for frames, n in folded():
+            if frames[0] != name:
+                continue
+            user = [f for f in frames[1:] if not f.endswith("_[k]")]
+            start = next((i for i, f in enumerate(user) if f in ("main", "thread_main")), None)
+            chain = user[start:] if start is not None else []
+            # interrupted in the work or in what it calls at its end
+            match = next((c for c in chains if chain[: len(c)] == c), None)
+            leaf = chain and chain[-1] in {c[-1] for c in chains}
+            if match:
+                seen.add(match[-1])
+            if root_is(name, user, start) and (match or not leaf):
+                good += n
+            else:
+                bad += n
+                say(f"# {n} {';'.join(frames)}")
+        say(f"# {name}: {good} whole, {bad} not")
+        check(good + bad > 50, "too few samples")
+        check(good >= WHOLE * (good + bad), f"{bad} of {good + bad} samples are not whole")
+        equal(seen, {c[-1] for c in chains}, "functions that a whole chain leads to")
+
+
 main()

@@ -462,7 +462,7 @@ static void test_flags(void **state)
 	watch_close(&w);
 }
 
-/* Two threads in one stack. */
+/* Two threads in one stack, on one CPU: counts are kept by CPU. */
 static void *burn_thread(void *userdata)
 {
 	for (;;)
@@ -473,8 +473,13 @@ static void *burn_thread(void *userdata)
 static void threads_child(void *userdata)
 {
 	pthread_t thread[2];
+	cpu_set_t set;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	CPU_ZERO(&set);
+	CPU_SET(sched_getcpu(), &set);
+	if (sched_setaffinity(0, sizeof(set), &set) < 0)
+		_exit(1);
 	for (unsigned i = 0; i < 2; i++)
 		if (pthread_create(&thread[i], NULL, burn_thread, NULL) != 0)
 			_exit(1);

@@ -220,7 +220,7 @@ static void count_kernel(
 
 static void test_kernel_frames(void **state)
 {
-	uint64_t ns = 150 * NSEC_PER_MSEC, kernel, both;
+	uint64_t ns = 400 * NSEC_PER_MSEC, kernel, both;
 	struct sample_image image;
 	struct sampler_counters c;
 	struct watch w;
