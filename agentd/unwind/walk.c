@@ -22,7 +22,9 @@ struct walker {
 	void *userdata;
 	struct sample_frame *frames;
 	size_t n, n_user, max, max_user;
-	bool again;  /* something will be there later */
+	/* Something will be there later: WALK_MISS_MAP, or _ROWS. A guess may have wanted it, whose walk
+	 * has not ended by that. */
+	uint32_t again;
 	bool beyond; /* this frame wanted memory outside of the slice */
 };
 
@@ -54,7 +56,8 @@ static uint32_t find_map(struct walker *k, uint64_t address, struct space_map *m
 		*map = found;
 		return 0;
 	}
-	k->again |= r == -EAGAIN;
+	if (r == -EAGAIN)
+		k->again = WALK_MISS_MAP;
 	return r == -EAGAIN ? WALK_MISS_MAP : WALK_UNMAPPED;
 }
 
@@ -64,7 +67,7 @@ static uint32_t find_rule(struct walker *k, uint64_t key, uint32_t offset, struc
 	int r = k->ops->rows(k->userdata, (uint32_t)(key >> 32), (uint32_t)key, &slot);
 
 	if (r == -EAGAIN) {
-		k->again = true;
+		k->again = k->again ? k->again : WALK_MISS_ROWS;
 		return WALK_MISS_ROWS;
 	}
 	/* A page that cannot be had is one of which nothing is known. */
@@ -148,7 +151,7 @@ int unwind_walk(const struct sample_stack *stack, size_t len, const struct unwin
 		if (unwind_walk_turn(&w, &k) || k.again)
 			break;
 	if (k.again)
-		w.end = w.end == WALK_MISS_ROWS ? WALK_MISS_ROWS : WALK_MISS_MAP;
+		w.end = k.again;
 	else if (!w.end)
 		w.end = WALK_DEPTH;
 	else if (k.beyond && for_want_of_stack(w.end))
