@@ -136,7 +136,8 @@ enum walk_end {
 	WALK_SLICE = 12,         /* beyond the slice of the stack that was kept */
 	WALK_REUSED = 13,        /* addresses were given to another file meanwhile */
 	/* What the kernel could not know; user space goes on from the slice, if there is one, and no
-	 * sample that has one keeps such an end. */
+	 * sample that has one keeps such an end. Without a slice the last frame is the one that was
+	 * missed, by its address (file 0), and the marker follows. */
 	WALK_MISS_SPACE = 16, /* nothing is known of the image's mappings, or it was replaced */
 	WALK_MISS_MAP = 17,   /* an address in none of its maps, or in one without a known file */
 	WALK_MISS_ROWS = 18,  /* the page's rows are not loaded, or were replaced */

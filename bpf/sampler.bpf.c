@@ -215,6 +215,22 @@ static __always_inline void check_space(struct scratch *s)
 	s->walk.end = WALK_MISS_SPACE;
 }
 
+/* The frame at which a walk ended without a slice, by its address: user space has at least its name, and
+ * the next one its rows. */
+static __always_inline void add_missed(struct scratch *s)
+{
+	const struct unwind_regs *r = &s->walk.regs;
+	__u64 frame = FRAME_NATIVE;
+
+	if (!(r->flags & (UNWIND_REGS_LEAF | UNWIND_REGS_EXACT)))
+		frame |= FRAME_RETURN << 8;
+	if (r->flags & UNWIND_REGS_GUESSED) {
+		frame |= FRAME_APPROXIMATE << 8;
+		s->record.head.guessed++;
+	}
+	add_frame(s, frame, r->pc);
+}
+
 /* The size of the record. */
 static __always_inline __u64 end_record(struct sample_counters *count, struct scratch *s)
 {
@@ -232,6 +248,8 @@ static __always_inline __u64 end_record(struct sample_counters *count, struct sc
 			count->of[COUNT_NO_SLICE]++;
 		}
 	}
+	if (!slice && end >= WALK_MISS_SPACE)
+		add_missed(s);
 	if (!slice && s->has_user && unwind_walk_marker(end))
 		add_marker(s, unwind_walk_marker(end));
 	n = *(volatile __u32 *)&s->n_frames;
