@@ -229,11 +229,14 @@ if wanted e2e && wanted san; then
 	end_to_end e2e-san "$build/san" tests/e2e/cli_test.py tests/e2e/hostile_test.py tests/e2e/container_test.py
 fi
 
-# Debian's kernels in QEMU, oldest first: real BPF, its unit tests and agentd end to end.
+# Debian's kernels in QEMU, oldest first: real BPF, its unit tests and agentd end to end; of arm64, the verifier.
 if wanted kernels && run_step kernels/build 900 tests/vm/build.sh "$build"; then
-	run_cases kernels/5.10 500 tests/vm/kernel.sh "$build" 5.10 bullseye
-	run_cases kernels/6.1 500 tests/vm/kernel.sh "$build" 6.1 bookworm
-	run_cases kernels/6.12 500 tests/vm/kernel.sh "$build" 6.12 trixie
+	for t in "5.10 bullseye" "6.1 bookworm" "6.12 trixie"; do
+		# shellcheck disable=SC2086 # two words
+		run_cases "kernels/${t% *}" 700 tests/vm/kernel.sh "$build" $t
+		# shellcheck disable=SC2086
+		run_cases "kernels/${t% *}-arm64" 300 tests/vm/arm64.sh "$build" $t
+	done
 fi
 
 echo

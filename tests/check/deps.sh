@@ -28,8 +28,9 @@ test_commands="clang-format:clang-format shellcheck:shellcheck g++:g++ jq:jq str
 	git:git sqlite3:sqlite3 go:golang-go rustc:rustc dockerd:docker.io docker:docker.io openssl:openssl
 	musl-gcc:musl-tools nginx:nginx-light"
 test_packages="libcmocka-dev python3-venv procps ca-certificates"
-kernels_commands="qemu-system-x86_64:qemu-system-x86 cpio:cpio python3:python3"
-kernels_packages="libcmocka-dev busybox-static debian-archive-keyring"
+kernels_commands="qemu-system-x86_64:qemu-system-x86 qemu-system-aarch64:qemu-system-arm cpio:cpio
+	aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu python3:python3"
+kernels_packages="libcmocka-dev busybox-static debian-archive-keyring libc6-dev-arm64-cross"
 
 missing=""
 add() {

@@ -12,6 +12,10 @@ build=$(cd "${1:?usage: kernel.sh BUILD_FOLDER KERNEL SUITE}" && pwd)
 kernel=${2:?usage: kernel.sh BUILD_FOLDER KERNEL SUITE}
 suite=${3:?usage: kernel.sh BUILD_FOLDER KERNEL SUITE}
 out=$build/vm/$kernel
+if [ "$(uname -m)" != x86_64 ]; then
+	echo "cannot run - Debian's kernel $kernel: the guests are x86-64, this machine is $(uname -m)"
+	exit 0
+fi
 rm -rf "$out"
 mkdir -p "$out"
 
