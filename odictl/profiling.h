@@ -9,3 +9,5 @@
 void profiling_rate_text(const Control__Status *s, char *out, size_t size);
 /* The members of the object that is open. */
 void profiling_json(struct json *j, const Control__Status *s);
+/* The whole status as one object on standard output. An exit code. */
+int status_print_json(const Control__Status *s);

@@ -79,9 +79,10 @@ struct config {
 		uint32_t types;       /* 1 << enum sample_type */
 		uint64_t interval_ns; /* 1 s to 10 min */
 		bool kernel_frames;
-		unsigned max_frames;    /* of user space; 1 to SAMPLE_MAX_USER */
-		uint64_t unwind_memory; /* bytes of rows in the kernel; a power of two, 1 MiB to 1 GiB */
-		uint32_t budget_ppm;    /* of the host's CPU time, in millionths; 0: no budget */
+		unsigned max_frames; /* of user space; 1 to SAMPLE_MAX_USER */
+		uint64_t
+			unwind_memory; /* bytes of rows in the kernel; a power of two, 1 MiB to 1 GiB */
+		uint32_t budget_ppm; /* of the host's CPU time, in millionths; 0: no budget */
 	} profiling;
 	struct {
 		uint64_t max_bytes, max_age_ns;

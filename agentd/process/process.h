@@ -228,7 +228,7 @@ int process_survey(struct process_table *t,
 /* Where a Docker engine that does not use /var/lib/docker keeps its state; "" or NULL: nowhere else. Copied. */
 void process_set_docker_root(struct process_table *t, const char *root);
 void process_set_max_user_frames(struct process_table *t, unsigned max); /* of walks from now on */
-pid_t process_reader_pid(struct process_table *t); /* -1: none runs */
+pid_t process_reader_pid(struct process_table *t);                       /* -1: none runs */
 
 /* The role (`--role proc`): reads /proc for agentd; keeps its capabilities, may be killed at any time. */
 int process_reader_main(void);
