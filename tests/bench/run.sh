@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# make bench: what the profiler costs on this machine. run.sh BUILD_FOLDER [PART...]
+# make bench: what the profiler costs on this machine and how much it sees. run.sh BUILD_FOLDER [PART...]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=$(cd "${1:?usage: run.sh BUILD_FOLDER [PART...]}" && pwd)
@@ -10,5 +10,5 @@ if [ "$(id -u)" != 0 ]; then
 	echo "bench: loading BPF needs root: put sudo before the command" >&2
 	exit 1
 fi
-tests/workloads/build.sh "$build/workloads"
+tests/bench/build.sh "$build/bench"
 ODI_BUILD=$build exec "$build/venv/bin/python" tests/bench/bench.py "$@"
