@@ -41,7 +41,9 @@
 
 #define UNWIND_FRAME_MAX   (1 << 20) /* bytes; a frame pointer farther up is none */
 #define UNWIND_GUESS_WORDS 64        /* of the stack that one search looks at */
-#define UNWIND_GUESSES     4         /* searches in one walk */
+#define UNWIND_FUNCTION_MAX                                                                        \
+	(16 << 10)       /* of code without rows; a longer way to a call's target is doubtful */
+#define UNWIND_GUESSES 4 /* searches in one walk */
 #define UNWIND_WALK_TURNS(frames)                                                                  \
 	((frames) + 1 + UNWIND_GUESSES * (UNWIND_GUESS_WORDS + 1)) /* after so many it has ended */
 
@@ -220,6 +222,8 @@ static __inline__ __attribute__((always_inline)) enum unwind_belief unwind_walk_
 		return UNWIND_WEAK;
 	if (target > w->regs.pc)
 		return UNWIND_NOT;
+	if (w->regs.pc - target >= UNWIND_FUNCTION_MAX)
+		return UNWIND_WEAK;
 	target += w->map.bias;
 	result = UNWIND_FIND_RULE(ctx, ROWS_KEY(w->map.file, target >> UNWIND_PAGE_SHIFT),
 		(sample_u32)target & (UNWIND_PAGE_SIZE - 1), &w->known.rule);
@@ -258,24 +262,28 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_by_fp(
 	return UNWIND_OK;
 }
 
-/* The search found no call that surely led here: by the frame pointer, if that was not tried, else
- * the nearest one that may have. */
+/* The search found no call that surely led here, or came to where a frame pointer points, behind which
+ * lies what is its callers': by the frame pointer, if that was not tried; at last the nearest call
+ * that may have. -1: the search goes on. */
 static __inline__ __attribute__((always_inline)) int unwind_walk_settle(
-	struct unwind_walk *w, void *ctx)
+	struct unwind_walk *w, void *ctx, int last)
 {
 	int result = UNWIND_NO_INFORMATION;
 
 	if (w->map.kind == SPACE_FILE && (w->regs.flags & UNWIND_REGS_LEAF))
 		result = unwind_walk_by_fp(w, ctx);
+	if (result == UNWIND_ENDED)
+		return unwind_walk_end(w, WALK_ROOT);
+	if (result != UNWIND_OK && !last)
+		return -1;
 	if (result != UNWIND_OK && w->weak_at) {
 		unwind_walk_take(w, w->weak, w->weak_at);
 		result = UNWIND_OK;
 	}
-	if (result == UNWIND_OK) {
-		w->word = 0;
-		return 0;
-	}
-	return unwind_walk_end(w, result == UNWIND_ENDED ? WALK_ROOT : w->why);
+	if (result != UNWIND_OK)
+		return unwind_walk_end(w, w->why);
+	w->word = 0;
+	return 0;
 }
 
 /* One word of the search. */
@@ -286,9 +294,14 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_guess(
 	const sample_u64 at = w->regs.sp + 8ULL * i;
 	enum unwind_belief belief;
 	sample_u64 pc = 0;
+	int last = i >= UNWIND_GUESS_WORDS || UNWIND_READ(ctx, &pc, 8, at) != 0;
 
-	if (i >= UNWIND_GUESS_WORDS || UNWIND_READ(ctx, &pc, 8, at) != 0)
-		return unwind_walk_settle(w, ctx);
+	if (last || at - w->regs.fp < 8) {
+		int result = unwind_walk_settle(w, ctx, last);
+
+		if (result >= 0)
+			return result;
+	}
 	pc = UNWIND_CODE_POINTER(pc);
 	belief = unwind_walk_plausible(w, ctx, pc);
 	if (belief == UNWIND_STRONG) {
@@ -416,7 +429,8 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_turn(
 	w->known.pc = 0;
 	if (!(w->regs.flags & (UNWIND_REGS_LEAF | UNWIND_REGS_EXACT)))
 		known = UNWIND_KNOWN(ctx, pc);
-	if (known->pc != pc || known->tag != w->tag) {
+	/* Nothing is kept of address 0: there it says that the place is free. */
+	if (known->pc != pc || known->tag != w->tag || pc == 0) {
 		result = unwind_walk_find(w, ctx, pc, known);
 		if (result != 0)
 			return unwind_walk_end(w, (sample_u32)result);
