@@ -31,7 +31,7 @@ class Program:
     def start(self, seconds):
         return Workload(" ".join([self.path, *self.argv]), seconds)
 
-    def check(self, profiles, enough=100):
+    def check(self, profiles, enough=40):
         truth = STACKS[self.truth] if isinstance(self.truth, str) else self.truth
         return check_stacks(profiles, self.name, truth, self.path, self.name, enough=enough, **self.judge)
 
@@ -246,6 +246,7 @@ def becoming():
         for w in running:
             w.wait()
         profiles, _ = finish(a, receiver)
+        say(f"# how stacks ended: {json.dumps(field(a.status(), 'stacks', default=None))}")
     for p in (first, second, child):
         p.check(profiles)
 

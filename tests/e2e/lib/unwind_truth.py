@@ -176,7 +176,7 @@ class Stacks:
         return "whole" if right else "wrong"
 
 
-def check_stacks(profiles, service, truth, program, what, twin=None, open_=False, root=None, enough=100):
+def check_stacks(profiles, service, truth, program, what, twin=None, open_=False, root=None, enough=40):
     """Fails where a frame is wrong, or too few stacks are whole. Answers the counts."""
     if root:
         truth = dict(truth, chains=[[root if w == "@start" else w for w in c] for c in truth["chains"]])
