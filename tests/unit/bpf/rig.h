@@ -52,6 +52,7 @@ struct rig {
 	struct record_sample **records;
 	size_t n, size;
 	pid_t only; /* records of other processes are not kept; 0: all are */
+	pid_t task; /* not 0: its clock ticks, not those of the CPUs */
 };
 
 struct rig_config {
@@ -183,9 +184,9 @@ static void rig_start(struct rig *g, unsigned rate_hz)
 		.sample_period = 1000000000ULL / rate_hz};
 	struct bpf_program *p = g->k->progs.sample_cpu;
 
-	for (unsigned i = 0; i < g->cpus; i++) {
-		int fd = (int)syscall(
-			SYS_perf_event_open, &attr, -1, (int)i, -1, PERF_FLAG_FD_CLOEXEC);
+	for (unsigned i = 0; i < (g->task ? 1 : g->cpus); i++) {
+		int fd = (int)syscall(SYS_perf_event_open, &attr, g->task ? g->task : -1,
+			g->task ? -1 : (int)i, -1, PERF_FLAG_FD_CLOEXEC);
 
 		if (fd < 0)
 			continue; /* not online */

@@ -652,5 +652,5 @@ int main(void)
 		printf("cannot run - walk_test: loading BPF programs takes root\n");
 		return 0;
 	}
-	return cmocka_run_group_tests(tests, child_build, child_clean);
+	return cmocka_run_group_tests(tests, child_find, NULL);
 }
