@@ -296,7 +296,7 @@ def base_name(name):
     return name.replace("{anonymous}", "(anonymous namespace)").replace("operator{}", "operator()")
 
 
-Frame = collections.namedtuple("Frame", "name system_name file line module kind address")
+Frame = collections.namedtuple("Frame", "name system_name file line module kind address inlined")
 
 
 class Sample:
@@ -314,8 +314,12 @@ class Sample:
 
     @property
     def user(self):
-        """The chain of user space alone."""
-        return tuple(base_name(f.name) for f in self.frames if f.kind != "kernel")
+        """The chain of user space alone, without functions that were inlined into their caller."""
+        return tuple(base_name(f.name) for f in self.user_frames)
+
+    @property
+    def user_frames(self):
+        return [f for f in self.frames if f.kind != "kernel" and not f.inlined]
 
     @property
     def kernel(self):
@@ -353,10 +357,10 @@ class Profiles:
         def frames(location):
             m = d.mapping_table[location.mapping_index]
             kind = attributes(location.attribute_indices).get("profile.frame.type", "")
-            for line in location.lines:
+            for i, line in enumerate(location.lines):
                 f = d.function_table[line.function_index]
                 yield Frame(text[f.name_strindex], text[f.system_name_strindex], text[f.filename_strindex],
-                            line.line, text[m.filename_strindex], kind, location.address)  # fmt: skip
+                            line.line, text[m.filename_strindex], kind, location.address, i + 1 < len(location.lines))  # fmt: skip
 
         stacks = [[f for i in s.location_indices for f in frames(d.location_table[i])] for s in d.stack_table]
         for resource in message.resource_profiles:

@@ -84,7 +84,7 @@ class Stacks:
     def chain(self, sample):
         """(name, module) of each frame of user space, leaf first."""
         out = []
-        for name, f in zip(sample.user, (f for f in sample.frames if f.kind != "kernel")):
+        for name, f in zip(sample.user, sample.user_frames):
             module = os.path.basename(f.module)
             if self.names and module == self.module and "+0x" in f.name:
                 name = self.names.find(f.address - (1 if out else 0))
