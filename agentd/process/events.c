@@ -58,6 +58,8 @@ static void on_sample(struct process_table *t, const struct record_sample *s)
 	if (s->flags & SAMPLE_KERNEL_THREAD)
 		on_kernel_thread(e, s);
 	a.reused = spaces_distrust(e, s);
+	if (s->end == WALK_MISS_SPACE)
+		spaces_changed(e);
 	if (!e->first)
 		e->rows_since = 0;
 	/* What waits is older, but a sample that needs nothing of what it waits for may pass it: its stack has

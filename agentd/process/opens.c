@@ -133,6 +133,9 @@ static void assign(struct open_ask *ask, uint32_t id)
 	}
 	if (e) {
 		spaces_changed(e);
+		/* The kernel is told with the next drain: soon, while its samples still need slices. */
+		if (e->space_listed && !e->opens && t->ops.on_waiting)
+			t->ops.on_waiting(t->userdata);
 		reads_advance(e);
 	}
 }

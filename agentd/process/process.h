@@ -135,7 +135,8 @@ struct process_ops {
 	 * most so long, and calls process_rows_ready() for those that came. Whether more may come. May be NULL. */
 	bool (*wait_rows)(void *userdata, unsigned ms);
 	/* The image's mappings, or the files behind them, are not what process_space() said last (or never
-	 * said). Called back from within an event or a drain: ask later. May be NULL. */
+	 * said). Called back from within an event or a drain: ask later. May come before on_facts: the sooner
+	 * the kernel knows, the fewer samples need a slice. May be NULL. */
 	void (*on_space)(void *userdata, struct image *image);
 	/* A file's entry goes away, and its id with it. May be NULL. */
 	void (*on_file_gone)(void *userdata, uint32_t file);

@@ -11,7 +11,9 @@
  * Whether a sample is believed is decided when it arrives, by its time and the tag of its space, since
  * events arrive in their order; the queue only carries the answer along.
  *
- * The kernel is told at the end of a drain, of images that are sampled. What was told is remembered by the
+ * The kernel is told at the end of a drain, of images that are sampled; at the first one where an exec was
+ * seen, before anything else is known of the image, since every sample until then brings a slice of its
+ * stack, and there are only so many. What was told is remembered by the
  * version of the mappings, so that an image costs nothing while nothing changes; when the kernel has dropped
  * its copy (bounded memory, lost events), the samples say so. Runs in agentd. */
 
@@ -98,8 +100,7 @@ static bool tellable(const struct entry *e, bool *later)
 		e->told_version == e->mappings->version)
 		return false;
 	/* An answer that is under way would have it told again; addresses in wrong hands are urgent. */
-	*later = !e->announced || e->queued_maps || reads_maps_needed(e) ||
-		(e->opens && !e->reused_ns);
+	*later = e->queued_maps || reads_maps_needed(e) || (e->opens && !e->reused_ns);
 	return !*later;
 }
 

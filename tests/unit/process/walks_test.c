@@ -823,21 +823,24 @@ static void test_workers(void **state)
 	assert_int_equal(d.n_space, 1);
 	space_of(parent, maps);
 	space_set(parent, 1);
-	/* The child's first sample: no open, and the kernel is told. */
+	/* The child's first sample: no open, and the kernel is told, before we know who it is. */
 	send_made(&(struct made){.key = child,
 		.time_ns = t0 + 3000,
 		.pc = text.start,
 		.end = WALK_MISS_SPACE,
 		.slice = true});
+	process_on_drained(f.table, clock_monotonic_ns());
+	assert_int_equal(d.n_space, 2);
+	assert_int_equal(f.n_facts, 1);
+	assert_memory_equal(&d.space_of, &child, sizeof(child));
+	assert_int_equal(map_at(maps, space_of(child, maps), text.start)->kind, SPACE_FILE);
 	run_until(&f, d.n_asked == 1);
 	rows_come();
 	assert_int_equal(f.given[1].frames[0].file, f.given[0].frames[0].file);
 	assert_int_equal(counters().opens, 1);
 	process_on_drained(f.table, clock_monotonic_ns());
 	assert_int_equal(d.n_space, 2);
-	assert_memory_equal(&d.space_of, &child, sizeof(child));
 	/* A mapping of the child's own is not its parent's. */
-	space_of(child, maps);
 	space_set(child, 2);
 	send_mmap(&f, pid, t0 + 4000, text.start, 0x1000, 0, &(struct file_key){}, "//anon");
 	assert_int_equal(d.n_reused, 1);
