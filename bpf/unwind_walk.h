@@ -252,8 +252,9 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_by_fp(
 	if (UNWIND_READ(ctx, pair, 16, r->fp) != 0)
 		return UNWIND_UNREADABLE;
 	pc = UNWIND_CODE_POINTER(pair[1]);
+	/* Zeros are an outermost frame's, or just memory that a register points at. */
 	if (pc == 0)
-		return UNWIND_ENDED;
+		return pair[0] == 0 && !interrupted ? UNWIND_ENDED : UNWIND_NO_INFORMATION;
 	if (!unwind_walk_try_map(w, ctx, pc - 1))
 		return UNWIND_NO_INFORMATION;
 	unwind_walk_take(w, pc, r->fp + 16);
