@@ -71,7 +71,7 @@ static int open_sources(struct unwind_file *f, const struct elf_file *elf)
 		return r;
 	if (r == 0)
 		f->sources |= f->eh->width ? UNWIND_SOURCE_EH_FRAME : UNWIND_SOURCE_EH_FRAME_SCAN;
-	r = gopclntab_open(&f->go, elf, f->machine);
+	r = gopclntab_open(&f->go, elf);
 	if (r == -ENOMEM)
 		return r;
 	if (r == 0)

@@ -3,7 +3,8 @@
 
 /* Shared by the files of this folder alone. */
 
-#include "agentd/elf/elf_file.h"
+#include "agentd/elf/gopclntab.h"
+#include "agentd/elf/view.h"
 #include "agentd/unwind/dwarf.h"
 #include "agentd/unwind/unwind.h"
 
@@ -29,28 +30,8 @@ extern const struct unwind_rule unwind_stub_rule;
 /* Bytes that are never executed: what linkers and assemblers put between functions. */
 bool unwind_is_padding(const struct unwind_machine *m, const uint8_t *code, size_t len);
 
-/* ---- a piece of the file, read through a window
- * ---------------------------------------------------------- */
-
-struct view {
-	const struct elf_file *elf;
-	uint64_t offset, size, addr;
-	uint8_t *whole;  /* inflated contents; NULL: windowed */
-	uint8_t *window; /* holds [at, at + len) */
-	uint64_t at;
-	size_t len, room, ahead; /* ahead: bytes to read at least */
-};
-
-void view_init(struct view *v, const struct elf_file *elf, uint64_t offset, uint64_t size,
-	uint64_t addr, size_t ahead);
-void view_deinit(struct view *v);
-/* len bytes at pos, until the next call. NULL: outside, not readable, or longer than
- * UNWIND_ENTRY_MAX. */
-const uint8_t *view_get(struct view *v, uint64_t pos, size_t len);
 /* A section by name, inflated if it is compressed. -ENOENT, -EBADMSG, -EFBIG, -ENOMEM, -errno. */
 int view_section(struct view *v, const struct elf_file *elf, const char *name, size_t ahead);
-/* Bytes of the file from this address on to its segment's end. */
-int view_vaddr(const struct elf_file *elf, uint64_t vaddr, uint64_t *offset, uint64_t *len);
 
 /* ---- call frame information
  * ------------------------------------------------------------------------------ */
@@ -168,26 +149,9 @@ int cfi_rule(const struct cfi *c, const struct cfi_cie *cie, const struct cfi_st
 /* ---- Go's table of functions
  * ----------------------------------------------------------------------------- */
 
-/* The section, or what would be it in a file without sections. magics: what it may begin with, of any
- * version. -ENOENT. */
-int gofind_table(const struct elf_file *elf, const uint32_t *magics, size_t n_magics,
-	struct elf_section *ret);
-/* Where the functions' offsets count from. header: what the table itself says. 0: nobody does. */
-uint64_t gofind_text(const struct elf_file *elf, const struct elf_section *table, uint64_t header);
-
-struct gopclntab;
-struct gopclntab *gopclntab_free(struct gopclntab *g);
-DEFINE_FREEP(gopclntab_freep, struct gopclntab *, gopclntab_free)
-/* -ENOENT: not a Go program, or of a version that is not known. */
-int gopclntab_open(
-	struct gopclntab **ret, const struct elf_file *elf, const struct unwind_machine *m);
-size_t gopclntab_memory(const struct gopclntab *g);
-/* The function at vaddr, or the first one behind it. -ENOENT. */
-int gopclntab_find(struct gopclntab *g, uint64_t vaddr, uint64_t *i);
-/* Where function i is: [*start, *end). -ENOENT beyond the last. */
-int gopclntab_range(struct gopclntab *g, uint64_t i, uint64_t *start, uint64_t *end);
 /* Rows of function i within [lo, hi). 0, or problem + 1. */
-int gopclntab_run(struct gopclntab *g, uint64_t i, uint64_t lo, uint64_t hi, uint64_t *work,
+int gorows_run(struct gopclntab *g, const struct unwind_machine *m, uint64_t i, uint64_t lo,
+	uint64_t hi, uint64_t *work,
 	void (*row)(void *userdata, uint64_t from, uint64_t to, const struct unwind_rule *rule),
 	void *userdata);
 
