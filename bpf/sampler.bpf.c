@@ -93,20 +93,19 @@ static __always_inline bool load_space(struct scratch *s, const struct sample_ve
 
 /* Whether there is a user stack to be walked; if not, walk.end says why. */
 static __always_inline bool begin_walk(struct sampled *ctx, struct scratch *s,
-	const struct task_struct *task, const struct sample_verdict *verdict)
+	const struct current *task, const struct sample_verdict *verdict)
 {
-	const struct mm_struct *mm;
+	const struct mm_struct *mm = task->mm;
 
 	unwind_walk_begin(&s->walk);
 	s->walked = 0;
 	s->has_user = 0;
 	/* A task without mm that is no kernel thread has begun to exit: it is still its image's
 	 * time. */
-	if (BPF_CORE_READ(task, flags) & PF_KTHREAD) {
+	if (task->kernel_thread) {
 		s->record.head.flags |= SAMPLE_KERNEL_THREAD;
 		return false;
 	}
-	mm = BPF_CORE_READ(task, mm);
 	if (!mm)
 		return false;
 	/* Within execve, between the old program and the new one: the registers are still those of
@@ -135,7 +134,6 @@ static __always_inline void begin_record(struct scratch *s, __u32 tid, __u32 div
 	head->count = divisor > 1 ? divisor : 1;
 	head->flags = 0;
 	head->context = 0;
-	bpf_get_current_comm(head->comm, sizeof(head->comm));
 	head->id = 0;
 	head->pad = 0;
 	head->space = 0;
@@ -157,11 +155,11 @@ enum begun {
 static __always_inline enum begun begin_sample(
 	struct sampled *ctx, struct sample_counters *count, struct scratch *s, __u32 tid, __u64 now)
 {
-	const struct task_struct *task = (const void *)bpf_get_current_task();
 	const struct sample_verdict *verdict;
+	struct current task;
 	__u32 divisor = 1;
 
-	image_of(task, &s->record.head.image);
+	current_task(&s->record.head.image, &task);
 	verdict = bpf_map_lookup_elem(&verdicts, &s->record.head.image);
 	s->verdict.generation = 0;
 	if (verdict && verdict->generation == settings.generation) {
@@ -182,7 +180,7 @@ static __always_inline enum begun begin_sample(
 	begin_record(s, tid, divisor, now);
 	if (!regs_of_user(&ctx->regs) && settings.kernel_frames)
 		add_kernel_stack(ctx, s);
-	return begin_walk(ctx, s, task, verdict) ? BEGUN_WALK : BEGUN_WHOLE;
+	return begin_walk(ctx, s, &task, verdict) ? BEGUN_WALK : BEGUN_WHOLE;
 }
 
 /* ---- its end
@@ -284,6 +282,7 @@ static __always_inline void end_sample(struct sample_counters *count, struct scr
 
 	check_space(s);
 	size = end_record(count, s);
+	bpf_get_current_comm(head->comm, sizeof(head->comm));
 	if (head->end < WALK_MISS_SPACE && s->verdict.generation && s->half != HALF_NONE &&
 		!(s->verdict.flags & VERDICT_UNCOUNTED)) {
 		id = sample_id(s);
