@@ -5,55 +5,19 @@
  * both times, so that a file that was written over is another one, and one that was renamed is not.
  * What maps and MMAP2 say (device, inode, generation and path as the mapping's file system
  * shows them) is a key under which a file can be found again when the process that mapped it is gone; it is
- * never compared with what fstat says. A key names the file that was seen under it last.
- *
- * A new process maps the same libraries as the last one, and to open each of them again for each process
- * costs more than all else about it. So a key is believed without a look where it can be: on file systems
- * on which maps and fstat give the same numbers and a pair of them names one file (ext4, xfs, tmpfs...; not
- * btrfs, overlayfs), while our own descriptor keeps the inode, and with it its number, from
- * being given away, and as long as fstat says that nobody wrote to it.
+ * never compared with what fstat says. A key names the file that was seen under it last (file_keys.c).
  *
  * Files that nobody holds go, least recently used first, past max_files; when all are held there is
  * one stand-in for all others. Ids are never used again. Descriptors are closed, least recently used
  * first, past max_open. Runs in agentd. */
 
-#include "agentd/process/files.h"
+#include "agentd/process/files_private.h"
 
 #include "agentd/base/clock.h"
 #include "agentd/base/log.h"
 #include "agentd/base/map.h"
 
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
-
-#define KEYS_A_FILE 4
-
-struct link {
-	struct link *prev, *next;
-};
-
-struct node {
-	struct file file; /* first: files_get() hands it out */
-	struct link lru, open;
-	uint32_t holds;
-	uint64_t generation;     /* of the inode, where an event said it */
-	uint64_t held_since;     /* when fd was opened */
-	bool plain_numbers;      /* see files_known() */
-	char *keys[KEYS_A_FILE]; /* in by_key */
-	size_t next_key, name_len;
-	char *name; /* in by_name: anonymous and unopened ones */
-};
-
-struct files {
-	struct map *by_identity, *by_key, *by_name;
-	struct node **slots; /* by id, open addressing: looked at for every frame */
-	size_t mask, n, max, n_open, max_open;
-	struct link lru, open; /* heads; most recent first */
-	uint32_t next_id, crowd;
-	uint64_t evicted;
-	void (*on_gone)(void *userdata, uint32_t id);
-	void *userdata;
-};
 
 /* ---- lists and slots ----------------------------------------------------------------------------------- */
 
@@ -82,7 +46,7 @@ static size_t home(const struct files *f, uint32_t id)
 	return (uint32_t)(id * 2654435769u) & f->mask;
 }
 
-static struct node *slot_get(const struct files *f, uint32_t id)
+struct node *files_node(const struct files *f, uint32_t id)
 {
 	for (size_t i = home(f, id); f->slots[i]; i = (i + 1) & f->mask)
 		if (f->slots[i]->file.id == id)
@@ -119,107 +83,6 @@ static void slot_remove(struct files *f, uint32_t id)
 	f->slots[i] = NULL;
 }
 
-/* ---- keys ---------------------------------------------------------------------------------------------- */
-
-static char *key_text(const struct file_key *key, uint64_t generation, const char *path)
-{
-	char *text;
-
-	if (asprintf(&text, "%x:%x:%lx:%lx:%s", key->major, key->minor, (unsigned long)key->inode,
-		    (unsigned long)generation, path) < 0)
-		return NULL;
-	return text;
-}
-
-/* A key has one owner, the file seen last. Owners that lost it still name it; hence the look. */
-static void forget_key(struct files *f, struct node *n, size_t at)
-{
-	if (!n->keys[at])
-		return;
-	if (map_get_str(f->by_key, n->keys[at]) == n)
-		map_remove(f->by_key, n->keys[at], strlen(n->keys[at]));
-	free(n->keys[at]);
-	n->keys[at] = NULL;
-}
-
-static void remember_key(struct files *f, struct node *n, const struct file_key *key,
-	uint64_t generation, const char *path)
-{
-	_cleanup_free_ char *text = key_text(key, generation, path);
-
-	if (!text || map_get_str(f->by_key, text) == n)
-		return;
-	forget_key(f, n, n->next_key);
-	if (map_put_str(f->by_key, text, n, NULL) < 0)
-		return;
-	n->keys[n->next_key] = TAKE_PTR(text);
-	n->next_key = (n->next_key + 1) % KEYS_A_FILE;
-}
-
-static void remember(struct files *f, struct node *n, const struct file_key *key, const char *path)
-{
-	if (!key->inode)
-		return;
-	remember_key(f, n, key, 0, path);
-	if (key->generation) {
-		n->generation = key->generation;
-		remember_key(f, n, key, key->generation, path);
-	}
-}
-
-static int64_t ns_of(struct timespec t)
-{
-	return t.tv_sec * (int64_t)NSEC_PER_SEC + t.tv_nsec;
-}
-
-uint32_t files_guess(struct files *f, const struct file_key *key, const char *path)
-{
-	_cleanup_free_ char *text = NULL;
-	struct node *n = NULL;
-
-	if (key->generation) {
-		_cleanup_free_ char *exact = key_text(key, key->generation, path);
-
-		n = exact ? map_get_str(f->by_key, exact) : NULL;
-	}
-	if (!n) {
-		text = key_text(key, 0, path);
-		n = text ? map_get_str(f->by_key, text) : NULL;
-		/* The number was given to another file since. */
-		if (n && key->generation && n->generation && n->generation != key->generation)
-			n = NULL;
-	}
-	if (!n)
-		return 0;
-	files_touch(f, n->file.id);
-	return n->file.id;
-}
-
-uint32_t files_known(
-	struct files *f, const struct file_key *key, const char *path, uint64_t since_ns)
-{
-	uint32_t id = files_guess(f, key, path);
-	struct node *n = id ? slot_get(f, id) : NULL;
-	bool same_generation;
-	struct stat st;
-
-	if (!n || !n->plain_numbers || n->file.fd < 0)
-		return 0;
-	same_generation = key->generation && key->generation == n->generation;
-	if (!same_generation && n->held_since > since_ns)
-		return 0;
-	if (n->file.identity.inode != key->inode ||
-		n->file.identity.device != makedev(key->major, key->minor))
-		return 0;
-	if (fstat(n->file.fd, &st) < 0)
-		return 0;
-	return st.st_size == (off_t)n->file.identity.size &&
-			ns_of(st.st_mtim) == n->file.identity.mtime_ns &&
-			ns_of(st.st_ctim) == n->file.identity.ctime_ns
-		? id
-		: 0;
-}
-
 /* ---- life ---------------------------------------------------------------------------------------------- */
 
 static void close_node(struct files *f, struct node *n)
@@ -249,7 +112,7 @@ static void free_node(struct files *f, struct node *n)
 {
 	close_node(f, n);
 	for (size_t i = 0; i < KEYS_A_FILE; i++)
-		forget_key(f, n, i);
+		files_forget_key(f, n, i);
 	if (n->name) {
 		map_remove(f->by_name, n->name, n->name_len);
 		free(n->name);
@@ -351,7 +214,7 @@ uint32_t files_add(struct files *f, const struct file_seen *seen, const struct f
 	}
 	n->plain_numbers = seen->plain_numbers;
 	set_fd(f, n, fd);
-	remember(f, n, key, path);
+	files_remember(f, n, key, path);
 	files_touch(f, n->file.id);
 	return n->file.id;
 }
@@ -398,7 +261,7 @@ uint32_t files_add_anon(struct files *f, const char *label)
 uint32_t files_add_unopened(
 	struct files *f, const struct file_key *key, const char *path, const char *reason)
 {
-	_cleanup_free_ char *name = key_text(key, 0, path);
+	_cleanup_free_ char *name = files_key_text(key, 0, path);
 	bool added;
 	struct node *n = name ? add_named(f, name, FILE_UNOPENED, path, &added) : NULL;
 
@@ -412,7 +275,7 @@ uint32_t files_add_unopened(
 
 void files_reopen(struct files *f, uint32_t id, const struct file_identity *identity, int *fd)
 {
-	struct node *n = slot_get(f, id);
+	struct node *n = files_node(f, id);
 
 	if (n && n->file.kind == FILE_ELF &&
 		memcmp(&n->file.identity, identity, sizeof(*identity)) == 0)
@@ -424,14 +287,14 @@ void files_reopen(struct files *f, uint32_t id, const struct file_identity *iden
 
 struct file *files_get(struct files *f, uint32_t id)
 {
-	struct node *n = slot_get(f, id);
+	struct node *n = files_node(f, id);
 
 	return n ? &n->file : NULL;
 }
 
 void files_touch(struct files *f, uint32_t id)
 {
-	struct node *n = slot_get(f, id);
+	struct node *n = files_node(f, id);
 
 	if (!n)
 		return;
@@ -444,7 +307,7 @@ void files_touch(struct files *f, uint32_t id)
 
 void files_hold(struct files *f, uint32_t id)
 {
-	struct node *n = slot_get(f, id);
+	struct node *n = files_node(f, id);
 
 	if (n)
 		n->holds++;
@@ -452,7 +315,7 @@ void files_hold(struct files *f, uint32_t id)
 
 void files_release(struct files *f, uint32_t id)
 {
-	struct node *n = slot_get(f, id);
+	struct node *n = files_node(f, id);
 
 	if (n && n->holds)
 		n->holds--;

@@ -36,6 +36,9 @@ uint32_t files_guess(struct files *f, const struct file_key *key, const char *pa
 uint32_t files_known(
 	struct files *f, const struct file_key *key, const char *path, uint64_t since_ns);
 
+/* Whether it is still what it was when it was opened; false also where that cannot be told any more. */
+bool files_unchanged(const struct files *f, uint32_t id);
+
 struct file *files_get(struct files *f, uint32_t id); /* borrowed until the next add; NULL: gone */
 void files_touch(struct files *f, uint32_t id);
 void files_hold(struct files *f, uint32_t id);

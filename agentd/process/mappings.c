@@ -324,6 +324,14 @@ bool mappings_conflict(const struct mappings *m, const struct mapping *new)
 	return false;
 }
 
+bool mappings_has_memory(struct mappings *m, const struct mapping *new)
+{
+	const struct mapping *old = mappings_find(m, new->start);
+
+	return old && is_plain_memory(old) && is_plain_memory(new) &&
+		old->path == new->path &&new->end <= old->end;
+}
+
 /* Text in large pages comes and goes by these. */
 #define LARGE_PAGE (2ULL << 20)
 

@@ -63,6 +63,8 @@ int mappings_restore(
 void mappings_carry_files(struct mappings *m, struct mappings *from);
 /* Whether new lies over what was mapped as something else. */
 bool mappings_conflict(const struct mappings *m, const struct mapping *new);
+/* Whether new is memory without a file within such memory. */
+bool mappings_has_memory(struct mappings *m, const struct mapping *new);
 /* What v holds was changed from outside (a file's id). */
 void mappings_changed(struct mappings *m);
 /* Whether memory without a file lies where the program itself has copied its own text to, for large

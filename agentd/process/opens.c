@@ -66,6 +66,12 @@ void opens_map(struct entry *e, struct mapping *m)
 		path_unref(copy.path);
 		return;
 	}
+	/* Memory where it was: new code in it, perhaps, but nothing that the kernel would have to be told. */
+	if (mappings_has_memory(e->mappings, &copy)) {
+		path_unref(copy.path);
+		e->image.mapping_epoch++;
+		return;
+	}
 	if (!e->mappings)
 		e->mappings = mappings_new();
 	if (!e->mappings) {
@@ -107,7 +113,7 @@ static void assign(struct open_ask *ask, uint32_t id)
 	struct process_table *t = ask->table;
 	struct entry *e = image_find(t, &ask->key);
 	struct mappings *sets[2] = {ask->set, e && e->mappings != ask->set ? e->mappings : NULL};
-	bool shared = ask->set->refs > 2;
+	bool shared = ask->set->refs > (e && e->mappings == ask->set ? 2U : 1U);
 
 	for (size_t i = 0; i < ARRAY_SIZE(sets); i++) {
 		struct mapping *m = sets[i] ? mappings_at_start(sets[i], ask->map.start) : NULL;

@@ -23,12 +23,20 @@
 
 /* ---- reuse ------------------------------------------------------------------------------------------------- */
 
-/* What waits in the queue is not applied yet: that its events touch the range has to do. */
+/* What waits in the queue is not applied yet: that its events touch the range has to do. The same file again may
+ * have been written over in between. */
 static bool gives_away(struct entry *e, const struct mapping *m)
 {
+	const struct mapping *old;
+
 	if (e->queued_maps && m->start < e->queued_high && m->end > e->queued_low)
 		return true;
-	return !mappings_is_copied_text(e->mappings, m) && mappings_conflict(e->mappings, m);
+	if (mappings_is_copied_text(e->mappings, m))
+		return false;
+	if (mappings_conflict(e->mappings, m))
+		return true;
+	old = mappings_find(e->mappings, m->start);
+	return old && old->file && !files_unchanged(e->table->files, old->file);
 }
 
 void spaces_on_map(struct entry *e, uint64_t time_ns, const struct mapping *m)
