@@ -76,6 +76,55 @@ static inline void run_known(struct rig *g, struct child *c, unsigned n)
 	rig_stop(g);
 }
 
+/* The address that a frame stands for; 0: none. */
+static inline uint64_t address_of(const struct child *c, const struct sample_frame *f)
+{
+	if (f->kind != FRAME_NATIVE)
+		return 0;
+	for (uint32_t i = 0; i < c->n_maps; i++) {
+		const struct space_map *m = &c->maps[i];
+
+		if (m->file == f->file && f->offset - m->bias - m->start < m->end - m->start)
+			return f->offset - m->bias;
+	}
+	return 0;
+}
+
+static inline const struct sample_frame *user_frames(const struct record_sample *r, size_t *n)
+{
+	size_t i = 0;
+
+	while (i < r->n_frames && r->frames[i].kind == FRAME_KERNEL)
+		i++;
+	*n = r->n_frames - i;
+	return &r->frames[i];
+}
+
+/* From the leaf's caller on all is as the program says, but for what it cannot know. How many frames
+ * were compared. */
+static inline size_t check_chain(
+	const struct child *c, const struct record_sample *r, size_t at_most)
+{
+	size_t n, i, frames = MIN(c->truth->n, at_most);
+	const struct sample_frame *f = user_frames(r, &n);
+
+	if (n <= frames) {
+		for (i = 0; i < n; i++)
+			print_message("  file %u + %#llx flags %u\n", f[i].file,
+				(unsigned long long)f[i].offset, f[i].flags);
+		fail_msg("%zu frames, where %zu lie below the leaf", n, frames);
+	}
+	for (i = 0; i < frames; i++) {
+		uint64_t truth = c->truth->pc[c->truth->n - 1 - i], got = address_of(c, &f[i + 1]);
+
+		if (truth && truth != got)
+			fail_msg("frame %zu of %zu: %#llx, not %#llx", i + 1, n,
+				(unsigned long long)got, (unsigned long long)truth);
+		assert_true(got != 0);
+	}
+	return i;
+}
+
 static int child_find(void **state)
 {
 	ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 16);
