@@ -143,17 +143,23 @@ PROGRAMS = {
 _entries = {}
 
 
-def entry_of(module):
-    """Where a program (or the dynamic linker) begins."""
+def entries_of(module):
+    """Where a program (or the dynamic linker) begins: the address, and the offset in the file, which stands for it as
+    long as nobody has looked into the file."""
     if module not in _entries:
-        _entries[module] = None
+        _entries[module] = []
         try:
             with open(module, "rb") as f:
-                head = f.read(64)
-            if head[:5] == b"\x7fELF\x02":
-                _entries[module] = int.from_bytes(head[24:32], "little")
+                data = f.read(4096)
         except OSError:
-            pass
+            data = b""
+        if data[:5] == b"\x7fELF\x02":
+            entry, phoff = (int.from_bytes(data[a : a + 8], "little") for a in (24, 32))
+            _entries[module] = [entry]
+            for at in range(phoff, phoff + 56 * int.from_bytes(data[56:58], "little"), 56):
+                offset, vaddr, _, size = (int.from_bytes(data[at + i : at + i + 8], "little") for i in (8, 16, 24, 32))
+                if data[at] == 1 and vaddr <= entry < vaddr + size:
+                    _entries[module].append(entry - vaddr + offset)
     return _entries[module]
 
 
@@ -163,8 +169,7 @@ def root_of(frames):
     last = frames[-1]
     if last.name in ("_start", "clone3", "__clone3", "clone", "__clone", "_dl_start_user"):
         return last.name
-    entry = entry_of(last.module)
-    if entry is not None and 0 <= last.address - entry < 64:
+    if any(0 <= last.address - entry < 64 for entry in entries_of(last.module)):
         return "_start"
     both = [os.path.basename(f.module).startswith("libc.so") for f in frames[-2:]]
     return last.name if both == [True, True] and "+0x" in last.name else None

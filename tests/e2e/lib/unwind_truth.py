@@ -18,6 +18,8 @@ with open(os.path.join(ROOT, "tests/workloads/unwind/truth.json")) as f:
     STACKS = json.load(f)
 
 LOST, TRUNCATED = "[callers not found]", "[truncated]"
+# Go's own work on a stack of the system, after whose outermost frame nothing is known; and it says so.
+SWITCHES = ("runtime.mcall", "runtime.systemstack", "runtime.morestack")
 MARKERS = (LOST, TRUNCATED, "[user stack unreadable]")
 HELPERS = {"step_now", "step_on", "step_begin", "step_report", "step_on_signal"}  # of step.h, where they are not inlined
 START = ("_init", "_start", "_fini", "__libc_start_main", "__libc_csu_init", "frame_dummy", "register_tm_clones",
@@ -109,6 +111,8 @@ class Stacks:
         if not chain:
             return "cut"
         if not any(name in self.own for name, _ in chain):
+            if self.open and len(chain) > 1 and chain[-1][0] == LOST and chain[-2][0] in SWITCHES:
+                return "outside"
             if chain[-1][0] in MARKERS:
                 return "cut"
             return "outside" if all(map(self.foreign, chain)) else "wrong"

@@ -38,7 +38,7 @@ STEP void child_leaf(uint64_t units)
 
 STEP void child_call(void)
 {
-	for (int i = 0; i < 100; i++)
+	for (int i = 0; i < 6000; i++)
 		child_leaf(STEP_UNITS);
 	STEP_AFTER();
 }

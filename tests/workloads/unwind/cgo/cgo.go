@@ -53,6 +53,7 @@ func backLeaf(units uint64) uint64 {
 }
 
 //export goBack
+//go:noinline
 func goBack(units C.uint64_t) C.uint64_t { return C.uint64_t(backLeaf(uint64(units)) + 1) }
 
 //go:noinline
