@@ -28,8 +28,11 @@
 #define ANCESTORS_MAX  64
 
 /* A slice of a stack that waits with its sample; wiped when it goes. */
+struct slice_link {
+	struct slice_link *prev, *next;
+};
 struct slice {
-	struct slice *prev, *next; /* of all, oldest first */
+	struct slice_link link; /* first; of all, oldest first */
 	struct queued *owner;
 	size_t len;
 	struct sample_stack stack;
@@ -134,7 +137,7 @@ struct process_table {
 	struct entry busy, waiting; /* heads */
 	struct entry *rows_first, **rows_last, *space_first, **space_last;
 	struct entry *later_first, **later_last; /* by time */
-	struct slice slices;                     /* head */
+	struct slice_link slices;                /* head */
 	sd_event_source *soon, *timer; /* after this round of events; at the next deadline */
 	struct container_namer *namer;
 	char *docker_root;
