@@ -6,7 +6,7 @@
  *
  * FRAMES are all that an unwinder finds from the leaf to _start. They alternate between 32 functions
  * whose frames differ in size, so that neither a row nor a rule repeats from one frame to the next.
- * fixed: one stack for ever. varied: another path through the functions each millisecond or so.
+ * fixed: one stack for ever. varied: another path through the functions each tenth of a millisecond or so.
  * COUNTER_FILE: work done is counted in its 64-bit number SLOT (a cache line each), for who
  * measures slow-down. */
 
@@ -63,7 +63,7 @@ static inline unsigned pick(int left)
                                                                                                    \
 		room[n] = (char)left;                                                              \
 		if (left <= 1)                                                                     \
-			leaf(varied ? 1500 : 20000000);                                            \
+			leaf(varied ? 200 : 20000000);                                            \
 		else                                                                               \
 			levels[pick(left)](left - 1);                                              \
 		sink += (uint64_t)room[n];                                                         \
