@@ -32,7 +32,7 @@ CHAINS = {
         ["thread_main", "gamma_call", "gamma_inner", "gamma_work"],
     ],
 }
-WHOLE = 0.99  # of a workload's samples; what is missing are ticks in its start
+WHOLE = 0.995  # of a workload's samples
 
 
 def read(*path):
@@ -111,8 +111,8 @@ for test in sorted(f[: -len(".tap")] for f in os.listdir(FOLDER) if f.endswith("
 
 def root_is(name, user, start):
     """What lies outside of the first known function is the process's or the thread's start."""
-    if start is None:
-        return user[:1] == ["_start"]
+    if start is None:  # before main, or after it; the dynamic linker's own start has no name here
+        return user[0] == "_start" or user[0].startswith("ld-linux")
     if name == "threads_nofp":
         return user[:1] == ["_start"] or start in (2, 3)  # start_thread and clone3 in libc
     return user[0] == "_start" and start in (2, 3, 4)
@@ -172,7 +172,7 @@ def stacks():
     say(f"# {s}")
     check(s["samples"] > 500, "too few stacks")
     equal(s["samples"] - s["to_root"], sum(s["ended"].values()), "stacks that ended elsewhere")
-    check(s["to_root_percent"] >= 95, f"{s['to_root_percent']} % to the root")
+    check(s["to_root_percent"] >= 97, f"{s['to_root_percent']} % to the root")
 
 
 @case("top shows the workloads' functions")
@@ -193,6 +193,8 @@ for name, chains in CHAINS.items():
             if frames[0] != name:
                 continue
             user = [f for f in frames[1:] if not f.endswith("_[k]")]
+            if not user:
+                continue  # in exec or exit, where there is no stack of user space
             start = next((i for i, f in enumerate(user) if f in ("main", "thread_main")), None)
             chain = user[start:] if start is not None else []
             # interrupted in the work or in what it calls at its end
