@@ -16,8 +16,8 @@ static void slice_free(struct process_table *t, struct queued *q)
 
 	if (!s)
 		return;
-	s->prev->next = s->next;
-	s->next->prev = s->prev;
+	s->link.prev->next = s->link.next;
+	s->link.next->prev = s->link.prev;
 	t->queued_bytes -= sizeof(*s) + s->len;
 	explicit_bzero(&s->stack, s->len);
 	free(s);
@@ -32,10 +32,11 @@ static void slice_keep(struct process_table *t, struct queued *q, const struct a
 		t->counters.slices_dropped++;
 		return;
 	}
-	*s = (struct slice){
-		.prev = t->slices.prev, .next = &t->slices, .owner = q, .len = a->stack_len};
+	s->link = (struct slice_link){t->slices.prev, &t->slices};
+	s->owner = q;
+	s->len = a->stack_len;
 	memcpy(&s->stack, a->stack, a->stack_len);
-	s->prev->next = s->next->prev = s;
+	s->link.prev->next = s->link.next->prev = &s->link;
 	q->slice = s;
 	t->queued_bytes += sizeof(*s) + s->len;
 }
@@ -44,7 +45,7 @@ static void slice_keep(struct process_table *t, struct queued *q, const struct a
 static bool has_room(struct process_table *t, size_t bytes)
 {
 	while (t->queued_bytes + bytes > QUEUE_BYTES_MAX && t->slices.next != &t->slices) {
-		struct queued *q = t->slices.next->owner;
+		struct queued *q = ((struct slice *)t->slices.next)->owner;
 
 		slice_free(t, q);
 		q->dropped = true;
