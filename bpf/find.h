@@ -158,7 +158,7 @@ static __always_inline int read_stack(void *ctx, void *to, const __u32 size, __u
 	struct scratch *s = ctx;
 	__u64 at = address - s->window_at;
 
-	if (at + size > s->window_len || at > WINDOW) {
+	if (UNWIND_RARE(at + size > s->window_len || at > WINDOW)) {
 		__u64 start = address & ~7ULL, last = (address | 4095) - (WINDOW - 1);
 
 		start = start < last ? start : last;
@@ -319,7 +319,7 @@ static __always_inline struct unwind_known *known_at(void *ctx, __u64 pc)
 	__u16 *by_hash;
 
 	place = place_at(s, i);
-	if (place->known.pc != pc || place->known.tag != s->walk.tag) {
+	if (UNWIND_RARE(place->known.pc != pc || place->known.tag != s->walk.tag)) {
 		by_hash = &s->place_of[(pc * 0x9e3779b97f4a7c15ULL) >> (64 - PLACE_BITS)];
 		i = *by_hash;
 		place = place_at(s, i);
@@ -331,7 +331,7 @@ static __always_inline struct unwind_known *known_at(void *ctx, __u64 pc)
 			place->known.pc = 0;
 		}
 		last->next = i;
-	} else if (!(++place->known.uses & 15)) {
+	} else if (UNWIND_RARE(!(++place->known.uses & 15))) {
 		touch_rows(&place->known);
 	}
 	s->place_last = i;

@@ -24,6 +24,9 @@ typedef int unwind_s32;
 typedef long long unwind_s64;
 #endif
 
+/* What happens to few frames goes out of the way of the others. */
+#define UNWIND_RARE(x) __builtin_expect(!!(x), 0)
+
 #define UNWIND_PAGE_SHIFT 16
 #define UNWIND_PAGE_SIZE  (1 << UNWIND_PAGE_SHIFT)
 #define UNWIND_RULES_MAX  65535 /* in one dictionary */

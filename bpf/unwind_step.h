@@ -214,8 +214,9 @@ static __inline__ __attribute__((always_inline)) int unwind_step(
 	int fp_read = 0, in_register = 0, result;
 
 	/* Nearly every frame: counted from sp, the return address on top, registers saved below it. */
-	if (UNWIND_AUX_SURVIVES && rule->cfa == UNWIND_CFA_SP && rule->ra_offset == -1 &&
-		!(flags & ~(sample_u32)(UNWIND_FP_SAVED | UNWIND_AUX_SAVED))) {
+	if (!UNWIND_RARE(!UNWIND_AUX_SURVIVES || rule->cfa != UNWIND_CFA_SP ||
+		    rule->ra_offset != -1 ||
+		    (flags & ~(sample_u32)(UNWIND_FP_SAVED | UNWIND_AUX_SAVED)))) {
 		cfa = r->sp + (sample_u64)(unwind_s64)rule->cfa_offset;
 		if (cfa <= r->sp || (cfa & 7))
 			return UNWIND_BAD_STACK;

@@ -424,14 +424,14 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_turn(
 	sample_u32 why = WALK_JIT;
 	int result;
 
-	if (w->word)
+	if (UNWIND_RARE(w->word))
 		return unwind_walk_guess(w, ctx);
 	pc = unwind_lookup_pc(&w->regs);
 	w->known.pc = 0;
 	if (!(w->regs.flags & (UNWIND_REGS_LEAF | UNWIND_REGS_EXACT)))
 		known = UNWIND_KNOWN(ctx, pc);
 	/* Nothing is kept of address 0: there it says that the place is free. */
-	if (known->pc != pc || known->tag != w->tag || pc == 0) {
+	if (UNWIND_RARE(known->pc != pc || known->tag != w->tag || pc == 0)) {
 		result = unwind_walk_find(w, ctx, pc, known);
 		if (result != 0)
 			return unwind_walk_end(w, (sample_u32)result);
@@ -439,9 +439,9 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_turn(
 	result = unwind_walk_emit(w, ctx, known);
 	if (result != 0)
 		return unwind_walk_end(w, (sample_u32)result);
-	if (known->kind == SPACE_FILE) {
+	if (!UNWIND_RARE(known->kind != SPACE_FILE)) {
 		result = unwind_step(&w->regs, &known->rule, ctx);
-		if (result == UNWIND_OK)
+		if (!UNWIND_RARE(result != UNWIND_OK))
 			return 0;
 		why = unwind_walk_end_of(result);
 		if (result != UNWIND_NO_INFORMATION && result != UNWIND_UNSUPPORTED)
