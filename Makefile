@@ -175,7 +175,7 @@ $(patsubst %.c,$(B)/%,$(wildcard tests/unit/agentd/*_test.c)): $(AGENTD_PURE:%=$
 .PRECIOUS: $(B)/obj/%.o $(B)/gen/bpf/%.skel.h $(B)/gen/%.embed.h $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h $(B)/bpf/%.bpf.o
 
 # The program whose stack the tests of the walk sample: always without frame pointers and sanitizers.
-$(B)/tests/unit/bpf/walk_test $(B)/tests/unit/bpf/miss_test $(B)/tests/unit/bpf/count_test: | $(B)/tests/unit/bpf/chain
+$(B)/tests/unit/bpf/walk_test $(B)/tests/unit/bpf/miss_test $(B)/tests/unit/bpf/count_test $(B)/tests/unit/bpf/agree_test: | $(B)/tests/unit/bpf/chain
 $(B)/tests/unit/bpf/chain: tests/unit/bpf/chain.c tests/unit/bpf/chain.h
 	@mkdir -p $(@D)
 	$(CC) -std=gnu17 -D_GNU_SOURCE -I. $(WARN) -O2 -fomit-frame-pointer -fno-optimize-sibling-calls -o $@ $<
