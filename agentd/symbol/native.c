@@ -4,8 +4,9 @@
  *
  * The file's own segments turn the offset into the address that its tables speak of; then its sources of names
  * are asked, best first, and the first that knows the address answers. A source that cannot read the file is
- * left out and said in the facts; a file that no source can read has facts all the same. Runs in the
- * symbolizer. */
+ * left out and said in the facts; a file that no source can read has facts all the same. Sources behind one
+ * that knows nearly all of a file (Go's own table) are opened when they are needed, most often never. Runs in
+ * the symbolizer. */
 
 #include <sys/stat.h>
 
@@ -13,11 +14,12 @@
 #include "agentd/symbol/resolver.h"
 
 /* Best first. */
-static const struct native_source *const sources[] = {&source_dwarf, &source_symtab};
+static const struct native_source *const sources[] = {&source_go, &source_dwarf, &source_symtab};
 
 struct native {
 	struct elf_file *elf;
 	void *state[ARRAY_SIZE(sources)]; /* NULL: it has nothing for this file */
+	size_t n_opened;
 };
 
 static void *native_close(void *state)
@@ -80,15 +82,33 @@ static int native_open(void **ret, int fd, struct symbol_facts_message *facts)
 		r = sources[i]->open(&n->state[i], n->elf, &by, &functions, &problem);
 		if (r == -ENOMEM)
 			return r; /* the caller may be able to make room */
+		n->n_opened = i + 1;
 		if (n->state[i] && !named_by) {
 			named_by = by;
 			facts->functions = functions;
 		}
+		if (n->state[i] && sources[i]->alone)
+			break;
 	}
 	snprintf(facts->problem, sizeof(facts->problem), "%.120s", problem.text);
 	snprintf(facts->named_by, sizeof(facts->named_by), "%s", named_by ? named_by : "none");
 	*ret = TAKE_PTR(n);
 	return 0;
+}
+
+/* Those that were left for later. One that does not open now has nothing. */
+static void open_up_to(struct native *n, size_t i)
+{
+	while (n->n_opened <= i) {
+		const struct native_source *source = sources[n->n_opened];
+		struct err_text problem = {0};
+		uint64_t functions = 0;
+		const char *by = NULL;
+
+		if (source->open(&n->state[n->n_opened], n->elf, &by, &functions, &problem) < 0)
+			n->state[n->n_opened] = NULL;
+		n->n_opened++;
+	}
 }
 
 static int native_find(void *state, uint64_t offset, struct found *found)
@@ -102,12 +122,16 @@ static int native_find(void *state, uint64_t offset, struct found *found)
 	for (size_t i = 0; i < ARRAY_SIZE(sources); i++) {
 		if (r < 0 || (r > 0 && !found->outermost_unqualified))
 			break;
+		open_up_to(n, i);
 		if (!n->state[i])
 			continue;
 		by = sources[i]->find(n->state[i], vaddr, found);
 		if (by)
 			r = by;
 	}
+	for (size_t i = 0; i < ARRAY_SIZE(sources) && r == 0; i++)
+		if (n->state[i] && sources[i]->find_bare)
+			r = sources[i]->find_bare(n->state[i], vaddr, found);
 	return r;
 }
 

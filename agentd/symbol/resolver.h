@@ -53,12 +53,15 @@ struct elf_file;
 
 struct native_source {
 	const char *name;
+	bool alone; /* those behind it are opened when it does not know an address */
 	/* *named_by: what to show. 0 with *ret NULL: the file has nothing of the kind. */
 	int (*open)(void **ret, const struct elf_file *elf, const char **named_by,
 		uint64_t *functions, struct err_text *problem);
 	void *(*close)(void *state);
 	int (*find)(void *state, uint64_t vaddr, struct found *found);
+	/* A name without more, asked for when no source found one. NULL: none. */
+	int (*find_bare)(void *state, uint64_t vaddr, struct found *found);
 	size_t (*memory)(const void *state);
 };
 
-extern const struct native_source source_dwarf, source_symtab;
+extern const struct native_source source_go, source_dwarf, source_symtab;
