@@ -8,6 +8,16 @@
 /* ---- what is unknown
  * -------------------------------------------------------------------------------------------- */
 
+static uint64_t seed = 0x2545f4914f6cdd1dULL;
+
+static uint64_t any(void)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return seed;
+}
+
 static const struct sample_stack *stack_of(const struct record_sample *r)
 {
 	const struct sample_stack *s = (const void *)&r->frames[r->n_frames];
@@ -273,18 +283,63 @@ static void test_slice_rate(void **state)
 	rig_close(&g);
 }
 
+/* A space that is replaced again and again, others' addresses in its place meanwhile: no sample says
+ * that it was walked by it and has frames that are not. */
+static void test_space_replaced(void **state)
+{
+	struct rig_config config = {.slices_a_second = 1000, .no_kernel = true};
+	uint64_t ends[WALK_ENDS] = {0};
+	struct sample_image image;
+	struct space_map *maps;
+	struct space_head *head;
+	struct child c;
+	struct rig g;
+	uint32_t tag;
+
+	rig_open(&g, &config);
+	child_start(&c, "chain", 90);
+	run_known(&g, &c, 1);
+	image = g.records[0]->image;
+	rig_drop_records(&g);
+	g.task = c.pid;
+	rig_start(&g, 10 * RATE);
+	for (unsigned i = 0; i < 6000 && (i < 2000 || ends[WALK_ROOT] < 300); i++) {
+		g.space_unit = 1;
+		tag = rig_set_space(&g, &image, c.maps, c.n_maps, VERDICT_UNCOUNTED);
+		head = (struct space_head *)&g.spaces[1];
+		maps = (struct space_map *)(head + 1);
+		assert_int_equal(head->tag, tag);
+		usleep(any() % 400);
+		__atomic_store_n(&head->tag, 0, __ATOMIC_SEQ_CST);
+		for (uint32_t k = 0; k < c.n_maps; k++) {
+			maps[k].bias += 4096;
+			maps[k].file++;
+		}
+		usleep(any() % 100);
+		(void)ring_buffer__consume(g.ring);
+		for (size_t k = 0; k < g.n; k++) {
+			const struct record_sample *r = g.records[k];
+			size_t n;
+
+			ends[r->end]++;
+			if (r->end == WALK_MISS_SPACE) {
+				assert_int_equal(r->space, 0);
+				continue;
+			}
+			assert_int_equal(r->end, WALK_ROOT);
+			assert_int_equal(user_frames(r, &n)->file, 1);
+			check_chain(&c, r, TRUTH_MAX);
+		}
+		rig_drop_records(&g);
+	}
+	rig_stop(&g);
+	assert_true(ends[WALK_ROOT] > 50 && ends[WALK_MISS_SPACE] > 50);
+	child_end(&c);
+	rig_close(&g);
+}
+
 /* ---- garbage
  * --------------------------------------------------------------------------------------------------- */
-
-static uint64_t seed = 0x2545f4914f6cdd1dULL;
-
-static uint64_t any(void)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed;
-}
 
 static void scribble(void *to, size_t size)
 {
@@ -400,6 +455,7 @@ int main(void)
 		cmocka_unit_test(test_no_rows_loaded),
 		cmocka_unit_test(test_no_map),
 		cmocka_unit_test(test_slice_rate),
+		cmocka_unit_test(test_space_replaced),
 		cmocka_unit_test(test_garbage),
 	};
 
