@@ -23,7 +23,7 @@
 #define DEFAULT_DRAIN_MS 250
 #define DEFAULT_ROWS     (8U << 20)
 #define DEFAULT_SLICE    (56U << 10) /* clang: main() alone takes 30 KiB */
-#define DEFAULT_SLICES   32
+#define DEFAULT_SLICES   64
 #define SLICE_MAX        (56U << 10)
 #define SPACE_UNITS      65536U /* of struct space_map: 2 MiB */
 
