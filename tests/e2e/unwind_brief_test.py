@@ -77,9 +77,9 @@ def starved():
             w.process.kill()
             w.process.wait()
         profiles, _ = finish(a, receiver)
-    check_stacks(profiles, "new", dict(ALL, leaves=[]), new, "one of 16", enough=15)
+    check_stacks(profiles, "new", dict(ALL, leaves=[]), new, "one of 16", enough=8)
     for i in range(3):
-        check_stacks(profiles, f"busy{i}", dict(ALL, leaves=[]), f"busy{i}", f"busy {i}", enough=10)
+        check_stacks(profiles, f"busy{i}", dict(ALL, leaves=[]), f"busy{i}", f"busy {i}", enough=8)
 
 
 @case("processes of 100 ms, 20 a second: all attributed, named, whole")
@@ -88,14 +88,14 @@ def brief():
         a.add_receiver(receiver)
         path = fresh("brief100")
         a.add_process(path, "--service-name", "brief")
-        a.enable(rate=499, interval=INTERVAL)
+        a.enable(rate=199, interval=INTERVAL)
         cpu_ns = run_once(path, 0.1)
         time.sleep(1)
         cpu_ns += brief_processes(path, 200, 0.05, 0.1)
         profiles, ledger = finish(a, receiver)
         check_messages(receiver)
     check_stacks(profiles, "brief", ALL, path, "100 ms")
-    n, wanted = profiles.total("brief"), expected_samples(cpu_ns, 499)
+    n, wanted = profiles.total("brief"), expected_samples(cpu_ns, 199)
     say(f"# {n} samples for {cpu_ns / 1e9:.2f} s of CPU, {wanted:.0f} expected; late {ledger['late']} of {ledger['due']}")
     check(abs(n - wanted) <= 0.1 * wanted, f"{n} samples for {cpu_ns / 1e9:.2f} s of CPU, not {wanted:.0f}")
 
@@ -119,8 +119,8 @@ def exact():
         check_messages(receiver)
     say(f"# {json.dumps(ledger)}")
     equal(ledger["destinations"]["backend"]["delivered"], profiles.total(), "delivered, says the ledger")
-    counted = ledger.get("counted", 0)
-    check(counted > 0.3 * profiles.total(), f"only {counted} of {profiles.total()} were counted in the kernel")
+    counted = field(field(status, "unwinding"), "counted")
+    check(counted > 0.2 * profiles.total(), f"only {counted} of {profiles.total()} were counted in the kernel")
     # and not only consistent but true: by CPU time, with the share of either rate
     time_of = {s: sum(p.period * sum(x.count for x in p.samples) for p in profiles.profiles if p.service == s) for s in names}
     for name, wanted in zip(names, cpu_ns):
@@ -132,15 +132,18 @@ def many():
     nothing = os.path.join(WORKLOADS, "nothing")
     with OtlpReceiver() as receiver, Agentd(config=NO_BUDGET) as a:
         a.add_receiver(receiver)
-        steady = fresh("steady")
-        a.add_process(steady, "--service-name", "steady")
+        during, later = fresh("during"), fresh("later")
+        a.add_process(during, "--service-name", "during")
+        a.add_process(later, "--service-name", "later")
         a.add_source("host")
         a.enable(rate=199, interval=INTERVAL)
         before = {p for p in descendants(a.pid)}
-        other = Workload(steady, 11)
+        other = Workload(during, 11)
         w = Workload(f"processes many {nothing}", 10)
         said = w.wait()
         other.wait()
+        wait_for("the storm is digested", lambda: not field(field(a.status(), "unwinding"), "spaces_waiting"), 10)
+        Workload(later, 3).wait()
         after = {p for p in descendants(a.pid)}
         check(a.alive(), "agentd ended")
         check(before <= after, f"children of agentd ended: {[(p, cmdline(p)) for p in before - after]}")
@@ -150,7 +153,9 @@ def many():
         check(memory < 80 << 20, f"{memory >> 20} MiB of memory")
         check_messages(receiver)
     check(said["started"] >= 10000, f"only {said['started']} executions in 10 s: this machine is too busy")
-    check_stacks(profiles, "steady", dict(STACKS["chain"], leaves=[]), steady, "steady")
+    # Whoever runs amid the storm may find that names and pieces of stacks are for others; not so afterwards.
+    check(profiles.total("during") > 100, "the program beside it was not seen")
+    check_stacks(profiles, "later", STACKS["chain"], later, "after the storm")
 
 
 def pss(pid):
