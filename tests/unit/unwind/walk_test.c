@@ -21,7 +21,7 @@
 #include "agentd/unwind/walk.h"
 #include "bpf/unwind_walk.h"
 
-#define KEEP       __attribute__((noinline, noclone))
+#define KEEP       __attribute__((noinline))
 #define FRAMES_MAX 256
 #define SLICE      (16 * 1024)
 #define PAGES_MAX  512
@@ -467,6 +467,7 @@ static uint64_t any(void)
 struct garbage {
 	struct rows_slot *slot; /* allocated to the byte */
 	unsigned maps, asked;
+	bool file_waits, rows_wait;
 };
 
 static int garbage_map(void *userdata, uint64_t address, struct space_map *ret)
@@ -476,8 +477,12 @@ static int garbage_map(void *userdata, uint64_t address, struct space_map *ret)
 
 	if (++g->maps > 100000)
 		fail_msg("a walk without an end");
-	if (any() % 8 == 0)
-		return any() % 4 ? -ENOENT : -EAGAIN;
+	if (any() % 8 == 0) {
+		if (any() % 4)
+			return -ENOENT;
+		g->file_waits = true;
+		return -EAGAIN;
+	}
 	*ret = (struct space_map){.start = start,
 		.end = start + 0x10000,
 		.bias = any() % 2 ? any() : 0 - start,
@@ -492,12 +497,22 @@ static int garbage_rows(void *userdata, uint32_t file, uint32_t page, const stru
 
 	g->asked++;
 	*ret = g->slot;
-	return any() % 16 ? 0 : any() % 2 ? -ENOENT : -EAGAIN;
+	if (any() % 16)
+		return 0;
+	if (any() % 2)
+		return -ENOENT;
+	g->rows_wait = true;
+	return -EAGAIN;
 }
 
 static ssize_t garbage_code(void *userdata, uint32_t file, uint64_t offset, void *to, size_t n)
 {
+	int32_t back = -(int32_t)(any() % 0x8000);
+
+	/* A direct call to somewhere before it. */
 	memset(to, 0xe8, n);
+	if (n >= 8 && any() % 2)
+		memcpy((uint8_t *)to + n - 4, &back, sizeof(back));
 	return any() % 4 ? (ssize_t)n : any() % 2 ? -EIO : (ssize_t)(n / 2);
 }
 
@@ -585,8 +600,11 @@ static void test_garbage(void **state)
 			assert_true(r.n_frames >= n && r.n_frames <= max);
 			assert_true(r.n_frames - n <= max_user + 1);
 			assert_true(r.end > 0 && r.end < WALK_ENDS);
+			/* Who waits is woken by what was asked for, and by nothing else. */
 			if (status == -EAGAIN)
-				assert_true(r.end == WALK_MISS_ROWS || r.end == WALK_MISS_MAP);
+				assert_true(r.end == WALK_MISS_ROWS
+						? g.rows_wait
+						: r.end == WALK_MISS_MAP && g.file_waits);
 			else
 				assert_true(r.end != WALK_MISS_ROWS);
 			by_end[r.end]++;
