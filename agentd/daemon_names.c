@@ -5,7 +5,10 @@
  * addresses cannot be merged across processes; return addresses lose 1, so that they lie in the call. Runs in
  * agentd; nothing is parsed here. */
 
+#include <fcntl.h>
+
 #include "agentd/daemon_names.h"
+#include "agentd/symbol/debugfile.h"
 
 /* ---- names ---- */
 
@@ -14,6 +17,21 @@ static int open_file(void *userdata, uint32_t file)
 	struct daemon *d = userdata;
 
 	return process_file_open(d->processes, file);
+}
+
+static int open_debug(
+	void *userdata, uint32_t file, const char *build_id, const char *debuglink, unsigned *n)
+{
+	struct daemon *d = userdata;
+	const struct file *f = process_file(d->processes, file);
+	_cleanup_close_ int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct debugfile_query q = {.root = root, .build_id = build_id, .debuglink = debuglink};
+
+	if (!f || root < 0)
+		return -ENOENT;
+	q.path = f->path ? f->path : "";
+	q.owner = f->owner;
+	return debugfile_open(&q, n);
 }
 
 static const char *module_name(void *userdata, uint32_t file)
@@ -42,6 +60,7 @@ static void on_file_facts(void *userdata, uint32_t file, const struct symbol_fil
 
 const struct symbol_ops daemon_symbol_ops = {
 	.open_file = open_file,
+	.open_debug = open_debug,
 	.module_name = module_name,
 	.on_facts = on_file_facts,
 };

@@ -35,6 +35,10 @@ int elf_file_read(const struct elf_file *f, void *data, size_t len, uint64_t off
 
 	if (!elf_within(offset, len, f->size))
 		return -ENODATA;
+	if (f->memory) {
+		memcpy(p, f->memory + offset, len);
+		return 0;
+	}
 	while (len) {
 		ssize_t n = pread(f->fd, p, len, (off_t)offset);
 
@@ -208,28 +212,21 @@ static int load_sections(struct elf_file *f, Elf *elf, const struct counts *coun
 	return 0;
 }
 
-int elf_file_open(struct elf_file **ret, int fd, struct err_text *err)
+/* Consumes f, whose fd or memory and size are set. */
+static int load(struct elf_file **ret, struct elf_file *own, struct err_text *err)
 {
-	CLEANUP(elf_file_closep) struct elf_file *f = calloc(1, sizeof(*f));
+	CLEANUP(elf_file_closep) struct elf_file *f = own;
 	CLEANUP(elf_endp) Elf *elf = NULL;
 	struct counts counts = {0};
-	struct stat st;
 	int r;
 
-	if (!f)
-		return err_set(err, -ENOMEM, "no memory");
-	f->fd = fd;
-	if (fstat(fd, &st) < 0)
-		return err_set(err, -errno, "cannot look at the file: %m");
-	if (!S_ISREG(st.st_mode) || st.st_size < 0)
-		return err_set(err, -ENOEXEC, "not a regular file");
-	f->size = (uint64_t)st.st_size;
 	r = check_header(f, &counts, err);
 	if (r < 0)
 		return r;
 	if (elf_version(EV_CURRENT) == EV_NONE)
 		return err_set(err, -EIO, "libelf: %s", elf_errmsg(-1));
-	elf = elf_begin(fd, ELF_C_READ, NULL);
+	elf = f->memory ? elf_memory((char *)f->memory, (size_t)f->size)
+			: elf_begin(f->fd, ELF_C_READ, NULL);
 	if (!elf || elf_kind(elf) != ELF_K_ELF)
 		return err_set(err, -EBADMSG, "damaged: %s", elf_errmsg(-1));
 	r = load_segments(f, elf, err);
@@ -242,9 +239,40 @@ int elf_file_open(struct elf_file **ret, int fd, struct err_text *err)
 	return 0;
 }
 
+int elf_file_open(struct elf_file **ret, int fd, struct err_text *err)
+{
+	CLEANUP(elf_file_closep) struct elf_file *f = calloc(1, sizeof(*f));
+	struct stat st;
+
+	if (!f)
+		return err_set(err, -ENOMEM, "no memory");
+	f->fd = fd;
+	if (fstat(fd, &st) < 0)
+		return err_set(err, -errno, "cannot look at the file: %m");
+	if (!S_ISREG(st.st_mode) || st.st_size < 0)
+		return err_set(err, -ENOEXEC, "not a regular file");
+	f->size = (uint64_t)st.st_size;
+	return load(ret, TAKE_PTR(f), err);
+}
+
+int elf_file_open_memory(struct elf_file **ret, uint8_t *data, size_t size, struct err_text *err)
+{
+	struct elf_file *f = calloc(1, sizeof(*f));
+
+	if (!f) {
+		free(data);
+		return err_set(err, -ENOMEM, "no memory");
+	}
+	f->fd = -1;
+	f->memory = data;
+	f->size = size;
+	return load(ret, f, err);
+}
+
 struct elf_file *elf_file_close(struct elf_file *f)
 {
 	if (f) {
+		free(f->memory);
 		free(f->sections);
 		free(f);
 	}
@@ -263,7 +291,8 @@ uint64_t elf_file_size(const struct elf_file *f)
 
 size_t elf_file_memory(const struct elf_file *f)
 {
-	return sizeof(*f) + f->n_sections * sizeof(*f->sections);
+	return sizeof(*f) + f->n_sections * sizeof(*f->sections) +
+		(f->memory ? (size_t)f->size : 0);
 }
 
 const struct elf_segment *elf_file_segments(const struct elf_file *f, size_t *n)

@@ -34,10 +34,12 @@ struct elf_file;
  * reading. A file whose sections are damaged or missing still opens: it has segments and no
  * sections. */
 int elf_file_open(struct elf_file **ret, int fd, struct err_text *err);
+/* The same of bytes in memory. Consumes data (of malloc), also on failure. */
+int elf_file_open_memory(struct elf_file **ret, uint8_t *data, size_t size, struct err_text *err);
 struct elf_file *elf_file_close(struct elf_file *f);
 DEFINE_FREEP(elf_file_closep, struct elf_file *, elf_file_close)
 
-int elf_file_fd(const struct elf_file *f); /* borrowed */
+int elf_file_fd(const struct elf_file *f); /* borrowed; -1: it is in memory */
 uint64_t elf_file_size(const struct elf_file *f);
 size_t elf_file_memory(const struct elf_file *f); /* heap bytes held */
 const struct elf_segment *elf_file_segments(const struct elf_file *f, size_t *n);
@@ -110,3 +112,27 @@ struct elf_ids {
 int elf_file_htlhash(int fd, char out[33]);
 /* From the notes; never fails, damaged notes are none. */
 void elf_file_ids(const struct elf_file *f, struct elf_ids *ret);
+
+/* ---- what it says of its debug information
+ * ------------------------------------------------------------ */
+
+#define ELF_FILE_LINK_MAX      256
+#define ELF_FILE_DEBUGDATA_MAX (64 << 20) /* bytes, unpacked */
+
+/* Whether it has DWARF of its own, compressed or not. Reads the name table. */
+bool elf_file_has_debug_info(const struct elf_file *f);
+
+/* .gnu_debuglink: the separate debug file's name, without folders, and the CRC-32 of its bytes. */
+struct elf_debuglink {
+	char name[ELF_FILE_LINK_MAX]; /* clean; "" none */
+	uint32_t crc;
+};
+void elf_file_debuglink(const struct elf_file *f, struct elf_debuglink *ret);
+/* The CRC-32 (that of .gnu_debuglink) of the whole file. -EFBIG: longer than max. */
+int elf_file_crc(const struct elf_file *f, uint64_t max, uint32_t *ret);
+
+/* .gnu_debugdata: a small ELF file, packed by xz, with the symbols that were stripped ("mini debug
+ * information"). 0 with *ret NULL: there is none. -EFBIG: longer than ELF_FILE_DEBUGDATA_MAX unpacked;
+ * -EBADMSG: damaged; -ENOMEM. */
+int elf_file_open_debugdata(
+	struct elf_file **ret, const struct elf_file *f, struct err_text *problem);

@@ -13,7 +13,8 @@ struct elf_note_range {
 };
 
 struct elf_file {
-	int fd; /* borrowed */
+	int fd;          /* borrowed; -1: in memory */
+	uint8_t *memory; /* own; NULL: in fd */
 	bool is64;
 	uint64_t size;
 	struct elf_segment segments[ELF_FILE_MAX_SEGMENTS];

@@ -446,12 +446,12 @@ int gopclntab_call(struct gopclntab *g, const struct gopclntab_function *f, int6
 	return 0;
 }
 
-/* Whether text begins at this name and not before. */
+/* Whether text begins at this name and not before. (Of the first name this cannot be told.) */
 static bool is_name(struct gopclntab *g, int32_t name)
 {
 	char text[4];
 
-	return name > 0 && gopclntab_name(g, name - 1, text, sizeof(text), NULL) == 0 &&
+	return gopclntab_name(g, name - 1, text, sizeof(text), NULL) == 0 &&
 		gopclntab_name(g, name, text, sizeof(text), NULL) > 0;
 }
 
@@ -468,9 +468,9 @@ static unsigned count_sensible(struct gopclntab *g)
 			return 0;
 		if (!f.inline_tree)
 			continue;
-		if (gopclntab_call(g, &f, 0, &call) < 0 || !is_name(g, call.name))
+		if (gopclntab_call(g, &f, 0, &call) < 0 || (call.name && !is_name(g, call.name)))
 			return 0;
-		n++;
+		n += call.name != 0;
 	}
 	return n;
 }

@@ -347,6 +347,38 @@ void symbol_cache_drop_file(struct symbol_cache *c, uint32_t file)
 		(void)entries_rebuild(c, c->n, is_other_file, &file);
 }
 
+struct keep {
+	uint32_t file;
+	const uint64_t *addresses;
+	size_t n;
+};
+
+static int compare_addresses(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static bool is_kept(void *userdata, const struct symbol_entry *e)
+{
+	const struct keep *k = userdata;
+
+	return e->file != k->file || e->state == SYMBOL_PENDING ||
+		(k->n &&
+			bsearch(&e->address, k->addresses, k->n, sizeof(*k->addresses),
+				compare_addresses));
+}
+
+void symbol_cache_drop_others(
+	struct symbol_cache *c, uint32_t file, const uint64_t *addresses, size_t n)
+{
+	struct keep keep = {.file = file, .addresses = addresses, .n = n};
+
+	if (c->n)
+		(void)entries_rebuild(c, c->n, is_kept, &keep);
+}
+
 /* ---- trimming ------------------------------------------------------------------------------------------------------ */
 
 struct drop {

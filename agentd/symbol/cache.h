@@ -37,6 +37,9 @@ const struct symbol_chain *symbol_cache_chain(
 const char *symbol_cache_string(struct symbol_cache *c, const char *s);
 /* Entries of this file go; chains that were borrowed stay until the next trim. */
 void symbol_cache_drop_file(struct symbol_cache *c, uint32_t file);
+/* The same, but for those of these addresses (sorted), and pending ones. */
+void symbol_cache_drop_others(
+	struct symbol_cache *c, uint32_t file, const uint64_t *addresses, size_t n);
 /* Beyond a bound the least recently used half goes (never a pending entry), and what nobody uses any more. */
 void symbol_cache_trim(struct symbol_cache *c);
 void symbol_cache_size(const struct symbol_cache *c, uint64_t *entries, uint64_t *string_bytes);

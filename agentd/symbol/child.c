@@ -99,6 +99,21 @@ static void on_lie(struct symbolizer *s)
 	after_end(s, was, BLAME_LIE, "gave an answer that breaks the rules");
 }
 
+/* No step forward, again and again, would be a way to keep us busy for ever. */
+static bool done_is_sound(const struct symbolizer *s, const struct symbol_done_message *done)
+{
+	switch (done->flags) {
+	case 0:
+		return done->n_done > 0;
+	case SYMBOL_DONE_UNKNOWN_FILE:
+		return !done->n_done && !s->current_had_fd;
+	case SYMBOL_DONE_WANTS_DEBUG:
+		return !done->n_done && s->current_may_ask && s->current_facts.header.size;
+	default:
+		return false;
+	}
+}
+
 /* 0, 1: the request is over, -EBADMSG: a lie. */
 static int on_message(struct symbolizer *s, size_t len)
 {
@@ -128,10 +143,7 @@ static int on_message(struct symbolizer *s, size_t len)
 		struct symbol_done_message done;
 
 		memcpy(&done, s->message, sizeof(done));
-		/* No step forward, again and again, would be a way to keep us busy for ever. */
-		if (!done.n_done && !(done.flags & SYMBOL_DONE_UNKNOWN_FILE))
-			return -EBADMSG;
-		if ((done.flags & SYMBOL_DONE_UNKNOWN_FILE) && (done.n_done || s->current_had_fd))
+		if (!done_is_sound(s, &done))
 			return -EBADMSG;
 		s->state = CHILD_IDLE;
 		s->child_failures = 0;
@@ -267,7 +279,7 @@ static int by_address(const void *a, const void *b)
 }
 
 /* Sends one request. -errno: the child is no good. */
-static int ask(struct symbolizer *s, struct symbol_file *f, int fd)
+static int ask(struct symbolizer *s, struct symbol_file *f, const struct symbol_hand_over *h)
 {
 	union {
 		struct symbol_request request;
@@ -276,6 +288,7 @@ static int ask(struct symbolizer *s, struct symbol_file *f, int fd)
 	} q;
 	uint32_t n = (uint32_t)MIN(f->n, (size_t)SYMBOL_ADDRESSES_MAX);
 	size_t size = sizeof(q.request) + n * sizeof(uint64_t);
+	const int fds[2] = {h->fd, h->debug};
 
 	/* Neighbours share a unit of debug information, which the reader decodes once and may drop then. */
 	qsort(f->pending + f->head, n, sizeof(uint64_t), by_address);
@@ -289,23 +302,26 @@ static int ask(struct symbolizer *s, struct symbol_file *f, int fd)
 		.file = f->id,
 		.generation = f->generation,
 		.kind = f->id == SYMBOL_FILE_KERNEL ? SYMBOL_KIND_KALLSYMS : SYMBOL_KIND_ELF,
+		.flags = h->flags,
 		.n = n,
 	};
 	s->current = f;
 	s->current_n = n;
 	s->current_next = 0;
-	s->current_had_fd = fd >= 0;
+	s->current_had_fd = h->fd >= 0;
+	s->current_had_debug = h->debug >= 0;
+	s->current_may_ask = h->flags & SYMBOL_REQUEST_MAY_ASK;
 	s->current_facts.header.size = 0;
 	s->state = CHILD_BUSY;
 	s->counters.requests++;
 	set_timer(s, s->config.file_deadline_ms * NSEC_PER_MSEC);
-	return fdpass_send(s->child.sock, &q, size, &fd, fd >= 0 ? 1 : 0);
+	return fdpass_send(s->child.sock, &q, size, fds, h->fd < 0 ? 0 : h->debug < 0 ? 1 : 2);
 }
 
 void symbol_pump(struct symbolizer *s)
 {
 	struct symbol_file *f;
-	int fd, r;
+	int r;
 
 	if (s->state == CHILD_STARTING || s->state == CHILD_BUSY)
 		return;
@@ -319,12 +335,13 @@ void symbol_pump(struct symbolizer *s)
 		return;
 	}
 	for (;;) {
-		_cleanup_close_ int own = -1;
+		CLEANUP(symbol_hand_over_close)
+		struct symbol_hand_over h = SYMBOL_HAND_OVER_NONE;
 
-		f = symbol_next_file(s, &fd, &own);
+		f = symbol_next_file(s, &h);
 		if (!f)
 			break;
-		r = ask(s, f, fd);
+		r = ask(s, f, &h);
 		if (r == 0)
 			return;
 		/* A descriptor that cannot be passed is the file's fault; else its end is seen soon. */

@@ -18,7 +18,8 @@
 #define IDLE_DEFAULT_NS     (60 * NSEC_PER_SEC)
 #define FILES_MAX           16384 /* facts kept */
 
-static const struct symbol_file_facts no_facts = {.named_by = "none", .last_problem = ""};
+static const struct symbol_file_facts no_facts = {
+	.named_by = "none", .debuglink = "", .last_problem = ""};
 
 /* ---- waiting -------------------------------------------------------------------------------------------------------- */
 
@@ -332,6 +333,20 @@ void symbol_forget_file(struct symbolizer *s, uint32_t file)
 	run_waiters_later(s);
 	symbol_file_free(f);
 	/* Its entries are never asked for again and go with age: ids are not used twice. */
+}
+
+void symbol_debug_changed(struct symbolizer *s, uint32_t file)
+{
+	struct symbol_file *f = map_get(s->files, &file, sizeof(file));
+
+	if (!f || f->facts.has_debug_info || f->debug == DEBUG_USED)
+		return;
+	f->generation++;
+	f->loaded_by = 0;
+	f->retry_at_ns = 0;
+	f->debug = DEBUG_UNKNOWN;
+	f->effort = EFFORT_ALL;
+	symbol_cache_drop_others(s->cache, file, NULL, 0);
 }
 
 void symbol_forget_kernel(struct symbolizer *s)

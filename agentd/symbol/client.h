@@ -11,13 +11,37 @@
 
 #define PENDING_MAX 65536 /* addresses waiting over all files */
 
+#define DEBUG_PLACES_MAX 16 /* debug files tried for one file */
+
+enum debug_state {
+	DEBUG_UNKNOWN, /* not known yet whether a separate debug file is wanted */
+	DEBUG_SEEKING, /* wanted: the next place is tried */
+	DEBUG_USED,    /* that at debug_place is the right one */
+	DEBUG_NONE,    /* not wanted, or not to be had */
+};
+
+/* What a file is asked with: less after each failure that may have been for what is left out. */
+enum effort {
+	EFFORT_ALL,
+	EFFORT_CHEAP, /* without debug information */
+	EFFORT_OWN,   /* and without a separate debug file */
+};
+
 /* One file's queue and what is known of it. */
 struct symbol_file {
 	uint32_t id;
 	uint32_t generation; /* kernel: goes up when names are to be read afresh */
 	struct symbol_file_facts facts;
-	char named_by[16], problem[192];
-	uint64_t *pending; /* addresses in the order asked, from head on */
+	char named_by[24], problem[192];
+	enum debug_state debug;
+	unsigned debug_place;      /* SEEKING: from here on; USED: there */
+	uint64_t debug_checked_ns; /* NONE: since then */
+	char *debuglink;           /* NULL: none */
+	char debug_note[96];       /* why one that was found is not used; "" */
+	bool costly;               /* it has something that EFFORT_CHEAP leaves out */
+	enum effort effort;
+	char effort_note[96]; /* why not EFFORT_ALL */
+	uint64_t *pending;    /* addresses in the order asked, from head on */
 	size_t head, n, size;
 	uint64_t queued,
 		answered; /* serials: of the last address queued, of the last answered or given up */
@@ -80,7 +104,7 @@ struct symbolizer {
 	struct symbol_file *current; /* BUSY: whose request; NULL: forgotten meanwhile */
 	uint32_t current_n, current_next;
 	uint64_t current_addresses[SYMBOL_ADDRESSES_MAX];
-	bool current_had_fd;
+	bool current_had_fd, current_had_debug, current_may_ask;
 	struct symbol_facts_message current_facts;
 	sd_event_source *io, *exit, *timer; /* timer: deadline, restart or idleness, by state */
 	sd_event_source *later;
@@ -110,9 +134,22 @@ void symbol_file_settle(
 	struct symbolizer *s, struct symbol_file *f, size_t n, enum symbol_state state);
 /* Never NULL or "". */
 const char *symbol_module_name(struct symbolizer *s, uint32_t file);
-/* The next file with something to ask, out of the queue; *fd: its descriptor (borrowed) or -1, kernel: *own is to
- * be closed. NULL: none. */
-struct symbol_file *symbol_next_file(struct symbolizer *s, int *fd, int *own);
+/* What goes with a request. fd is borrowed, the others are to be closed; -1 none. */
+struct symbol_hand_over {
+	int fd;
+	int own;   /* the kernel's, also in fd */
+	int debug; /* perhaps its debug file */
+	uint16_t flags;
+};
+#define SYMBOL_HAND_OVER_NONE ((struct symbol_hand_over){.fd = -1, .own = -1, .debug = -1})
+static inline void symbol_hand_over_close(struct symbol_hand_over *h)
+{
+	closep(&h->own);
+	closep(&h->debug);
+}
+
+/* The next file with something to ask, out of the queue. NULL: none. */
+struct symbol_file *symbol_next_file(struct symbolizer *s, struct symbol_hand_over *ret);
 
 /* The current request: addresses that rows name; the end of it; or that it came to nothing. */
 int symbol_on_names(struct symbolizer *s, const struct symbol_names_view *view);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The best source of names: debug information, with the functions that were inlined at an address and
+/* The best source of names: debug information, of the file or its separate debug file, with the functions that were inlined at an address and
  * the lines of all. A chain with a function that has no name there is left to the symbol table. Runs
  * in the symbolizer. */
 
@@ -8,14 +8,18 @@
 #include "agentd/elf/elf_file.h"
 #include "agentd/symbol/resolver.h"
 
-static int dwarf_open(void **ret, const struct elf_file *elf, const char **named_by,
+static int dwarf_open(void **ret, const struct native_files *files, const char **named_by,
 	uint64_t *functions, struct err_text *problem)
 {
 	struct dwarf_file *f = NULL;
-	int r = dwarf_file_open(&f, elf_file_fd(elf), problem);
+	int r = dwarf_file_open(&f, elf_file_fd(files->own), problem);
 
-	*ret = f;
 	*named_by = "DWARF";
+	if (r == 0 && !f && files->debug) {
+		r = dwarf_file_open(&f, elf_file_fd(files->debug), problem);
+		*named_by = "DWARF (debug file)";
+	}
+	*ret = f;
 	*functions = f ? dwarf_file_units(f) : 0;
 	return r;
 }
@@ -54,7 +58,8 @@ static size_t dwarf_memory(const void *state)
 
 const struct native_source source_dwarf = {
 	.name = "debug information",
-	.open = dwarf_open,
+	.costly = true,
+	.open_files = dwarf_open,
 	.close = dwarf_close,
 	.find = dwarf_find,
 	.memory = dwarf_memory,

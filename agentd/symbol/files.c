@@ -5,7 +5,13 @@
  * Files wait in turn; one request is under way (see child.c). When a file fails, what it had in its queue gets
  * fallback names for now, and the file is left alone for a time that doubles. A child that died is no proof
  * against the file it was at (somebody may have killed it): the file is asked once more, behind the others. One
- * that took too long or lied gets no second try.
+ * that took too long or lied gets no second try of that kind. What a file costs most by is its debug information, so
+ * before it is given up it is asked again without (enum effort), and stays so.
+ *
+ * A file without debug information of its own may have a separate debug file. The symbolizer says so before it
+ * does anything else; then the places where it may be are tried one after the other, and only then
+ * are there names, so that none is given from a poorer source first. Where there was none, there may be later: it
+ * is looked for again when the file has to be read again, and names from before are dropped if it is found.
  *
  * Invariants. An entry is PENDING exactly while its address waits in a queue or is under way; queues are first in,
  * first out, so the serial of the last one answered says which are. Runs in agentd. */
@@ -20,12 +26,14 @@
 #define BACK_OFF_MIN_NS     (30 * NSEC_PER_SEC)
 #define BACK_OFF_MAX_NS     (3600 * NSEC_PER_SEC)
 #define UNREADABLE_RETRY_NS (30 * NSEC_PER_SEC)
+#define DEBUG_RECHECK_NS    (600 * NSEC_PER_SEC)
 
 void symbol_file_free(void *value)
 {
 	struct symbol_file *f = value;
 
 	free(f->pending);
+	free(f->debuglink);
 	free(f);
 }
 
@@ -40,6 +48,7 @@ struct symbol_file *symbol_file_get(struct symbolizer *s, uint32_t id)
 		return NULL;
 	f->id = id;
 	f->facts.named_by = "none";
+	f->facts.debuglink = "";
 	f->facts.last_problem = f->problem;
 	if (map_put(s->files, &id, sizeof(id), f, NULL) < 0) {
 		free(f);
@@ -150,24 +159,53 @@ static void set_problem(
 		s->ops->on_facts(s->userdata, f->id, &f->facts);
 }
 
-struct symbol_file *symbol_next_file(struct symbolizer *s, int *fd, int *own)
+/* The next debug file to try, if one is wanted. */
+static void open_debug(struct symbolizer *s, struct symbol_file *f, struct symbol_hand_over *h)
+{
+	uint64_t now = clock_monotonic_ns();
+	int r = -ENOENT;
+
+	if (!s->ops->open_debug || f->id == SYMBOL_FILE_KERNEL || f->effort == EFFORT_OWN)
+		return;
+	if (f->debug == DEBUG_NONE && !f->facts.has_debug_info &&
+		now - f->debug_checked_ns > DEBUG_RECHECK_NS)
+		f->debug = DEBUG_UNKNOWN;
+	if (f->debug == DEBUG_SEEKING || f->debug == DEBUG_USED) {
+		if (f->debug_place < DEBUG_PLACES_MAX)
+			r = s->ops->open_debug(s->userdata, f->id, f->facts.build_id,
+				f->facts.debuglink, &f->debug_place);
+		if (r < 0) {
+			f->debug = DEBUG_NONE;
+			f->debug_checked_ns = now;
+		}
+	}
+	if (f->debug != DEBUG_NONE)
+		h->flags |= SYMBOL_REQUEST_MAY_ASK;
+	h->debug = r < 0 ? -1 : r;
+}
+
+struct symbol_file *symbol_next_file(struct symbolizer *s, struct symbol_hand_over *ret)
 {
 	while (s->queue) {
 		struct symbol_file *f = s->queue;
 
 		symbol_file_unqueue(s, f);
-		*fd = -1;
+		*ret = SYMBOL_HAND_OVER_NONE;
+		if (f->effort != EFFORT_ALL)
+			ret->flags |= SYMBOL_REQUEST_CHEAP;
 		if (f->loaded_by == s->child_serial)
 			return f; /* the child has it, most likely */
 		if (f->id == SYMBOL_FILE_KERNEL)
-			*fd = *own = open("/proc/kallsyms", O_RDONLY | O_CLOEXEC);
+			ret->fd = ret->own = open("/proc/kallsyms", O_RDONLY | O_CLOEXEC);
 		else
-			*fd = s->ops->open_file(s->userdata, f->id);
-		if (f->id == SYMBOL_FILE_KERNEL && *fd < 0)
-			*fd = -errno;
-		if (*fd >= 0)
+			ret->fd = s->ops->open_file(s->userdata, f->id);
+		if (f->id == SYMBOL_FILE_KERNEL && ret->fd < 0)
+			ret->fd = -errno;
+		if (ret->fd >= 0) {
+			open_debug(s, f, ret);
 			return f;
-		set_problem(s, f, "cannot be opened: %s", strerrordesc_np(-*fd));
+		}
+		set_problem(s, f, "cannot be opened: %s", strerrordesc_np(-ret->fd));
 		give_up(s, f, UNREADABLE_RETRY_NS);
 	}
 	return NULL;
@@ -217,14 +255,42 @@ int symbol_on_names(struct symbolizer *s, const struct symbol_names_view *view)
 	return 0;
 }
 
-static void take_facts(
-	struct symbolizer *s, struct symbol_file *f, const struct symbol_facts_message *m)
+/* What the file says of itself, by which a debug file is found. */
+static void take_ids(struct symbol_file *f, const struct symbol_facts_message *m)
 {
 	struct symbol_file_facts *facts = &f->facts;
 
 	memcpy(facts->build_id, m->build_id, sizeof(facts->build_id));
 	memcpy(facts->go_build_id, m->go_build_id, sizeof(facts->go_build_id));
 	memcpy(facts->htlhash, m->htlhash, sizeof(facts->htlhash));
+	free(f->debuglink);
+	f->debuglink = *m->debuglink ? strdup(m->debuglink) : NULL;
+	facts->debuglink = f->debuglink ? f->debuglink : "";
+	facts->has_debug_info = m->has & SYMBOL_HAS_DEBUG_INFO;
+	facts->has_symtab = m->has & SYMBOL_HAS_SYMTAB;
+	facts->has_debug_file = m->has & SYMBOL_HAS_DEBUG_FILE;
+	f->costly = m->has & ~SYMBOL_HAS_SYMTAB;
+}
+
+/* It is complete with less than all when something was too much, and then says so. */
+static void note_problem(struct symbol_file *f, const char *problem)
+{
+	const char *notes[] = {problem, f->effort_note, f->debug_note};
+	size_t len = 0;
+
+	f->problem[0] = '\0';
+	for (size_t i = 0; i < ARRAY_SIZE(notes); i++)
+		if (*notes[i] && len < sizeof(f->problem))
+			len += (size_t)snprintf(f->problem + len, sizeof(f->problem) - len, "%s%s",
+				len ? "; " : "", notes[i]);
+}
+
+static void take_facts(
+	struct symbolizer *s, struct symbol_file *f, const struct symbol_facts_message *m)
+{
+	struct symbol_file_facts *facts = &f->facts;
+
+	take_ids(f, m);
 	snprintf(f->named_by, sizeof(f->named_by), "%s", m->named_by);
 	facts->named_by = f->named_by;
 	facts->n_segments = (uint8_t)m->n_segments;
@@ -238,10 +304,38 @@ static void take_facts(
 		log_warning("kernel frames have no names: %s", m->problem);
 	else if (*m->problem && strcmp(f->problem, m->problem) != 0)
 		log_debug("%s: %s", symbol_module_name(s, f->id), m->problem);
-	snprintf(f->problem, sizeof(f->problem), "%s", m->problem);
+	note_problem(f, m->problem);
 	facts->seen = true;
 	if (s->ops->on_facts)
 		s->ops->on_facts(s->userdata, f->id, facts);
+}
+
+/* The file was read with what came. Names from before it had a debug file are not as good. */
+static void settle_debug(struct symbolizer *s, struct symbol_file *f)
+{
+	bool used = s->current_facts.has & SYMBOL_HAS_DEBUG_FILE;
+
+	if (!s->current_had_fd)
+		return;
+	if (used && f->facts.seen && !f->facts.has_debug_file)
+		symbol_cache_drop_others(s->cache, f->id, s->current_addresses, s->current_n);
+	if (!used && f->debug != DEBUG_NONE)
+		f->debug_checked_ns = clock_monotonic_ns();
+	f->debug = used ? DEBUG_USED : DEBUG_NONE;
+	if (used)
+		f->debug_note[0] = '\0';
+}
+
+/* Nothing was looked up yet: with the next debug file, or without when there is none. */
+static void seek_debug(struct symbolizer *s, struct symbol_file *f)
+{
+	bool first = f->debug == DEBUG_UNKNOWN;
+
+	take_ids(f, &s->current_facts);
+	if (s->current_had_debug)
+		snprintf(f->debug_note, sizeof(f->debug_note), "%.95s", s->current_facts.problem);
+	f->debug_place = first ? 0 : f->debug_place + 1;
+	f->debug = DEBUG_SEEKING;
 }
 
 void symbol_on_done(struct symbolizer *s, const struct symbol_done_message *done)
@@ -255,7 +349,12 @@ void symbol_on_done(struct symbolizer *s, const struct symbol_done_message *done
 	f->facts.cpu_us += done->cpu_us;
 	if (done->flags & SYMBOL_DONE_UNKNOWN_FILE) {
 		f->loaded_by = 0; /* it needed the room: asked again with a descriptor */
+	} else if (done->flags & SYMBOL_DONE_WANTS_DEBUG) {
+		f->loaded_by = 0;
+		seek_debug(s, f);
 	} else {
+		if (s->current_facts.header.size)
+			settle_debug(s, f);
 		f->loaded_by = s->child_serial;
 		symbol_file_settle(s, f, done->n_done, SYMBOL_FALLBACK);
 		symbol_on_progress(s, f->id, f->answered);
@@ -265,10 +364,27 @@ void symbol_on_done(struct symbolizer *s, const struct symbol_done_message *done
 	symbol_file_enqueue(s, f);
 }
 
+/* Whether there is something left to leave out. */
+static bool make_cheaper(struct symbolizer *s, struct symbol_file *f, const char *why)
+{
+	if (f->id == SYMBOL_FILE_KERNEL || f->effort == EFFORT_OWN)
+		return false;
+	if (f->effort == EFFORT_ALL && (!f->facts.seen || f->costly))
+		f->effort = EFFORT_CHEAP;
+	else if (f->debug == DEBUG_USED || f->debug == DEBUG_SEEKING)
+		f->effort = EFFORT_OWN;
+	else
+		return false;
+	if (!*f->effort_note)
+		snprintf(f->effort_note, sizeof(f->effort_note),
+			"named without its debug information, at which the symbolizer %s", why);
+	return true;
+}
+
 void symbol_on_failed(struct symbolizer *s, enum symbol_blame blame, const char *why)
 {
 	struct symbol_file *f = s->current;
-	bool again;
+	bool again, cheaper;
 
 	s->current = NULL;
 	if (blame == BLAME_TIMEOUT)
@@ -282,10 +398,13 @@ void symbol_on_failed(struct symbolizer *s, enum symbol_blame blame, const char 
 	f->facts.timeouts += blame == BLAME_TIMEOUT;
 	f->facts.crashes += blame != BLAME_TIMEOUT;
 	again = blame == BLAME_CRASH && f->failures == 1;
+	cheaper = !again && make_cheaper(s, f, why);
 	log_warning("the symbolizer %s at %s: %s", why, symbol_module_name(s, f->id),
-		again ? "asked again" : "its frames have no names for now");
+		again             ? "asked again"
+			: cheaper ? "asked again without debug information"
+				  : "its frames have no names for now");
 	set_problem(s, f, "the symbolizer %s", why);
-	if (again) {
+	if (again || cheaper) {
 		symbol_file_enqueue(s, f);
 		return;
 	}

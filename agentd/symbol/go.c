@@ -5,7 +5,7 @@
  * line that each begins at, which profile-guided optimisation asks for.
  *
  * It comes before debug information: it says the same of Go's functions, and opening it costs a few reads.
- * Names stay as Go's linker wrote them: main.Sum[...] is a generic function, whatever for.
+ * Names stay as Go's linker wrote them: main.Sum[go.shape.int], main.Sum[...] before 1.21.
  *
  * A chain is made as the runtime makes it: the value of pcinline at a pc is the innermost call there; its
  * parent is another pc of the same function, with the file and line of the call. Nothing in the format makes

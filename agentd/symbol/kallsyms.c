@@ -331,13 +331,14 @@ static int read_all(struct kallsyms *k, int fd)
 	return -ENOMEM;
 }
 
-static int kernel_open(void **ret, int fd, struct symbol_facts_message *facts)
+static int kernel_open(
+	void **ret, const struct resolver_input *in, struct symbol_facts_message *facts)
 {
 	CLEANUP(kallsyms_freep) struct kallsyms *k = NULL;
 	int r = kallsyms_new(&k);
 
 	if (r == 0)
-		r = read_all(k, fd);
+		r = read_all(k, in->fd);
 	if (r == 0)
 		r = kallsyms_finish(k);
 	if (r < 0) {

@@ -6,18 +6,24 @@
  * are asked, best first, and the first that knows the address answers. A source that cannot read the file is
  * left out and said in the facts; a file that no source can read has facts all the same. Sources behind one
  * that knows nearly all of a file (Go's own table) are opened when they are needed, most often never. Runs in
- * the symbolizer. */
+ * the symbolizer.
+ *
+ * A separate debug file is believed to be this file's when both have the same build id, or, where one has none, when
+ * its CRC is the one that .gnu_debuglink says; where it was found proves nothing. */
 
-#include <sys/stat.h>
+#include <elf.h>
 
 #include "agentd/elf/elf_file.h"
 #include "agentd/symbol/resolver.h"
+
+#define CRC_FILE_MAX (256 << 20) /* bytes of a debug file that are read for its CRC */
 
 /* Best first. */
 static const struct native_source *const sources[] = {&source_go, &source_dwarf, &source_symtab};
 
 struct native {
-	struct elf_file *elf;
+	struct native_files files;
+	uint16_t flags;                   /* SYMBOL_REQUEST_* */
 	void *state[ARRAY_SIZE(sources)]; /* NULL: it has nothing for this file */
 	size_t n_opened;
 };
@@ -30,7 +36,9 @@ static void *native_close(void *state)
 		for (size_t i = 0; i < ARRAY_SIZE(sources); i++)
 			if (n->state[i])
 				sources[i]->close(n->state[i]);
-		elf_file_close(n->elf);
+		elf_file_close(n->files.mini);
+		elf_file_close(n->files.debug);
+		elf_file_close(n->files.own);
 		free(n);
 	}
 	return NULL;
@@ -54,32 +62,125 @@ static void set_segments(const struct elf_file *elf, struct symbol_facts_message
 						.executable = (uint32_t)executable};
 }
 
-static int native_open(void **ret, int fd, struct symbol_facts_message *facts)
+/* ---- the separate debug file ---- */
+
+/* Two build ids that are equal prove more than the CRC, and without reading all of it. */
+static const char *debug_mismatch(
+	const struct elf_file *debug, const struct elf_ids *own, const struct elf_debuglink *link)
+{
+	struct elf_ids ids;
+	uint32_t crc;
+	int r;
+
+	elf_file_ids(debug, &ids);
+	if (*own->gnu && *ids.gnu)
+		return streq(own->gnu, ids.gnu) ? NULL : "it has another build id";
+	if (!*link->name)
+		return "it has no build id";
+	r = elf_file_crc(debug, CRC_FILE_MAX, &crc);
+	if (r < 0)
+		return r == -EFBIG ? "it is too long for its CRC to be checked"
+				   : "it cannot be read";
+	return crc == link->crc ? NULL : "it has another CRC";
+}
+
+/* Takes the debug file that came, if it is this file's. RESOLVER_WANTS_DEBUG: there may be another. */
+static int take_debug(struct native *n, const struct resolver_input *in,
+	struct symbol_facts_message *facts, const struct elf_ids *ids)
+{
+	struct err_text err = {0};
+	const char *mismatch = NULL;
+	struct elf_debuglink link;
+
+	elf_file_debuglink(n->files.own, &link);
+	memcpy(facts->debuglink, link.name, sizeof(link.name));
+	facts->debuglink_crc = link.crc;
+	if (elf_file_has_debug_info(n->files.own)) {
+		facts->has |= SYMBOL_HAS_DEBUG_INFO;
+		return 0;
+	}
+	if (in->debug_fd >= 0) {
+		if (elf_file_open(&n->files.debug, in->debug_fd, &err) < 0)
+			mismatch = err.text;
+		else
+			mismatch = debug_mismatch(n->files.debug, ids, &link);
+		if (!mismatch) {
+			facts->has |= SYMBOL_HAS_DEBUG_FILE;
+			return 0;
+		}
+		snprintf(facts->problem, sizeof(facts->problem), "a debug file was not used: %.96s",
+			mismatch);
+		n->files.debug = elf_file_close(n->files.debug);
+	}
+	return (in->flags & SYMBOL_REQUEST_MAY_ASK) && (*ids->gnu || *link.name)
+		? RESOLVER_WANTS_DEBUG
+		: 0;
+}
+
+/* ---- */
+
+static int open_source(
+	struct native *n, size_t i, const char **by, uint64_t *functions, struct err_text *problem)
+{
+	const struct native_source *source = sources[i];
+
+	if (source->costly && (n->flags & SYMBOL_REQUEST_CHEAP))
+		return 0;
+	if (source->open_files)
+		return source->open_files(&n->state[i], &n->files, by, functions, problem);
+	return source->open(&n->state[i], n->files.own, by, functions, problem);
+}
+
+static int open_files(struct native *n, const struct resolver_input *in,
+	struct symbol_facts_message *facts, struct err_text *problem)
+{
+	struct elf_ids ids;
+	int r;
+
+	if (elf_file_htlhash(in->fd, facts->htlhash) < 0)
+		facts->htlhash[0] = '\0';
+	r = elf_file_open(&n->files.own, in->fd, problem);
+	if (r < 0) {
+		snprintf(facts->problem, sizeof(facts->problem), "%.120s", problem->text);
+		return r;
+	}
+	elf_file_ids(n->files.own, &ids);
+	memcpy(facts->build_id, ids.gnu, sizeof(ids.gnu));
+	memcpy(facts->go_build_id, ids.go, sizeof(ids.go));
+	set_segments(n->files.own, facts);
+	if (elf_file_find_type(n->files.own, SHT_SYMTAB, NULL))
+		facts->has |= SYMBOL_HAS_SYMTAB;
+	r = take_debug(n, in, facts, &ids);
+	if (r != 0)
+		return r;
+	/* The debug file's table has all of it. */
+	if (!(in->flags & SYMBOL_REQUEST_CHEAP) && !(facts->has & SYMBOL_HAS_SYMTAB) &&
+		!n->files.debug) {
+		r = elf_file_open_debugdata(&n->files.mini, n->files.own, problem);
+		facts->has |= n->files.mini || r < 0 ? SYMBOL_HAS_DEBUGDATA : 0;
+	}
+	return r == -ENOMEM ? r : 0;
+}
+
+static int native_open(
+	void **ret, const struct resolver_input *in, struct symbol_facts_message *facts)
 {
 	CLEANUP(native_closep) struct native *n = calloc(1, sizeof(*n));
 	const char *named_by = NULL;
 	struct err_text problem = {0};
-	struct elf_ids ids;
 	int r;
 
 	if (!n)
 		return -ENOMEM;
-	if (elf_file_htlhash(fd, facts->htlhash) < 0)
-		facts->htlhash[0] = '\0';
-	r = elf_file_open(&n->elf, fd, &problem);
-	if (r < 0) {
-		snprintf(facts->problem, sizeof(facts->problem), "%.120s", problem.text);
+	n->flags = in->flags;
+	r = open_files(n, in, facts, &problem);
+	if (r != 0)
 		return r;
-	}
-	elf_file_ids(n->elf, &ids);
-	memcpy(facts->build_id, ids.gnu, sizeof(ids.gnu));
-	memcpy(facts->go_build_id, ids.go, sizeof(ids.go));
-	set_segments(n->elf, facts);
 	for (size_t i = 0; i < ARRAY_SIZE(sources); i++) {
 		uint64_t functions = 0;
 		const char *by = NULL;
 
-		r = sources[i]->open(&n->state[i], n->elf, &by, &functions, &problem);
+		r = open_source(n, i, &by, &functions, &problem);
 		if (r == -ENOMEM)
 			return r; /* the caller may be able to make room */
 		n->n_opened = i + 1;
@@ -90,7 +191,8 @@ static int native_open(void **ret, int fd, struct symbol_facts_message *facts)
 		if (n->state[i] && sources[i]->alone)
 			break;
 	}
-	snprintf(facts->problem, sizeof(facts->problem), "%.120s", problem.text);
+	if (*problem.text)
+		snprintf(facts->problem, sizeof(facts->problem), "%.120s", problem.text);
 	snprintf(facts->named_by, sizeof(facts->named_by), "%s", named_by ? named_by : "none");
 	*ret = TAKE_PTR(n);
 	return 0;
@@ -100,12 +202,11 @@ static int native_open(void **ret, int fd, struct symbol_facts_message *facts)
 static void open_up_to(struct native *n, size_t i)
 {
 	while (n->n_opened <= i) {
-		const struct native_source *source = sources[n->n_opened];
 		struct err_text problem = {0};
 		uint64_t functions = 0;
 		const char *by = NULL;
 
-		if (source->open(&n->state[n->n_opened], n->elf, &by, &functions, &problem) < 0)
+		if (open_source(n, n->n_opened, &by, &functions, &problem) < 0)
 			n->state[n->n_opened] = NULL;
 		n->n_opened++;
 	}
@@ -117,7 +218,7 @@ static int native_find(void *state, uint64_t offset, struct found *found)
 	uint64_t vaddr;
 	int r = 0, by;
 
-	if (elf_file_vaddr(n->elf, offset, &vaddr) < 0)
+	if (elf_file_vaddr(n->files.own, offset, &vaddr) < 0)
 		return 0;
 	for (size_t i = 0; i < ARRAY_SIZE(sources); i++) {
 		if (r < 0 || (r > 0 && !found->outermost_unqualified))
@@ -138,8 +239,12 @@ static int native_find(void *state, uint64_t offset, struct found *found)
 static size_t native_memory(const void *state)
 {
 	const struct native *n = state;
-	size_t sum = sizeof(*n) + elf_file_memory(n->elf);
+	size_t sum = sizeof(*n) + elf_file_memory(n->files.own);
 
+	if (n->files.debug)
+		sum += elf_file_memory(n->files.debug);
+	if (n->files.mini)
+		sum += elf_file_memory(n->files.mini);
 	for (size_t i = 0; i < ARRAY_SIZE(sources); i++)
 		if (n->state[i])
 			sum += sources[i]->memory(n->state[i]);

@@ -88,7 +88,8 @@ static int decode_facts(const struct symbol_facts_message *m)
 		!text_is_sound(m->go_build_id, 97) || !text_is_sound(m->htlhash, 33) ||
 		!is_hex(m->htlhash) || !text_is_sound(m->named_by, sizeof(m->named_by)) ||
 		!text_is_sound(m->problem, sizeof(m->problem)) ||
-		m->n_segments > SYMBOL_SEGMENTS_MAX)
+		!text_is_sound(m->debuglink, sizeof(m->debuglink)) || strchr(m->debuglink, '/') ||
+		(m->has & ~SYMBOL_HAS_ALL) || m->n_segments > SYMBOL_SEGMENTS_MAX)
 		return -EBADMSG;
 	return 0;
 }
@@ -115,7 +116,7 @@ int symbol_decode(const void *message, size_t len, uint64_t request, uint32_t n,
 	case SYMBOL_MESSAGE_DONE:
 		/* Names beyond what is said to be done would be asked for again. */
 		if (len != sizeof(*done) || done->n_done > n || done->n_done < *next ||
-			(done->flags & ~SYMBOL_DONE_UNKNOWN_FILE))
+			(done->flags & ~(SYMBOL_DONE_UNKNOWN_FILE | SYMBOL_DONE_WANTS_DEBUG)))
 			return -EBADMSG;
 		return 0;
 	default:

@@ -3,7 +3,7 @@
 
 /* What agentd and the symbolizer say to each other: flat messages of at most 64 KiB over one
  * SOCK_SEQPACKET socket, both ends the same binary. The child says READY once its sandbox is closed. Then, one
- * request at a time: REQUEST (with the file's descriptor, unless agentd has none) is answered by any number
+ * request at a time: REQUEST (with the file's descriptor, unless agentd has none, and perhaps that of its separate debug file) is answered by any number
  * of NAMES, one FACTS (not for a file unknown), and one DONE. Integers are of the host's byte order; strings end with a NUL, are clean
  * (text.h) and at most SYMBOL_NAME_MAX bytes with it; {0, 0} is no string.
  *
@@ -40,11 +40,14 @@ struct symbol_header {
 };
 _Static_assert(sizeof(struct symbol_header) == 16, "header");
 
+#define SYMBOL_REQUEST_MAY_ASK 1 /* SYMBOL_DONE_WANTS_DEBUG is a welcome answer */
+#define SYMBOL_REQUEST_CHEAP   2 /* debug information was too much once: not read */
+
 struct symbol_request {
 	struct symbol_header header;
 	uint32_t file, generation; /* the child keeps what it read of (file, generation) */
 	uint16_t kind;             /* enum symbol_file_kind */
-	uint16_t pad;
+	uint16_t flags;            /* SYMBOL_REQUEST_* */
 	uint32_t n;
 	uint64_t addresses[]; /* file offsets; kernel: addresses. At most SYMBOL_ADDRESSES_MAX */
 };
@@ -60,18 +63,27 @@ struct symbol_wire_segment {
 };
 _Static_assert(sizeof(struct symbol_wire_segment) == 40, "segment");
 
+#define SYMBOL_HAS_DEBUG_INFO 1 /* DWARF of its own */
+#define SYMBOL_HAS_SYMTAB     2
+#define SYMBOL_HAS_DEBUGDATA  4 /* .gnu_debugdata, looked at if there is nothing better */
+#define SYMBOL_HAS_DEBUG_FILE 8 /* the descriptor that came is its debug file */
+#define SYMBOL_HAS_ALL        15
+
 struct symbol_facts_message {
 	struct symbol_header header;
 	char build_id[48];     /* 41 used */
 	char go_build_id[104]; /* 97 used */
 	char htlhash[40];      /* 33 used */
-	char named_by[16];     /* ".symtab", ".dynsym", "kallsyms", "none" */
+	char named_by[24];     /* "DWARF (debug file)", ".symtab", "kallsyms", "none" */
 	char problem[128];     /* "" none */
-	uint64_t functions;    /* known by name */
+	char debuglink[256];   /* a name without folders, "" none */
+	uint32_t debuglink_crc;
+	uint32_t has;       /* SYMBOL_HAS_* */
+	uint64_t functions; /* known by name */
 	uint32_t n_segments, pad;
 	struct symbol_wire_segment segments[SYMBOL_SEGMENTS_MAX];
 };
-_Static_assert(sizeof(struct symbol_facts_message) == 688, "facts");
+_Static_assert(sizeof(struct symbol_facts_message) == 960, "facts");
 
 struct symbol_wire_string {
 	uint32_t offset, len; /* in the message's string bytes; len without the NUL */
@@ -101,6 +113,9 @@ struct symbol_names_message {
 _Static_assert(sizeof(struct symbol_names_message) == 32, "names");
 
 #define SYMBOL_DONE_UNKNOWN_FILE 1 /* no descriptor came, and nothing is kept of the file */
+/* Nothing was looked up: a separate debug file would help, and none came (or another file's). The facts say how it
+ * may be found. */
+#define SYMBOL_DONE_WANTS_DEBUG 2
 
 struct symbol_done_message {
 	struct symbol_header header;

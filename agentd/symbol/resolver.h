@@ -36,11 +36,20 @@ void found_rename(struct found *f, const char *system_name);
 int found_add(struct found *f, const char *system_name, const char *file, uint32_t line,
 	uint32_t start_line, bool inlined);
 
+/* What agentd handed over for a file. Descriptors are borrowed for the life of what is opened. */
+struct resolver_input {
+	int fd, debug_fd; /* debug_fd: a separate debug file, not looked at yet; -1 none */
+	uint16_t flags;   /* SYMBOL_REQUEST_* */
+};
+
+#define RESOLVER_WANTS_DEBUG 1 /* see SYMBOL_DONE_WANTS_DEBUG */
+
 struct resolver {
 	const char *name;
 	uint16_t kind; /* enum symbol_file_kind */
-	/* Borrows fd for the life of *ret. Sets what it can of facts, also on failure. */
-	int (*open)(void **ret, int fd, struct symbol_facts_message *facts);
+	/* Sets what it can of facts, also on failure. 0, RESOLVER_WANTS_DEBUG (*ret is left alone), -errno. */
+	int (*open)(
+		void **ret, const struct resolver_input *in, struct symbol_facts_message *facts);
 	void *(*close)(void *state);
 	/* 1: found is filled, 0: no name, -errno: the file cannot be read any more. */
 	int (*find)(void *state, uint64_t address, struct found *found);
@@ -51,11 +60,22 @@ extern const struct resolver resolver_native, resolver_kernel;
 
 struct elf_file;
 
+/* One program or library, in pieces; all have the same addresses. */
+struct native_files {
+	struct elf_file *own;
+	struct elf_file *debug; /* its separate debug file, proven to be; NULL none */
+	struct elf_file *mini;  /* what was packed in .gnu_debugdata; NULL none */
+};
+
 struct native_source {
 	const char *name;
-	bool alone; /* those behind it are opened when it does not know an address */
+	bool costly; /* left out where the file was too much before (SYMBOL_REQUEST_CHEAP) */
+	bool alone;  /* those behind it are opened when it does not know an address */
 	/* *named_by: what to show. 0 with *ret NULL: the file has nothing of the kind. */
 	int (*open)(void **ret, const struct elf_file *elf, const char **named_by,
+		uint64_t *functions, struct err_text *problem);
+	/* In its place, for a source that has use for all pieces. */
+	int (*open_files)(void **ret, const struct native_files *files, const char **named_by,
 		uint64_t *functions, struct err_text *problem);
 	void *(*close)(void *state);
 	int (*find)(void *state, uint64_t vaddr, struct found *found);

@@ -42,7 +42,7 @@ static const struct resolver *const resolvers[] = {&resolver_native, &resolver_k
 
 struct loaded {
 	uint32_t file, generation;
-	int fd;
+	int fd, debug_fd;
 	const struct resolver *resolver;
 	void *state; /* NULL: it could not be read, the facts say why */
 	struct symbol_facts_message facts;
@@ -79,7 +79,7 @@ const struct sandbox_policy *symbol_role_policy(void)
 		.refused = refused,
 		.deny_paths = true,
 		.deny_network = true,
-		.nofile = 16,
+		.nofile = 32,
 		.fsize = 0,
 		.nproc = 0,
 		.data = 150 << 20,
@@ -100,6 +100,7 @@ static struct loaded *loaded_free(struct loaded *l)
 		if (l->state)
 			l->resolver->close(l->state);
 		closep(&l->fd);
+		closep(&l->debug_fd);
 		free(l);
 	}
 	return NULL;
@@ -184,35 +185,50 @@ static struct symbol_header header(
 		.request = q ? q->header.request : 0};
 }
 
-/* Consumes fd. NULL: no memory even for trying. */
-static struct loaded *load(
-	struct role *role, const struct symbol_request *q, const struct resolver *by, int fd)
+/* Consumes descriptors. 0: *ret is set, and kept; 1: a debug file is wanted, and facts say so; -ENOMEM. */
+static int load(struct role *role, const struct symbol_request *q, const struct resolver *by,
+	int fds[static 2], struct symbol_facts_message *facts, struct loaded **ret)
 {
-	CLEANUP(loaded_freep) struct loaded *l = calloc(1, sizeof(*l));
+	CLEANUP(loaded_freep) struct loaded *l = NULL;
+	struct resolver_input in = {.flags = q->flags};
 	struct loaded **slot;
 	int r = 0;
 
 	shrink(role, KEEP_BUSY);
-	if (!l) {
-		close(fd);
-		return NULL;
-	}
-	*l = (struct loaded){
-		.file = q->file, .generation = q->generation, .fd = fd, .resolver = by};
-	for (int try = 0; try < 2; try++) {
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	*l = (struct loaded){.file = q->file,
+		.generation = q->generation,
+		.fd = TAKE_FD(fds[0]),
+		.debug_fd = TAKE_FD(fds[1]),
+		.resolver = by};
+	in.fd = l->fd;
+	in.debug_fd = l->debug_fd;
+	for (int try = 0; try < 3; try++) {
 		memset(&l->facts, 0, sizeof(l->facts));
 		snprintf(l->facts.named_by, sizeof(l->facts.named_by), "none");
-		r = by->open(&l->state, fd, &l->facts);
-		if (r != -ENOMEM || try)
+		r = by->open(&l->state, &in, &l->facts);
+		if (r != -ENOMEM)
 			break;
-		/* The others' indices may be what is in the way. */
-		shrink(role, 0);
+		/* The others' indices may be what is in the way, or what it costs most by. */
+		if (try == 0)
+			shrink(role, 0);
+		else
+			in.flags |= SYMBOL_REQUEST_CHEAP;
+	}
+	if (r == 0 && in.flags != q->flags && !*l->facts.problem)
+		snprintf(l->facts.problem, sizeof(l->facts.problem),
+			"its debug information is too big for the memory allowed");
+	if (r == RESOLVER_WANTS_DEBUG) {
+		*facts = l->facts;
+		return 1;
 	}
 	if (r < 0 && !*l->facts.problem)
 		snprintf(l->facts.problem, sizeof(l->facts.problem), "%s", strerrordesc_np(-r));
 	slot = make_slot(role, q->file);
-	*slot = TAKE_PTR(l);
-	return *slot;
+	*ret = *slot = TAKE_PTR(l);
+	return 0;
 }
 
 /* ---- one request --------------------------------------------------------------------------------------------------- */
@@ -282,18 +298,20 @@ static int answer(struct role *role, const struct symbol_request *q, struct load
 	return flush(role, &sent);
 }
 
-static int send_facts(struct role *role, const struct symbol_request *q, struct loaded *l)
+static int send_facts(
+	struct role *role, const struct symbol_request *q, struct symbol_facts_message *facts)
 {
-	l->facts.header = header(q, SYMBOL_MESSAGE_FACTS, sizeof(l->facts));
-	return fdpass_send(role->sock, &l->facts, sizeof(l->facts), NULL, 0);
+	facts->header = header(q, SYMBOL_MESSAGE_FACTS, sizeof(*facts));
+	return fdpass_send(role->sock, facts, sizeof(*facts), NULL, 0);
 }
 
-/* Consumes fd (-1: none came). */
-static int serve(struct role *role, const struct symbol_request *q, int fd)
+/* Borrows fds (-1: none came), takes those that it keeps. */
+static int serve(struct role *role, const struct symbol_request *q, int fds[static 2])
 {
 	struct symbol_done_message done = {.header = header(q, SYMBOL_MESSAGE_DONE, sizeof(done))};
 	struct loaded *l = find_loaded(role, q);
 	const struct resolver *by = NULL;
+	struct symbol_facts_message facts;
 	uint64_t start_us = cpu_us();
 	int r = 0;
 
@@ -301,18 +319,19 @@ static int serve(struct role *role, const struct symbol_request *q, int fd)
 	for (size_t i = 0; i < ARRAY_SIZE(resolvers); i++)
 		if (resolvers[i]->kind == q->kind)
 			by = resolvers[i];
-	if (l)
-		closep(&fd);
-	else if (fd >= 0 && by)
-		l = load(role, q, by, TAKE_FD(fd));
-	closep(&fd);
-	if (l) {
+	if (!l && fds[0] >= 0 && by)
+		r = load(role, q, by, fds, &facts, &l);
+	if (r == 1) {
+		done.flags = SYMBOL_DONE_WANTS_DEBUG;
+		r = send_facts(role, q, &facts);
+	} else if (l) {
 		l->used = ++role->clock;
 		r = answer(role, q, l, start_us, &done.n_done);
 		if (r == 0)
-			r = send_facts(role, q, l);
+			r = send_facts(role, q, &l->facts);
 	} else {
 		done.flags = SYMBOL_DONE_UNKNOWN_FILE;
+		r = 0;
 	}
 	if (r < 0)
 		return r;
@@ -332,9 +351,9 @@ static bool is_request(const struct symbol_request *q, size_t len)
 static int loop(struct role *role)
 {
 	for (;;) {
-		size_t n_fds = 1;
-		int fd = -1, r;
-		ssize_t len = fdpass_recv(role->sock, &role->in, sizeof(role->in), &fd, &n_fds);
+		int fds[2] = {-1, -1}, r = -EBADMSG;
+		size_t n_fds = ARRAY_SIZE(fds);
+		ssize_t len = fdpass_recv(role->sock, &role->in, sizeof(role->in), fds, &n_fds);
 
 		if (len == 0 || len == -EPIPE)
 			return 0;
@@ -345,11 +364,10 @@ static int loop(struct role *role)
 		}
 		if (len < 0)
 			return (int)len;
-		if (!is_request(&role->in.request, (size_t)len)) {
-			closep(&fd);
-			return -EBADMSG;
-		}
-		r = serve(role, &role->in.request, n_fds ? fd : -1);
+		if (is_request(&role->in.request, (size_t)len))
+			r = serve(role, &role->in.request, fds);
+		closep(&fds[0]);
+		closep(&fds[1]);
 		if (r == -EPIPE)
 			return 0;
 		if (r < 0)

@@ -39,8 +39,14 @@ struct symbol_file_facts {
 	bool seen;         /* the symbolizer answered for it at least once */
 	char build_id[41]; /* GNU build id, lower-case hex; "" none */
 	char go_build_id[97];
-	char htlhash[33];      /* first 16 bytes of SHA-256, reference/otlp-profiles.md */
-	const char *named_by;  /* ".symtab", ".dynsym", "kallsyms", "none" */
+	char htlhash[33]; /* first 16 bytes of SHA-256, reference/otlp-profiles.md */
+	/* "DWARF", ".symtab", ".gnu_debugdata", ".dynsym", "kallsyms", "none"; those of a separate debug file are
+	 * "DWARF (debug file)", ".symtab (debug file)" */
+	const char *named_by;
+	bool has_debug_info;   /* DWARF of its own */
+	bool has_symtab;       /* .symtab of its own */
+	bool has_debug_file;   /* a separate debug file was found and is read */
+	const char *debuglink; /* what it calls its debug file; "" none */
 	uint64_t asked, named; /* distinct addresses */
 	uint64_t cpu_us;       /* spent on it in the symbolizer */
 	uint32_t crashes, timeouts;
@@ -66,6 +72,13 @@ struct symbol_ops {
 	int (*open_file)(void *userdata, uint32_t file);
 	/* Basename for fallbacks ("libfoo.so", "[anon]"); kernel and vDSO are known here. Borrowed. */
 	const char *(*module_name)(void *userdata, uint32_t file);
+	/* The separate debug file of a file that has no debug information: a descriptor that the client closes, from the
+	 * n-th place on where it may be (*n: the place it was found at); -ENOENT: nowhere from there on. build_id: hex, or
+	 * ""; debuglink: a name without folders, or "". What they say is the file's own claim; whether
+	 * what was found is the right one is found out in the sandbox, and if it is not, the next place is
+	 * asked for. May be NULL. */
+	int (*open_debug)(void *userdata, uint32_t file, const char *build_id,
+		const char *debuglink, unsigned *n);
 	/* Facts arrived or changed (build id, segments). */
 	void (*on_facts)(void *userdata, uint32_t file, const struct symbol_file_facts *facts);
 };
@@ -107,6 +120,8 @@ const struct symbol_file_facts *symbol_facts(struct symbolizer *s, uint32_t file
 /* Brings the cache within its bounds; called between intervals, when no chain is borrowed. */
 void symbol_trim(struct symbolizer *s);
 void symbol_forget_file(struct symbolizer *s, uint32_t file);
+/* A debug file of it may be had now that could not before: its names are looked up afresh. */
+void symbol_debug_changed(struct symbolizer *s, uint32_t file);
 /* Kernel modules come and go: names of kernel addresses are looked up afresh. */
 void symbol_forget_kernel(struct symbolizer *s);
 void symbol_counters(struct symbolizer *s, struct symbol_counters *ret);

@@ -2,7 +2,8 @@
 
 /* Names from .symtab and .dynsym: which symbol does an address belong to?
  *
- * Both tables are walked once into an array of disjoint ranges of 16 bytes each, sorted by address; names stay
+ * What was stripped from .symtab may be in a separate debug file, or packed in .gnu_debugdata (without the
+ * names that .dynsym has); the one table that is richest is taken, and .dynsym. Both are walked once into an array of disjoint ranges of 16 bytes each, sorted by address; names stay
  * in the file and are read when asked for. So the index of a program with 100,000 functions takes 1.6 MB.
  *
  * The rules, which decide alike for the same file always:
@@ -29,7 +30,9 @@
 
 #define SYMTAB_MAX  2000000
 #define NESTED_MAX  64
-#define NAME_IN_DYN 0x80000000U /* in range.name: the string is in .dynstr */
+#define TABLES      4  /* see tables_of() */
+#define TABLE_SHIFT 30 /* range.name: number of the table << 30 | offset of the string */
+#define NAME_MASK   ((1U << TABLE_SHIFT) - 1)
 #define WINDOW      16384
 
 /* While building. */
@@ -46,8 +49,7 @@ struct range {
 };
 
 struct symtab {
-	const struct elf_file *elf;
-	struct elf_strings strings[2]; /* .strtab, .dynstr */
+	struct elf_strings strings[TABLES];
 	struct range *ranges;
 	size_t n_ranges;
 };
@@ -56,7 +58,10 @@ struct build {
 	struct symtab *s;
 	struct entry *entries;
 	size_t n, size;
-	uint32_t in_dyn;
+	const struct elf_file *own;
+	/* The table that is being read, and its file. */
+	const struct elf_file *elf;
+	uint32_t table;
 	/* The section of the last symbol, which is most often the next one's too. */
 	uint64_t code_start, code_end;
 };
@@ -65,8 +70,7 @@ struct build {
 
 static ssize_t read_name(struct symtab *s, uint32_t name, char *out, size_t size, bool *cut)
 {
-	return elf_strings_get(
-		&s->strings[name & NAME_IN_DYN ? 1 : 0], name & ~NAME_IN_DYN, out, size, cut);
+	return elf_strings_get(&s->strings[name >> TABLE_SHIFT], name & NAME_MASK, out, size, cut);
 }
 
 static uint8_t rank(const struct elf_symbol *symbol, const char *name)
@@ -130,7 +134,7 @@ static bool in_code(struct build *b, uint64_t address)
 {
 	if (address >= b->code_start && address < b->code_end)
 		return true;
-	return elf_file_code_range(b->s->elf, address, &b->code_start, &b->code_end);
+	return elf_file_code_range(b->elf, address, &b->code_start, &b->code_end);
 }
 
 static bool in_own_section(const struct build *b, const struct elf_symbol *symbol)
@@ -139,7 +143,7 @@ static bool in_own_section(const struct build *b, const struct elf_symbol *symbo
 
 	if (symbol->section == SHN_XINDEX)
 		return true;
-	s = elf_file_section(b->s->elf, symbol->section);
+	s = elf_file_section(b->elf, symbol->section);
 	return s && symbol->value >= s->addr && symbol->value - s->addr < s->size;
 }
 
@@ -157,15 +161,14 @@ static int collect(void *userdata, const struct elf_symbol *symbol)
 	char name[32];
 
 	if (symbol->section == SHN_UNDEF || symbol->section == SHN_COMMON ||
-		(symbol->name & NAME_IN_DYN))
+		symbol->name > NAME_MASK)
 		return 0;
 	if (symbol->type != STT_FUNC && symbol->type != STT_GNU_IFUNC && symbol->type != STT_NOTYPE)
 		return 0;
 	if (!in_code(b, symbol->value) ||
 		(symbol->type == STT_NOTYPE && !in_own_section(b, symbol)))
 		return 0;
-	if (elf_strings_get(&b->s->strings[b->in_dyn ? 1 : 0], symbol->name, name, sizeof(name),
-		    NULL) < 0 ||
+	if (elf_strings_get(&b->s->strings[b->table], symbol->name, name, sizeof(name), NULL) < 0 ||
 		is_mark(name))
 		return 0;
 	if (b->n == SYMTAB_MAX)
@@ -181,7 +184,7 @@ static int collect(void *userdata, const struct elf_symbol *symbol)
 	}
 	b->entries[b->n++] = (struct entry){.start = symbol->value,
 		.size = (uint32_t)MIN(MIN(symbol->size, b->code_end - symbol->value), UINT32_MAX),
-		.name = symbol->name | b->in_dyn,
+		.name = symbol->name | b->table << TABLE_SHIFT,
 		.label = symbol->type == STT_NOTYPE || symbol->size == 0,
 		.rank = rank(symbol, name)};
 	return 0;
@@ -253,7 +256,7 @@ static void sweep(struct build *b, struct sweep *w)
 		if (e->label && (e->size == 0 ? w->n_open > 0 : function_covers(w)))
 			continue;
 		if (e->size == 0) {
-			if (!elf_file_code_range(b->s->elf, e->start, &start, &code_end))
+			if (!elf_file_code_range(b->own, e->start, &start, &code_end))
 				continue;
 			end = code_end;
 			for (size_t next = i + 1; next < b->n; next++)
@@ -292,8 +295,8 @@ static void *symtab_close(void *state)
 	struct symtab *s = state;
 
 	if (s) {
-		elf_strings_deinit(&s->strings[0]);
-		elf_strings_deinit(&s->strings[1]);
+		for (size_t i = 0; i < TABLES; i++)
+			elf_strings_deinit(&s->strings[i]);
 		free(s->ranges);
 		free(s);
 	}
@@ -301,19 +304,38 @@ static void *symtab_close(void *state)
 }
 DEFINE_FREEP(symtab_closep, struct symtab *, symtab_close)
 
-static int add_table(struct build *b, uint32_t type)
+/* A table that may be there, best first. */
+struct table {
+	const struct elf_file *elf;
+	uint32_t type;
+	const char *named_by;
+	bool bad; /* damaged, or too much */
+	size_t n; /* symbols taken */
+};
+
+static void tables_of(const struct native_files *files, struct table ret[static TABLES])
 {
-	const struct elf_section *table = elf_file_find_type(b->s->elf, type, NULL);
-	struct elf_strings *strings = &b->s->strings[type == SHT_DYNSYM];
+	ret[0] = (struct table){files->debug, SHT_SYMTAB, ".symtab (debug file)", false, 0};
+	ret[1] = (struct table){files->own, SHT_SYMTAB, ".symtab", false, 0};
+	ret[2] = (struct table){files->mini, SHT_SYMTAB, ".gnu_debugdata", false, 0};
+	ret[3] = (struct table){files->own, SHT_DYNSYM, ".dynsym", false, 0};
+}
+
+static int add_table(struct build *b, uint32_t number, const struct table *t)
+{
+	const struct elf_section *section = elf_file_find_type(t->elf, t->type, NULL);
 	int r;
 
-	if (!table)
+	if (!section)
 		return 0;
-	r = elf_strings_init(strings, b->s->elf, elf_file_section(b->s->elf, table->link), WINDOW);
+	r = elf_strings_init(
+		&b->s->strings[number], t->elf, elf_file_section(t->elf, section->link), WINDOW);
 	if (r < 0)
 		return r;
-	b->in_dyn = type == SHT_DYNSYM ? NAME_IN_DYN : 0;
-	return elf_file_each_symbol(b->s->elf, table, collect, b);
+	b->elf = t->elf;
+	b->table = number;
+	b->code_start = b->code_end = 0;
+	return elf_file_each_symbol(t->elf, section, collect, b);
 }
 
 static void free_entries(struct build *b)
@@ -321,22 +343,31 @@ static void free_entries(struct build *b)
 	free(b->entries);
 }
 
-/* One try over the given tables. */
-static int build(struct symtab **ret, const struct elf_file *elf, const uint32_t *types,
-	size_t n_types, size_t *from_first, uint64_t *functions)
+/* One try over the tables that are not bad; *at: the one that it failed at. */
+static int build(struct symtab **ret, const struct elf_file *own, struct table *tables, size_t *at,
+	uint64_t *functions)
 {
 	CLEANUP(symtab_closep) struct symtab *s = calloc(1, sizeof(*s));
-	CLEANUP(free_entries) struct build b = {.s = s};
+	CLEANUP(free_entries) struct build b = {.s = s, .own = own};
 	int r = s ? 0 : -ENOMEM;
+	bool any = false;
 
-	for (size_t i = 0; i < n_types && r == 0; i++) {
-		s->elf = elf;
-		r = add_table(&b, types[i]);
-		if (i == 0)
-			*from_first = b.n;
+	for (size_t i = 0; i < TABLES && r == 0; i++) {
+		struct table *t = &tables[i];
+		size_t before = b.n;
+
+		t->n = 0;
+		if (!t->elf || t->bad || (any && t->type == SHT_SYMTAB))
+			continue;
+		*at = i;
+		r = add_table(&b, (uint32_t)i, t);
+		t->n = b.n - before;
+		any |= t->n > 0;
 	}
 	if (r < 0)
 		return r;
+	for (size_t i = TABLES; i-- > 0;)
+		*at = tables[i].n ? i : *at; /* what would be done without */
 	sort_entries(b.entries, b.n);
 	choose_aliases(&b);
 	*functions = b.n;
@@ -348,31 +379,35 @@ static int build(struct symtab **ret, const struct elf_file *elf, const uint32_t
 	return 0;
 }
 
-static int symtab_open(void **ret, const struct elf_file *elf, const char **named_by,
+static int symtab_open(void **ret, const struct native_files *files, const char **named_by,
 	uint64_t *functions, struct err_text *problem)
 {
-	static const uint32_t types[] = {SHT_SYMTAB, SHT_DYNSYM};
+	struct table tables[TABLES];
 	struct symtab *s = NULL;
-	size_t from_first = 0;
-	int r, again = 0;
+	int r = 0, first = 0;
+	size_t at = 0;
 
-	r = build(&s, elf, types, 2, &from_first, functions);
-	if (r < 0) {
-		/* One of the tables is damaged or too big: what can be had without it? */
-		again = build(&s, elf, types + 1, 1, &from_first, functions);
-		if (again < 0 || !s)
-			again = build(&s, elf, types, 1, &from_first, functions);
-		else
-			from_first = 0;
-		err_set(problem, r,
-			r == -E2BIG ? "its symbol table has too many entries"
-				: r == -ENOMEM
+	tables_of(files, tables);
+	/* A table that is damaged or too big is left out: what can be had without it? */
+	for (size_t tries = 0; tries <= TABLES; tries++) {
+		r = build(&s, files->own, tables, &at, functions);
+		if (r == 0)
+			break;
+		if (!first)
+			first = r;
+		tables[at].bad = true;
+	}
+	if (first)
+		err_set(problem, first,
+			first == -E2BIG ? "its symbol table has too many entries"
+				: first == -ENOMEM
 				? "its symbol table is too big for the memory allowed"
 				: "its symbol table is damaged");
-	}
 	if (!s)
-		return r;
-	*named_by = from_first ? ".symtab" : ".dynsym";
+		return first;
+	for (size_t i = TABLES; i-- > 0;)
+		if (tables[i].n)
+			*named_by = tables[i].named_by;
 	*ret = s;
 	return 0;
 }
@@ -431,7 +466,7 @@ static size_t symtab_memory(const void *state)
 
 const struct native_source source_symtab = {
 	.name = "symbol tables",
-	.open = symtab_open,
+	.open_files = symtab_open,
 	.close = symtab_close,
 	.find = symtab_find,
 	.memory = symtab_memory,

@@ -18,6 +18,7 @@
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "agentd/base/sandbox.h"
+#include "agentd/symbol/debugfile.h"
 #include "agentd/symbol/symbol.h"
 
 #define ROOM_FILES 128
@@ -28,7 +29,10 @@ struct room {
 	struct {
 		int fd;
 		char name[64];
-	} files[ROOM_FILES]; /* the id is the index */
+		char path[192]; /* as seen from debug_root */
+	} files[ROOM_FILES];    /* the id is the index */
+	int debug_root;         /* debug files are looked for under it; 0: nowhere */
+	unsigned debug_asked;
 	unsigned facts_calls;
 };
 
@@ -42,6 +46,22 @@ static inline int room_open_file(void *userdata, uint32_t file)
 	struct room *room = userdata;
 
 	return file < ROOM_FILES && room->files[file].fd > 0 ? room->files[file].fd : -ENOENT;
+}
+
+static inline int room_open_debug(
+	void *userdata, uint32_t file, const char *build_id, const char *debuglink, unsigned *n)
+{
+	struct room *room = userdata;
+	struct debugfile_query q = {.root = room->debug_root,
+		.path = room->files[file].path,
+		.owner = geteuid(),
+		.build_id = build_id,
+		.debuglink = debuglink};
+
+	if (!room->debug_root)
+		return -ENOENT;
+	room->debug_asked++;
+	return debugfile_open(&q, n);
 }
 
 static inline const char *room_module_name(void *userdata, uint32_t file)
@@ -59,6 +79,7 @@ static inline void room_on_facts(
 
 static const struct symbol_ops room_ops = {
 	.open_file = room_open_file,
+	.open_debug = room_open_debug,
 	.module_name = room_module_name,
 	.on_facts = room_on_facts,
 };
@@ -78,6 +99,8 @@ static inline void room_deinit(struct room *room)
 	for (size_t i = 0; i < ROOM_FILES; i++)
 		if (room->files[i].fd > 0)
 			close(room->files[i].fd);
+	if (room->debug_root > 0)
+		close(room->debug_root);
 	room->loop = sd_event_unref(room->loop);
 }
 

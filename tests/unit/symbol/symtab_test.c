@@ -22,7 +22,9 @@ static struct opened *open_built(const struct built_symbol *symbols, size_t n)
 	assert_non_null(o);
 	built_init(&o->built, symbols, n);
 	o->fd = memfd_of(o->built.data, o->built.len);
-	assert_int_equal(resolver_native.open(&o->native, o->fd, &o->facts), 0);
+	assert_int_equal(resolver_native.open(&o->native,
+				 &(struct resolver_input){.fd = o->fd, .debug_fd = -1}, &o->facts),
+		0);
 	return o;
 }
 
@@ -201,7 +203,9 @@ static void test_only_dynsym(void **state)
 	built_init(&b, symbols, 1);
 	b.shdr[BUILT_SYMTAB].sh_type = SHT_DYNSYM;
 	fd = memfd_of(b.data, b.len);
-	assert_int_equal(resolver_native.open(&native, fd, &facts), 0);
+	assert_int_equal(resolver_native.open(&native,
+				 &(struct resolver_input){.fd = fd, .debug_fd = -1}, &facts),
+		0);
 	assert_string_equal(facts.named_by, ".dynsym");
 	resolver_native.close(native);
 }
@@ -221,7 +225,9 @@ static void test_spoilt_strings(void **state)
 	b.symbols[2].st_name = 0x7fffffff;
 	b.strings[b.shdr[BUILT_STRTAB].sh_size - 1] = 'x';
 	fd = memfd_of(b.data, b.len);
-	assert_int_equal(resolver_native.open(&native, fd, &facts), 0);
+	assert_int_equal(resolver_native.open(&native,
+				 &(struct resolver_input){.fd = fd, .debug_fd = -1}, &facts),
+		0);
 	found_reset(found);
 	assert_int_equal(resolver_native.find(native, BUILT_TEXT, found), 1);
 	assert_string_equal(found->functions[0].name, "good");
