@@ -84,7 +84,7 @@ struct scratch {
 		struct record_sample head;
 		struct sample_frame frames[SAMPLE_MAX_FRAMES];
 		struct sample_stack slice; /* where it may begin at the latest; see slice.h */
-		__u8 room[SLICE_MAX + SAMPLE_STACK_PAGE];
+		__u8 room[SAMPLE_STACK_MAX + SAMPLE_STACK_PAGE];
 	} record;
 } __attribute__((aligned(64)));
 

@@ -23,6 +23,7 @@
 struct linux_binprm;
 
 struct mm_struct {
+	unsigned long start_stack; /* where exec put the stack pointer */
 	unsigned long start_code;
 };
 

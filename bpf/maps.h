@@ -9,7 +9,6 @@
 #include "bpf/tables.h"
 
 #define STACK_MAX SAMPLE_MAX_KERNEL
-#define SLICE_MAX (56 << 10) /* bytes of a stack that one sample carries at most */
 
 /* Set before load. */
 const volatile __u32 max_stack = STACK_MAX; /* how deep perf walks the kernel's stack:
@@ -17,7 +16,7 @@ const volatile __u32 max_stack = STACK_MAX; /* how deep perf walks the kernel's 
 const volatile __u32 max_user_frames = SAMPLE_DEFAULT_USER; /* at most SAMPLE_MAX_USER */
 const volatile __u32 index_bits = 1;         /* rows_index has 1 << index_bits sets */
 const volatile __u32 spaces_mask = 0;        /* units in spaces, a power of two, less one */
-const volatile __u32 stack_bytes = 32 << 10; /* of a slice: at most SLICE_MAX, times of 8 */
+const volatile __u32 stack_bytes = 32 << 10; /* of a slice: at most SAMPLE_STACK_MAX, times of 8 */
 const volatile __u64 hash_key[2] = {1, 1};   /* random */
 
 volatile struct sample_settings settings = {

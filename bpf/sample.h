@@ -146,7 +146,8 @@ enum walk_end {
 
 /* What user space needs to go on: the walk's state after the frames in the record, and the stack from
  * there. */
-#define SAMPLE_STACK_PAGES 16
+#define SAMPLE_STACK_PAGES 32
+#define SAMPLE_STACK_MAX   (124 << 10) /* bytes of a slice: in so many pages wherever it begins */
 #define SAMPLE_STACK_PAGE  4096
 struct sample_stack {
 	sample_u64 state[40]; /* struct unwind_regs; where fp and aux lay, they were read */

@@ -4,15 +4,19 @@
 /* What a sample takes along when its walk met something unknown: the walk's state and a slice of
  * the stack, so that user space goes on with that very sample.
  *
- * The slice begins below the red zone and is read page by page, so that a page that is not there
+ * The slice begins below the red zone and ends, in the thread that exec began with, where its stack
+ * does: most are short. Another thread's stack has no end that we know: up to THREAD_SLICE of it is
+ * taken. The slice is read page by page, so that a page that is not there
  * costs no more than itself. It is bounded by size, by a rate a CPU (what was not used of it in the
  * last four seconds may be used at once), and by the ring: a slice that pushes samples out is worth
  * less than they are. */
 
 #include "bpf/find.h"
 
-#define RED_ZONE    128
-#define SLICE_BURST 4000000000ULL /* ns */
+#define RED_ZONE     128
+#define ABOVE_STACK  256 /* what lies behind the end and may be looked at */
+#define THREAD_SLICE (56 << 10)
+#define SLICE_BURST  4000000000ULL /* ns */
 
 /* One more slice? slice_debt is the time at which all that were taken are paid for. */
 static __always_inline bool slice_allowed(struct scratch *s, __u64 now)
@@ -32,12 +36,24 @@ static __always_inline bool slice_allowed(struct scratch *s, __u64 now)
 	return true;
 }
 
+/* How much of the stack from start on is of use. */
+static __always_inline __u64 slice_bytes(__u64 start)
+{
+	const struct task_struct *task = (const void *)bpf_get_current_task();
+	__u64 end = BPF_CORE_READ(task, mm, start_stack), bytes = stack_bytes;
+
+	if (end - start >= bytes) /* as for all that lies behind the end */
+		return bytes < THREAD_SLICE ? bytes : THREAD_SLICE;
+	end = (end + ABOVE_STACK - start) & ~7ULL;
+	return end < bytes ? end : bytes;
+}
+
 /* Behind the last frame; how many bytes it is. */
 static __always_inline __u32 add_slice(struct scratch *s, __u32 n_frames)
 {
 	struct unwind_regs *r = &s->walk.regs;
 	struct sample_stack *to;
-	__u64 start, first, bytes = stack_bytes;
+	__u64 start, lead, bytes;
 
 	if (n_frames > SAMPLE_MAX_FRAMES)
 		return 0;
@@ -53,16 +69,17 @@ static __always_inline __u32 add_slice(struct scratch *s, __u32 n_frames)
 	_Static_assert(sizeof(*r) == sizeof(to->state), "the state is the registers");
 	__builtin_memcpy(to->state, r, sizeof(to->state));
 	start = (r->sp - RED_ZONE) & ~7ULL;
-	first = start & ~(__u64)(SAMPLE_STACK_PAGE - 1);
+	bytes = slice_bytes(start);
+	lead = start & (SAMPLE_STACK_PAGE - 1);
 	to->start = start;
 	to->len = 0;
 	to->present = 0;
-	for (__u32 i = 0; i < SAMPLE_STACK_PAGES; i++) {
-		__u64 from = i ? first + i * SAMPLE_STACK_PAGE - start : 0, size;
+	for (__u64 i = 0; i < SAMPLE_STACK_PAGES; i++) {
+		__u64 from = i ? i * SAMPLE_STACK_PAGE - lead : 0;
+		__u64 size = i ? SAMPLE_STACK_PAGE : SAMPLE_STACK_PAGE - lead;
 
-		if (from >= bytes || from > SLICE_MAX)
+		if (from >= bytes)
 			break;
-		size = first + (i + 1) * SAMPLE_STACK_PAGE - start - from;
 		if (size > bytes - from)
 			size = bytes - from;
 		barrier_var(size);

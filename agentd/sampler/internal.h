@@ -22,9 +22,9 @@
 #define DEFAULT_VERDICTS 16384
 #define DEFAULT_DRAIN_MS 250
 #define DEFAULT_ROWS     (8U << 20)
-#define DEFAULT_SLICE    (56U << 10) /* clang: main() alone takes 30 KiB */
+#define DEFAULT_SLICE    SLICE_MAX /* clang: main() alone takes 30 KiB, some stacks take 110 */
 #define DEFAULT_SLICES   64
-#define SLICE_MAX        (56U << 10)
+#define SLICE_MAX        ((uint32_t)SAMPLE_STACK_MAX)
 #define SPACE_UNITS      65536U /* of struct space_map: 2 MiB */
 
 /* One perf ring, read through its mapping. */

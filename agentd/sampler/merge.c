@@ -112,7 +112,7 @@ static bool stack_check(const struct sample_stack *stack, size_t size)
 		return false;
 	pages = (stack->start % SAMPLE_STACK_PAGE + stack->len + SAMPLE_STACK_PAGE - 1) /
 		SAMPLE_STACK_PAGE;
-	return pages <= SAMPLE_STACK_PAGES && stack->present >> pages == 0;
+	return pages <= SAMPLE_STACK_PAGES && (uint64_t)stack->present >> pages == 0;
 }
 
 static bool sample_check(const struct record_sample *sample, size_t size)

@@ -312,11 +312,46 @@ static void tall_child(void *userdata)
 		burn(100000 + tall[burnt % sizeof(tall)]);
 }
 
-static void note_largest(struct watch *w, const struct record_sample *r)
+/* Where exec put the stack pointer; children have the stack of this process. */
+static uint64_t stack_end(void)
 {
-	size_t *largest = w->userdata;
+	FILE *f = fopen("/proc/self/stat", "re");
+	char line[1024];
+	const char *at;
+	uint64_t end;
 
-	*largest = MAX(*largest, w->s->merge.store.size);
+	assert_non_null(f);
+	assert_non_null(fgets(line, sizeof(line), f));
+	(void)fclose(f);
+	at = strrchr(line, ')');
+	for (int i = 2; i < 28; i++) {
+		at = strchr(at + 1, ' ');
+		assert_non_null(at);
+	}
+	end = strtoull(at, NULL, 10);
+	assert_in_range(end, (uintptr_t)&line, (uintptr_t)&line + (1 << 20));
+	return end;
+}
+
+struct tall {
+	pid_t pid[2];
+	uint64_t end; /* of their stacks */
+	size_t slices, bytes, largest;
+};
+
+/* Those of our children are whole: from below the tall frame to the stack's end, and no further. */
+static void note_tall(struct watch *w, const struct record_sample *r)
+{
+	const struct sample_stack *stack = (const void *)(r->frames + r->n_frames);
+	struct tall *t = w->userdata;
+
+	t->largest = MAX(t->largest, w->s->merge.store.size);
+	t->bytes += r->stack;
+	if (!r->stack || stack->start >= t->end - (64 << 10) ||
+		((pid_t)r->image.tgid != t->pid[0] && (pid_t)r->image.tgid != t->pid[1]))
+		return;
+	assert_in_range(stack->start + stack->len, t->end, t->end + 256);
+	t->slices++;
 }
 
 /* Several times of what is taken from the ring at once: all of it comes, in order, in little
@@ -326,25 +361,25 @@ static void test_many_slices(void **state)
 	struct sampler_config config = {
 		.rate_hz = 1000, .slices_a_second = 5000, .ring_bytes = 16 << 20};
 	struct sampler_counters c;
-	size_t largest = 0;
+	struct tall tall = {.end = stack_end()};
 	struct watch w;
-	pid_t pid[2];
 
 	watch_open_with(&w, &config);
-	w.on_sample = note_largest;
-	w.userdata = &largest;
+	w.on_sample = note_tall;
+	w.userdata = &tall;
 	for (int i = 0; i < 2; i++)
-		pid[i] = spawn(tall_child, NULL);
+		tall.pid[i] = spawn(tall_child, NULL);
 	watch_start(&w);
 	/* Nobody reads until the ring refuses slices: it is half full then. */
 	while (sampler_raw_counter(w.s, COUNT_NO_SLICE) == 0)
 		nanosleep(&(struct timespec){.tv_nsec = 10 * NSEC_PER_MSEC}, NULL);
 	for (int i = 0; i < 2; i++)
-		end_child(pid[i]);
+		end_child(tall.pid[i]);
 	watch_stop(&w, &c);
-	assert_true(c.slices > 200);
+	assert_true(tall.slices > 20);
+	assert_in_range(tall.bytes, 3 * BPF_TAKE_MAX, config.ring_bytes);
 	assert_int_equal(c.lost_ring, 0);
-	assert_in_range(largest, BPF_TAKE_MAX, 3 * BPF_TAKE_MAX);
+	assert_in_range(tall.largest, BPF_TAKE_MAX, 3 * BPF_TAKE_MAX);
 	assert_in_range(w.s->merge.store.size, 1, 256 << 10);
 	watch_close(&w);
 }

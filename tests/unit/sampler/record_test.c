@@ -130,7 +130,7 @@ static void test_bpf_records(void **state)
 
 static union {
 	struct record_sample sample;
-	uint64_t space[10000];
+	uint64_t space[20000];
 } big;
 
 /* A sample with a slice of len bytes from start on. Its size. */
@@ -188,9 +188,9 @@ static void test_slices(void **state)
 		assert_false(sample_record_check(&big, cut));
 	}
 	/* The largest, and one that is larger. */
-	size = make_slice(0x7ffe1000, SLICE_MAX, 0x3fff, &stack);
+	size = make_slice(0x7ffe1000, SLICE_MAX, 0x7fffffff, &stack);
 	assert_true(sample_record_check(&big, size));
-	size = make_slice(0x7ffe1000, SLICE_MAX + 8, 0x3fff, &stack);
+	size = make_slice(0x7ffe1000, SLICE_MAX + 8, 0x7fffffff, &stack);
 	assert_false(sample_record_check(&big, size));
 	/* Nothing of it was there. */
 	size = make_slice(0x7ffe1000, 0, 0, &stack);

@@ -573,7 +573,7 @@ static void test_bad_config(void **state)
 		{.rate_hz = 99, .rows_bytes = 3 << 20},
 		{.rate_hz = 99, .rows_bytes = 1 << 19},
 		{.rate_hz = 99, .rows_bytes = 2ULL << 30},
-		{.rate_hz = 99, .stack_bytes = 64 << 10},
+		{.rate_hz = 99, .stack_bytes = 128 << 10},
 		{.rate_hz = 99, .stack_bytes = 1001},
 	};
 	struct sampler *s = NULL;
