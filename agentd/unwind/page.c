@@ -334,7 +334,8 @@ static void fill_go(struct build *b, uint64_t from, uint64_t to, uint64_t lo)
 			put_trampoline(b, first, lo);
 			b->covered = MIN(start + b->file->machine->trampoline_len, last);
 		} else {
-			problem = gorows_run(g, b->file->machine, i, first, last, &b->work, on_go_rule, b);
+			problem = gorows_run(
+				g, b->file->machine, i, first, last, &b->work, on_go_rule, b);
 		}
 		if (problem)
 			unwind_count(&b->file->counts, problem - 1, b->covered, i, 1);

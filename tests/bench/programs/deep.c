@@ -59,16 +59,18 @@ static inline unsigned pick(int left)
 #define LEVEL(n)                                                                                   \
 	__attribute__((noinline, noipa)) static void level_##n(int left)                           \
 	{                                                                                          \
-		volatile char room[16 + 8 * (n)];                                                 \
+		volatile char room[16 + 8 * (n)];                                                  \
                                                                                                    \
 		room[n] = (char)left;                                                              \
 		if (left <= 1)                                                                     \
-			leaf(varied ? 200 : 20000000);                                            \
+			leaf(varied ? 200 : 20000000);                                             \
 		else                                                                               \
 			levels[pick(left)](left - 1);                                              \
 		sink += (uint64_t)room[n];                                                         \
 	}
-#define EIGHT(a) LEVEL(a##0) LEVEL(a##1) LEVEL(a##2) LEVEL(a##3) LEVEL(a##4) LEVEL(a##5) LEVEL(a##6) LEVEL(a##7)
+#define EIGHT(a)                                                                                   \
+	LEVEL(a##0)                                                                                \
+	LEVEL(a##1) LEVEL(a##2) LEVEL(a##3) LEVEL(a##4) LEVEL(a##5) LEVEL(a##6) LEVEL(a##7)
 EIGHT()
 EIGHT(1)
 EIGHT(2)

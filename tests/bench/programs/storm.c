@@ -60,6 +60,7 @@ int main(int argc, char **argv)
 		(unsigned long long)wanted, (unsigned long long)started, (unsigned long long)failed,
 		(unsigned long long)ended, seconds,
 		(unsigned long long)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000000ULL +
-			(unsigned long long)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) * 1000ULL);
+			(unsigned long long)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) *
+				1000ULL);
 	return 0;
 }

@@ -50,8 +50,10 @@ int main(int argc, char **argv)
 	o = bpf_object__open_file(argv[1], NULL);
 	if (!o || bpf_object__load(o) < 0)
 		return 1;
-	bpf_object__for_each_program(p, o) {
-		if (measure(p, atoi(argv[2]), (unsigned)atoi(argv[3]), (unsigned)atoi(argv[4]), &ns) < 0) {
+	bpf_object__for_each_program(p, o)
+	{
+		if (measure(p, atoi(argv[2]), (unsigned)atoi(argv[3]), (unsigned)atoi(argv[4]),
+			    &ns) < 0) {
 			fprintf(stderr, "yardstick: %s did not run\n", bpf_program__name(p));
 			return 1;
 		}
