@@ -100,6 +100,8 @@ static const char *marker_name(uint64_t marker)
 		return "[user stack unreadable]";
 	case MARKER_LOST:
 		return "[callers not found]";
+	case MARKER_KERNEL:
+		return "[kernel]";
 	default:
 		return "[unknown]";
 	}

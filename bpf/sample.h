@@ -64,6 +64,7 @@ enum frame_marker {
 	MARKER_TRUNCATED = 1, /* more frames than fit */
 	MARKER_NO_USER = 2,   /* the user stack could not be read */
 	MARKER_LOST = 3,      /* the callers could not be followed: record_sample.end says why */
+	MARKER_KERNEL = 4,    /* the kernel's own work, whose frames are not there: user space's mark */
 };
 
 struct sample_frame {

@@ -157,6 +157,15 @@ static void add_marker(struct sample_frame *frames, struct walked *w)
 		frames[w->n++] = (struct sample_frame){.kind = FRAME_MARKER, .offset = MARKER_LOST};
 }
 
+/* No user stack (a kernel thread, a task within execve or that exits), and none of the kernel's, which may not
+ * be asked for: a profile has no samples without a stack, and where the CPU was is known. */
+static void fill_empty(struct sample_frame *frames, struct walked *w)
+{
+	if (!w->n)
+		frames[w->n++] =
+			(struct sample_frame){.kind = FRAME_MARKER, .offset = MARKER_KERNEL};
+}
+
 /* The kernel's and the addresses' files; nothing is walked yet. */
 static void resolve_frames(struct entry *e, const struct record_sample *s,
 	struct sample_frame *frames, size_t n, struct pass *p)
@@ -235,6 +244,7 @@ int resolve_sample(struct entry *e, const struct arrived *a)
 	t->counters.frames_unmapped += p.n_unmapped;
 	if (p.unmapped)
 		cut_lost(t, s, frames, &w);
+	fill_empty(frames, &w);
 	deliver(e, s, frames, &w);
 	if (s->end >= WALK_MISS_SPACE && wanted)
 		spaces_on_miss(e, s);

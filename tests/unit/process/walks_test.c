@@ -365,6 +365,21 @@ static void test_unwanted(void **state)
 	child_stop(&c);
 }
 
+/* Neither a user stack nor frames of the kernel (which may be off): never an empty stack. */
+static void test_never_empty(void **state)
+{
+	struct child c = child_of(self_path(), "wait");
+
+	send_made(&(struct made){
+		.key = key_of(c.pid, 1), .time_ns = clock_monotonic_ns(), .end = WALK_NONE});
+	run_until(&f, f.n_given == 1);
+	assert_int_equal(f.given[0].n, 1);
+	assert_int_equal(f.given[0].end, WALK_NONE);
+	assert_int_equal(f.given[0].frames[0].kind, FRAME_MARKER);
+	assert_int_equal(f.given[0].frames[0].offset, MARKER_KERNEL);
+	child_stop(&c);
+}
+
 static void test_lost_ids(void **state)
 {
 	struct process_config config = {.max_queued = 2};
@@ -538,6 +553,7 @@ int main(int argc, char **argv)
 		T(test_slices_overflow),
 		T(test_slice_that_lies),
 		T(test_unwanted),
+		T(test_never_empty),
 		T(test_lost_ids),
 		T(test_pieces),
 		T(test_short_lived),
