@@ -291,6 +291,8 @@ struct config *config_free(struct config *c)
 	free(c->destinations);
 	values_free(c->host_labels, c->n_host_labels);
 	source_set_free(c->sources);
+	config_list_free(c->symbols.urls, c->symbols.n_urls);
+	config_list_free(c->symbols.paths, c->symbols.n_paths);
 	free(c->docker_root);
 	free(c);
 	return NULL;
@@ -361,17 +363,48 @@ static bool build_number(struct config *c, const char *path, const char *value)
 	return true;
 }
 
+static enum symbol_demangle demangle_mode(const char *value)
+{
+	enum symbol_demangle mode = SYMBOL_DEMANGLE_TEMPLATES;
+
+	for (int i = 0; config_demangle_names[i]; i++)
+		if (streq(config_demangle_names[i], value))
+			mode = (enum symbol_demangle)i;
+	return mode;
+}
+
+/* Of symbols/. 1: it is another setting. */
+static int build_symbols(
+	struct config *c, const char *path, const char *value, struct err_text *err)
+{
+	if (streq(path, "symbols/fetch"))
+		return text_bool(value, &c->symbols.fetch);
+	if (streq(path, "symbols/urls"))
+		return config_parse_urls(value, &c->symbols.urls, &c->symbols.n_urls, err);
+	if (streq(path, "symbols/paths"))
+		return config_parse_paths(value, &c->symbols.paths, &c->symbols.n_paths, err);
+	return 1;
+}
+
 static int build_setting(
 	struct builder *b, const struct config_path *p, const struct merged_value *v)
 {
 	struct config *c = b->config;
 	const char *path = v->entry->path, *value = v->entry->value;
+	int r;
 
 	/* Checked: what follows cannot fail but for memory. */
 	if (config_check_setting(p->setting, value, b->err) < 0)
 		return wrong(b, v, -EINVAL, path);
 	if (build_number(c, path, value))
 		return 0;
+	r = build_symbols(c, path, value, b->err);
+	if (r <= 0)
+		return r;
+	if (streq(path, "profiling/demangle")) {
+		c->profiling.demangle = demangle_mode(value);
+		return 0;
+	}
 	if (streq(path, "profiling/enabled"))
 		return text_bool(value, &c->profiling.enabled);
 	if (streq(path, "profiling/kernel-frames"))

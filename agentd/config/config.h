@@ -4,7 +4,8 @@
 /* Configuration: layered documents, each value with its origin, and the one transaction by which they change.
  *
  * A document is a flat, sorted set of (path, value) pairs. Paths are segments joined by '/':
- *   profiling/{enabled,rate,types,interval,kernel-frames,max-frames,unwind-memory,budget}
+ *   profiling/{enabled,rate,types,interval,kernel-frames,max-frames,unwind-memory,budget,demangle}
+ *   symbols/{fetch,urls,paths}   urls are separated by blanks, paths by colons
  *   local/{max-size,max-age}   host/labels/KEY
  *   containers/docker-root
  *   sources/NAME/{kind,match,enabled,service-name,types,per-process,per-thread,per-cpu,order}
@@ -17,6 +18,7 @@
 
 #include "agentd/base/buf.h"
 #include "agentd/base/err.h"
+#include "agentd/symbol/demangle.h"
 #include "sources/source.h"
 
 enum config_layer {
@@ -35,6 +37,8 @@ int config_layer_parse(const char *name, enum config_layer *ret);
 #define CONFIG_PATH_MAX    512
 #define CONFIG_VALUE_MAX   4096
 #define CONFIG_MAX_ENTRIES 20000
+#define CONFIG_MAX_URLS    8
+#define CONFIG_MAX_PATHS   64
 
 struct config_entry {
 	const char *path, *value;
@@ -83,7 +87,15 @@ struct config {
 		uint64_t
 			unwind_memory; /* bytes of rows in the kernel; a power of two, 1 MiB to 1 GiB */
 		uint32_t budget_ppm; /* of the host's CPU time, in millionths; 0: no budget */
+		enum symbol_demangle demangle;
 	} profiling;
+	struct {
+		bool fetch;     /* debug files are asked for by build id at urls */
+		char **urls;    /* http or https, at least one; best first, each once */
+		size_t n_urls;  /* at most CONFIG_MAX_URLS */
+		char **paths;   /* debug files, and folders of them; absolute, each once */
+		size_t n_paths; /* at most CONFIG_MAX_PATHS */
+	} symbols;
 	struct {
 		uint64_t max_bytes, max_age_ns;
 	} local;
@@ -101,6 +113,8 @@ struct config_value { /* one effective value with where it comes from */
 	enum config_layer layer;
 	char origin[300]; /* "default", "/etc/odi/agentd.yaml:12", "odictl (uid 0)" */
 };
+
+extern const char *const config_demangle_names[]; /* by enum symbol_demangle; ends with NULL */
 
 struct config_setting { /* the schema of scalar settings, for validation, help and documentation */
 	const char *path;

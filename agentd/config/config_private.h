@@ -39,6 +39,11 @@ size_t config_object_len(const char *path);
 int config_parse_types(const char *value, uint32_t *ret, struct err_text *err);
 /* "2", "0.5 %" as millionths. */
 int config_parse_percent(const char *value, uint32_t *ret_ppm, struct err_text *err);
+/* "URL URL...": 1 to CONFIG_MAX_URLS that option_check() takes, without query and without '/' at their ends. */
+int config_parse_urls(const char *value, char ***ret, size_t *ret_n, struct err_text *err);
+/* "PATH:PATH...", which may be "": absolute, without "." and "..". */
+int config_parse_paths(const char *value, char ***ret, size_t *ret_n, struct err_text *err);
+void config_list_free(char **list, size_t n);
 /* What is known of the value alone: option_check(), and the settings with a form of their own. */
 int config_check_setting(
 	const struct config_setting *setting, const char *value, struct err_text *err);

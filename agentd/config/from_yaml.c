@@ -74,8 +74,8 @@ int ytree_set(struct ytree_ctx *c, const struct ytree_node *node, const char *va
 	return r < 0 ? ytree_at(c, node, r) : 0;
 }
 
-/* A text, or a list of texts joined by commas. The caller frees. */
-int ytree_joined(struct ytree_ctx *c, const struct ytree_node *node, const char *what, char **ret)
+int ytree_joined_by(struct ytree_ctx *c, const struct ytree_node *node, const char *what,
+	char separator, char **ret)
 {
 	struct buf _cleanup_buf_ b;
 	int r;
@@ -86,7 +86,9 @@ int ytree_joined(struct ytree_ctx *c, const struct ytree_node *node, const char 
 			r = ytree_expect(c, node->items[i], YTREE_TEXT, what, "a text");
 			if (r < 0)
 				return r;
-			buf_printf(&b, "%s%s", i ? "," : "", node->items[i]->text);
+			if (i)
+				buf_add(&b, &separator, 1);
+			buf_str(&b, node->items[i]->text);
 		}
 	} else {
 		r = ytree_expect(c, node, YTREE_TEXT, what, "a text or a list of texts");
@@ -96,6 +98,11 @@ int ytree_joined(struct ytree_ctx *c, const struct ytree_node *node, const char 
 	}
 	*ret = buf_take_str(&b);
 	return *ret ? 0 : ytree_fail(c, node, "%s is too long", what);
+}
+
+int ytree_joined(struct ytree_ctx *c, const struct ytree_node *node, const char *what, char **ret)
+{
+	return ytree_joined_by(c, node, what, ',', ret);
 }
 
 /* ---- plain settings ------------------------------------------------------------------------------ */
@@ -130,6 +137,7 @@ static int read_section(struct ytree_ctx *c, const char *section, const struct y
 		char name[YTREE_KEY_MAX];
 		const char *near = NULL;
 		uint32_t types;
+		bool list;
 
 		ytree_canonical(key->text, name, sizeof(name));
 		s = setting_find(section, name, &near);
@@ -148,8 +156,14 @@ static int read_section(struct ytree_ctx *c, const char *section, const struct y
 			char what[YTREE_KEY_MAX + 32];
 
 			snprintf(what, sizeof(what), "%s.%s", section, name);
-			r = ytree_expect(c, value, YTREE_TEXT, what, "a value");
-			if (r == 0 && config_check_setting(s, value->text, c->err) < 0) {
+			list = streq(s->path, "symbols/urls") || streq(s->path, "symbols/paths");
+			if (list)
+				r = ytree_joined_by(
+					c, value, what, streq(name, "urls") ? ' ' : ':', &text);
+			else
+				r = ytree_expect(c, value, YTREE_TEXT, what, "a value");
+			if (r == 0 &&
+				config_check_setting(s, list ? text : value->text, c->err) < 0) {
 				err_prefix(c->err, 0, "%s", section);
 				r = ytree_at(c, value, -EINVAL);
 			}
@@ -402,7 +416,7 @@ static int read_objects(struct ytree_ctx *c, const char *what, const struct ytre
 static int read_root(struct ytree_ctx *c, const struct ytree_node *root)
 {
 	static const char *const all[] = {
-		"profiling", "local", "host", "containers", "sources", "destinations"};
+		"profiling", "symbols", "local", "host", "containers", "sources", "destinations"};
 	int r = ytree_expect(c, root, YTREE_MAP, "the file", "a map of settings");
 
 	for (size_t i = 0; r == 0 && i < root->n; i += 2) {
@@ -422,7 +436,7 @@ static int read_root(struct ytree_ctx *c, const struct ytree_node *root)
 			r = read_objects(c, "destinations", value, CONFIG_MAX_DESTINATIONS,
 				ytree_read_destination);
 		} else if (streq(key->text, "profiling") || streq(key->text, "local") ||
-			streq(key->text, "containers")) {
+			streq(key->text, "symbols") || streq(key->text, "containers")) {
 			r = read_section(c, key->text, value);
 		} else {
 			near = text_nearest(key->text, all, ARRAY_SIZE(all));
@@ -431,8 +445,8 @@ static int read_root(struct ytree_ctx *c, const struct ytree_node *root)
 					  "unknown setting \"%.64s\": did you mean \"%s\"?",
 					  key->text, near)
 				: ytree_fail(c, key,
-					  "unknown setting \"%.64s\"; there are profiling, local, host, "
-					  "containers, sources and destinations",
+					  "unknown setting \"%.64s\"; there are profiling, symbols, local, "
+					  "host, containers, sources and destinations",
 					  key->text);
 		}
 	}

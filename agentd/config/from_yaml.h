@@ -30,6 +30,8 @@ int ytree_set(struct ytree_ctx *c, const struct ytree_node *node, const char *va
 	const char *format, ...) PRINTF(4, 5);
 /* A text, or a list of texts joined by commas. The caller frees. */
 int ytree_joined(struct ytree_ctx *c, const struct ytree_node *node, const char *what, char **ret);
+int ytree_joined_by(struct ytree_ctx *c, const struct ytree_node *node, const char *what,
+	char separator, char **ret);
 /* The value of a key in any of its spellings; NULL none. */
 const struct ytree_node *ytree_field(const struct ytree_node *map, const char *name);
 int ytree_check_flag(struct ytree_ctx *c, const struct ytree_node *value, const char *name);

@@ -18,6 +18,14 @@
 
 static const char *const type_names[SAMPLE_TYPE_COUNT] = {[SAMPLE_TYPE_CPU] = "cpu"};
 
+const char *const config_demangle_names[] = {
+	[SYMBOL_DEMANGLE_TEMPLATES] = "templates",
+	[SYMBOL_DEMANGLE_FULL] = "full",
+	[SYMBOL_DEMANGLE_SIMPLE] = "simple",
+	[SYMBOL_DEMANGLE_NONE] = "none",
+	NULL,
+};
+
 static const struct config_setting settings[] = {
 	{"profiling/enabled",
 		{.name = "enabled",
@@ -69,6 +77,30 @@ static const struct config_setting settings[] = {
 			.fallback = "2",
 			.help = "percent of the host's CPU time that profiling may cost; above it the rate "
 				"is lowered; 0: no limit"}},
+	{"profiling/demangle",
+		{.name = "demangle",
+			.type = OPTION_ENUM,
+			.fallback = "templates",
+			.values = config_demangle_names,
+			.help = "how much of a C++ or Rust name is shown: full (with parameters), templates, "
+				"simple (without template arguments), none (as it is mangled)"}},
+	{"symbols/fetch",
+		{.name = "fetch",
+			.type = OPTION_BOOL,
+			.fallback = "false",
+			.help = "whether missing debug files are asked for at debuginfod servers, which "
+				"learn the build ids of what runs here"}},
+	{"symbols/urls",
+		{.name = "urls",
+			.type = OPTION_STRING,
+			.fallback = "https://debuginfod.elfutils.org",
+			.help = "debuginfod servers, separated by blanks, best first; asked only where "
+				"fetch is on"}},
+	{"symbols/paths",
+		{.name = "paths",
+			.type = OPTION_STRING,
+			.fallback = "",
+			.help = "more debug files and folders of them, absolute, separated by colons"}},
 	{"local/max-size",
 		{.name = "max-size",
 			.type = OPTION_SIZE,
@@ -93,8 +125,8 @@ static const struct config_setting settings[] = {
 static const char *const source_fields[] = {"kind", "match", "enabled", "service-name", "types",
 	"per-process", "per-thread", "per-cpu", "order", "options", "labels"};
 static const char *const destination_fields[] = {"type", "enabled", "order", "options"};
-static const char *const groups[] = {
-	"profiling", "local", "host", "host/labels", "containers", "sources", "destinations"};
+static const char *const groups[] = {"profiling", "symbols", "local", "host", "host/labels",
+	"containers", "sources", "destinations"};
 
 const struct config_setting *config_schema(size_t *n)
 {
@@ -153,10 +185,19 @@ int config_parse_percent(const char *value, uint32_t *ret_ppm, struct err_text *
 int config_check_setting(
 	const struct config_setting *setting, const char *value, struct err_text *err)
 {
+	char **list = NULL;
 	uint32_t number;
+	size_t n = 0;
+	int r;
 
 	if (streq(setting->path, "profiling/budget"))
 		return config_parse_percent(value, &number, err);
+	if (streq(setting->path, "symbols/urls") || streq(setting->path, "symbols/paths")) {
+		r = streq(setting->option.name, "urls") ? config_parse_urls(value, &list, &n, err)
+							: config_parse_paths(value, &list, &n, err);
+		config_list_free(list, n);
+		return r;
+	}
 	return option_check(&setting->option, value, err);
 }
 

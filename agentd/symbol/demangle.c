@@ -53,12 +53,12 @@ static bool run(int (*by)(const char *, int, demangle_callbackref, void *), cons
 	return by(mangled, options, append, &to) && to.len > 0;
 }
 
-bool demangle(const char *mangled, enum demangle_style style, char *out, size_t size)
+bool demangle(const char *mangled, enum symbol_demangle style, char *out, size_t size)
 {
-	int options = style == DEMANGLE_FULL ? DMGL_PARAMS | DMGL_ANSI : DMGL_NO_OPTS;
+	int options = style == SYMBOL_DEMANGLE_FULL ? DMGL_PARAMS | DMGL_ANSI : DMGL_NO_OPTS;
 	int tries = strlen(mangled) > LIBIBERTY_LIMIT ? 2 : 1;
 
-	if (style == DEMANGLE_NONE || size < 8 || mangled[0] != '_')
+	if (style == SYMBOL_DEMANGLE_NONE || size < 8 || mangled[0] != '_')
 		return false;
 	for (int i = 0; i < tries; i++) {
 		/* Rust first: its legacy names are C++ names too, with a hash behind. */

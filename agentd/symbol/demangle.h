@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* C++ (Itanium ABI) and Rust (legacy and v0) names as their languages write them. Sandbox only. */
+/* C++ (Itanium ABI) and Rust (legacy and v0) names as their languages write them. demangle() runs in the
+ * sandbox only; the modes are also what agentd's setting is made of. */
 
 #include "agentd/base/macros.h"
 
-enum demangle_style {
-	DEMANGLE_TEMPLATES, /* std::vector<int>::push_back: overloads share a name */
-	DEMANGLE_FULL,      /* std::vector<int>::push_back(int const&) */
-	DEMANGLE_NONE,
+enum symbol_demangle {
+	SYMBOL_DEMANGLE_TEMPLATES, /* std::vector<int>::push_back: overloads share a name */
+	SYMBOL_DEMANGLE_FULL,      /* std::vector<int>::push_back(int const&) */
+	SYMBOL_DEMANGLE_SIMPLE,    /* std::vector::push_back: instances share a name, too */
+	SYMBOL_DEMANGLE_NONE,
 };
 
 /* Writes the demangled name, at most size - 1 bytes (cut with "..." beyond), and returns true; false: not a
  * mangled name, nothing written. The hash that ends Rust's legacy names is left out. */
-bool demangle(const char *mangled, enum demangle_style style, char *out, size_t size);
+bool demangle(const char *mangled, enum symbol_demangle style, char *out, size_t size);

@@ -36,7 +36,7 @@ static void set_name(struct found *f, struct found_function *function, const cha
 	char readable[SYMBOL_NAME_MAX];
 
 	function->name = function->system_name = found_text(f, system_name);
-	if (demangle(system_name, DEMANGLE_TEMPLATES, readable, sizeof(readable)))
+	if (demangle(system_name, SYMBOL_DEMANGLE_TEMPLATES, readable, sizeof(readable)))
 		function->name = found_text(f, readable);
 }
 

@@ -7,7 +7,7 @@
 # A row: folder | rooms of ours | foreign libraries. Every user-space room may include itself, agentd/base, the
 # C library, the kernel's uapi headers, and sd-event. A foreign library's header may stand in a header that never
 # leaves its room. The process table reads the sampler's events; the sampler checks rows by the unwinder's
-# checker; destinations share the option tables of sources.
+# checker; destinations share the option tables of sources; settings name the modes of demangling.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cd "${1:-.}"
@@ -20,7 +20,7 @@ agentd/wire        |                                        | protobuf-c
 agentd/elf         |                                        | elfutils zstd lzma
 agentd/api         | wire                                   |
 agentd/control     | api wire config store                  |
-agentd/config      | store sources destinations             | yaml
+agentd/config      | store sources destinations symbol      | yaml
 agentd/store       |                                        | sqlite
 agentd/sampler     | bpf gen/bpf unwind                     | libbpf
 agentd/container   |                                        | json-c

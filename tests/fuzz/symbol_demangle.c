@@ -23,8 +23,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	memcpy(name, data, size);
 	name[size] = '\0';
-	for (int style = DEMANGLE_TEMPLATES; style <= DEMANGLE_NONE; style++)
-		if (demangle(name, (enum demangle_style)style, out, sizeof(out)) &&
+	for (int style = SYMBOL_DEMANGLE_TEMPLATES; style <= SYMBOL_DEMANGLE_NONE; style++)
+		if (demangle(name, (enum symbol_demangle)style, out, sizeof(out)) &&
 			(!*out || strnlen(out, sizeof(out)) == sizeof(out)))
 			abort();
 	return 0;

@@ -191,10 +191,74 @@ static void test_defaults(void **state)
 	assert_string_equal(hooks.calls, "");
 	seen = 0;
 	config_each_value(m, "profiling", see, NULL);
-	assert_int_equal(seen, 8);
+	assert_int_equal(seen, 9);
 	assert_int_equal(c->profiling.max_frames, 127);
 	assert_true(c->profiling.unwind_memory == 8U << 20);
 	assert_int_equal(c->profiling.budget_ppm, 20000);
+	assert_int_equal(c->profiling.demangle, SYMBOL_DEMANGLE_TEMPLATES);
+	assert_false(c->symbols.fetch);
+	assert_int_equal(c->symbols.n_urls, 1);
+	assert_string_equal(c->symbols.urls[0], "https://debuginfod.elfutils.org");
+	assert_int_equal(c->symbols.n_paths, 0);
+}
+
+static void test_names(void **state)
+{
+	static const struct {
+		const char *path, *value, *words;
+	} bad[] = {
+		{"profiling/demangle", "ful", "did you mean \"full\""},
+		{"profiling/demangle", "", "templates"},
+		{"symbols/fetch", "maybe", "yes or no"},
+		{"symbols/urls", "", "at least one"},
+		{"symbols/urls", " ", "at least one"},
+		{"symbols/urls", "ftp://a.example", "http or https"},
+		{"symbols/urls", "https://a.example/?x=1", "nothing stands behind"},
+		{"symbols/urls", "https://u:p@a.example", "do not belong into a URL"},
+		{"symbols/urls",
+			"http://a http://b http://c http://d http://e http://f http://g "
+			"http://h http://i",
+			"at most 8"},
+		{"symbols/paths", "usr/lib/debug", "must be absolute"},
+		{"symbols/paths", "/usr/lib/debug:other", "must be absolute"},
+		{"symbols/paths", "/usr/lib/../debug", "without \".\" and \"..\""},
+		{"symbols/paths", "/usr/./debug", "without \".\" and \"..\""},
+		{"symbols/path", "/usr", "did you mean \"symbols/paths\""},
+	};
+	char many[8 * (CONFIG_MAX_PATHS + 1) + 1] = "";
+	const struct config *c;
+
+	start(false);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		if (apply({.path = bad[i].path, .set = bad[i].value}) != -EINVAL)
+			fail_msg("taken: %s = %s", bad[i].path, bad[i].value);
+		says(bad[i].words);
+	}
+	for (unsigned i = 0; i <= CONFIG_MAX_PATHS; i++)
+		snprintf(many + 8 * i, 9, "/f%05u:", i);
+	assert_int_equal(apply({.path = "symbols/paths", .set = many}), -EINVAL);
+	says("at most 64");
+	many[8 * CONFIG_MAX_PATHS] = '\0';
+	assert_int_equal(apply({.path = "symbols/paths", .set = many}), 0);
+	assert_int_equal(config_current(m)->symbols.n_paths, CONFIG_MAX_PATHS);
+	assert_int_equal(apply({.path = "symbols/fetch", .set = "on"},
+				 {.path = "symbols/urls",
+					 .set = "http://a.example:8002/x/  https://b.example "
+						"http://a.example:8002/x"},
+				 {.path = "symbols/paths", .set = "/a b/:/...:/.hidden/..x:/"},
+				 {.path = "profiling/demangle", .set = "simple"}),
+		0);
+	c = config_current(m);
+	assert_true(c->symbols.fetch);
+	assert_int_equal(c->symbols.n_urls, 2);
+	assert_string_equal(c->symbols.urls[0], "http://a.example:8002/x");
+	assert_string_equal(c->symbols.urls[1], "https://b.example");
+	assert_int_equal(c->symbols.n_paths, 4);
+	assert_string_equal(c->symbols.paths[0], "/a b");
+	assert_string_equal(c->symbols.paths[1], "/...");
+	assert_string_equal(c->symbols.paths[2], "/.hidden/..x");
+	assert_string_equal(c->symbols.paths[3], "/");
+	assert_int_equal(c->profiling.demangle, SYMBOL_DEMANGLE_SIMPLE);
 }
 
 static void test_unwinding_and_budget(void **state)
@@ -596,6 +660,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_defaults),
 		TEST(test_unwinding_and_budget),
+		TEST(test_names),
 		TEST(test_apply),
 		TEST(test_sources),
 		TEST(test_refusals),

@@ -49,6 +49,14 @@ static void test_settings(void **state)
 {
 	means("profiling: {maxFrames: 500, budget: 0.5 %, unwind-memory: 16MB}",
 		"profiling/budget=0.5 %\nprofiling/max-frames=500\nprofiling/unwind-memory=16MB\n");
+	means("profiling: {demangle: full}\n"
+	      "symbols: {fetch: on, urls: [http://a.example, 'https://b.example/x'], paths: [/a, /b c]}",
+		"profiling/demangle=full\nsymbols/fetch=on\nsymbols/paths=/a:/b c\n"
+		"symbols/urls=http://a.example https://b.example/x\n");
+	means("symbols: {paths: []}", "symbols/paths=\n");
+	fails("symbols:\n  urls: []\n", "agentd.yaml:2:9: ", "at least one");
+	fails("symbols:\n  paths: [/a, b]\n", "agentd.yaml:2:10: ", "absolute");
+	fails("profiling: {demangle: ful}", "agentd.yaml:1:23: ", "did you mean \"full\"");
 	means("profiling:\n  enabled: yes\n  rate: 49\n  types: [cpu]\n  kernelFrames: false\n"
 	      "local: {max-size: 1GB, max_age: 2d}\n"
 	      "host:\n  labels: {region: eu-1, \"topology/zone\": a}\n"

@@ -40,13 +40,15 @@ static void test_table(void **state)
 	char out[SYMBOL_NAME_MAX];
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		const char *expected[] = {rows[i].templates, rows[i].full, NULL};
+		const char *expected[] = {rows[i].templates, rows[i].full, rows[i].templates, NULL};
 
-		for (int style = DEMANGLE_TEMPLATES; style <= DEMANGLE_NONE; style++) {
+		for (int style = SYMBOL_DEMANGLE_TEMPLATES; style <= SYMBOL_DEMANGLE_NONE;
+			style++) {
 			bool ok = demangle(rows[i].mangled, style, out, sizeof(out));
 
 			assert_int_equal(ok, expected[style] != NULL);
-			if (ok && style == DEMANGLE_TEMPLATES && strstr(rows[i].mangled, ".cold"))
+			if (ok && style == SYMBOL_DEMANGLE_TEMPLATES &&
+				strstr(rows[i].mangled, ".cold"))
 				assert_int_equal(strncmp(out, "work", 4), 0);
 			else if (ok)
 				assert_string_equal(out, expected[style]);
@@ -76,7 +78,8 @@ static void test_against_nm(void **state)
 		if (strlen(expected) >= sizeof(out) || streq(line, expected))
 			continue;
 		n++;
-		if (!demangle(line, DEMANGLE_FULL, out, sizeof(out)) || !streq(out, expected)) {
+		if (!demangle(line, SYMBOL_DEMANGLE_FULL, out, sizeof(out)) ||
+			!streq(out, expected)) {
 			if (wrong++ < 5)
 				print_error("%s: %s, not %s\n", line, out, expected);
 		}
@@ -99,9 +102,9 @@ static void test_hostile(void **state)
 	for (size_t c = 0; repeated[c]; c++) {
 		snprintf(name, SYMBOL_NAME_MAX, "_Z1f%0*d", SYMBOL_NAME_MAX - 10, 0);
 		memset(name + 4, repeated[c], SYMBOL_NAME_MAX - 10);
-		demangle(name, DEMANGLE_FULL, out, sizeof(out));
+		demangle(name, SYMBOL_DEMANGLE_FULL, out, sizeof(out));
 		memcpy(name, "_RNv", 4);
-		demangle(name, DEMANGLE_FULL, out, sizeof(out));
+		demangle(name, SYMBOL_DEMANGLE_FULL, out, sizeof(out));
 		assert_true(strlen(out) < sizeof(out));
 	}
 	/* Each substitution doubles the text before it. */
@@ -113,7 +116,7 @@ static void test_hostile(void **state)
 			i < 10 ? '0' + i : 'A' + i - 10);
 		strcat(name, more);
 	}
-	assert_true(demangle(name, DEMANGLE_FULL, out, sizeof(out)));
+	assert_true(demangle(name, SYMBOL_DEMANGLE_FULL, out, sizeof(out)));
 	assert_int_equal(strlen(out), sizeof(out) - 1);
 	assert_string_equal(out + sizeof(out) - 4, "...");
 	/* Longer than libiberty takes by itself. */
@@ -123,12 +126,12 @@ static void test_hostile(void **state)
 	for (int i = 0; i < 150; i++)
 		strcat(name, "10namespaced");
 	strcat(name, "1fEv");
-	assert_true(demangle(name, DEMANGLE_TEMPLATES, out, sizeof(out)));
+	assert_true(demangle(name, SYMBOL_DEMANGLE_TEMPLATES, out, sizeof(out)));
 	assert_int_equal(strlen(out), 150 * 12 + 1);
 	/* libiberty hands out a piece of no length, at NULL. */
-	demangle("_RNvCs_0Train", DEMANGLE_FULL, out, sizeof(out));
+	demangle("_RNvCs_0Train", SYMBOL_DEMANGLE_FULL, out, sizeof(out));
 	/* A small buffer is kept. */
-	assert_true(demangle("_ZN3foo3barEv", DEMANGLE_TEMPLATES, out, 8));
+	assert_true(demangle("_ZN3foo3barEv", SYMBOL_DEMANGLE_TEMPLATES, out, 8));
 	assert_string_equal(out, "foo:...");
 }
 
