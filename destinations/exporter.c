@@ -2,7 +2,8 @@
 
 /* The exporter: the only role that talks to the network.
  *
- * It gets its destinations and batches from agentd as sealed memfds, delivers, and says how far it is. It holds no
+ * It gets its destinations and batches from agentd as sealed memfds, delivers, and says how far it is; and where an
+ * administrator allowed it, it fetches debug files into descriptors of agentd's (fetch.c). It holds no
  * capability, is nobody, has an empty environment, and calls nothing that is not on its list below; it can read
  * files that everybody can read (resolv.conf, hosts, nsswitch.conf, the list of authorities), because resolving names
  * and checking certificates takes that. It is trusted with profiles and with secrets of destinations, and with nothing
@@ -25,6 +26,7 @@
 #include "agentd/base/sandbox.h"
 #include "agentd/base/text.h"
 #include "destinations/deliver.h"
+#include "destinations/fetch.h"
 #include "destinations/link.h"
 
 #define MAX_TESTS   16
@@ -37,7 +39,7 @@ static const int syscalls[] = {
 	SYS_read, SYS_readv, SYS_pread64, SYS_write, SYS_writev, SYS_close, SYS_openat, SYS_fstat,
 	SYS_newfstatat, SYS_statx, SYS_lseek, SYS_faccessat, SYS_faccessat2, SYS_readlinkat,
 	SYS_getdents64, SYS_fcntl, SYS_ioctl, SYS_dup, SYS_getcwd, SYS_fadvise64, SYS_fstatfs,
-	SYS_statfs,
+	SYS_statfs, SYS_sync_file_range, SYS_fdatasync,
 #ifdef SYS_open
 	SYS_open, SYS_stat, SYS_lstat, SYS_access, SYS_readlink, SYS_poll, SYS_select, SYS_pipe,
 	SYS_epoll_wait, SYS_epoll_create, SYS_time, SYS_getrlimit, SYS_eventfd, SYS_arch_prctl,
@@ -347,7 +349,8 @@ static int on_test(const struct message_test *m, int fd)
 
 /* ---- the loop ------------------------------------------------------------------------------------ */
 
-static int on_message(const void *message, size_t len, int fd)
+/* Borrows *fd, but for what takes it. */
+static int on_message(const void *message, size_t len, int *fd)
 {
 	const struct message_header *h = message;
 	struct message_ping pong;
@@ -355,12 +358,19 @@ static int on_message(const void *message, size_t len, int fd)
 	if (len < sizeof(*h))
 		return -EBADMSG;
 	if (protocol_check(message, len, MESSAGE_CONFIG, sizeof(struct message_config)) == 0)
-		return on_config(message, fd);
+		return on_config(message, *fd);
 	if (protocol_check(message, len, MESSAGE_BATCH, 0) == 0 &&
 		len >= sizeof(struct message_batch))
-		return on_batch(message, len, fd);
+		return on_batch(message, len, *fd);
 	if (protocol_check(message, len, MESSAGE_TEST, sizeof(struct message_test)) == 0)
-		return on_test(message, fd);
+		return on_test(message, *fd);
+	if (protocol_check(message, len, MESSAGE_FETCH, sizeof(struct message_fetch)) == 0)
+		return fetch_start(message, TAKE_FD(*fd), tell);
+	if (protocol_check(message, len, MESSAGE_FETCH_STOP, sizeof(struct message_fetch_stop)) ==
+		0) {
+		fetch_stop(((const struct message_fetch_stop *)message)->id);
+		return 0;
+	}
 	if (protocol_check(message, len, MESSAGE_PING, sizeof(struct message_ping)) == 0) {
 		memcpy(&pong, message, sizeof(pong));
 		pong.header = protocol_header(MESSAGE_PONG, sizeof(pong));
@@ -391,7 +401,7 @@ static int read_messages(void)
 		len = fdpass_recv(SANDBOX_FD, message.bytes, sizeof(message), &fd, &n_fds);
 		if (len == 0)
 			return 1;
-		r = len < 0 ? (int)len : on_message(message.bytes, (size_t)len, fd);
+		r = len < 0 ? (int)len : on_message(message.bytes, (size_t)len, &fd);
 		if (r < 0) {
 			log_error("a message of agentd cannot be used: %s", strerrordesc_np(-r));
 			return r;
@@ -427,6 +437,7 @@ static void deinit(void)
 			x.tests[i].transport->close(x.tests[i].sender);
 		buf_deinit(&x.tests[i].body);
 	}
+	fetch_deinit();
 	transport_deinit();
 }
 

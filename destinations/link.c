@@ -8,7 +8,7 @@
  * new one starts after a pause that doubles up to a second; what the old one held it gets again. Before a dead
  * exporter's socket is closed all that it had said is read, so that no answer is lost that had been given.
  *
- * Without an enabled destination and without a test there is no exporter. Runs in agentd. */
+ * Without an enabled destination, a test and a debug file to fetch there is no exporter. Runs in agentd. */
 
 #include <poll.h>
 #include <signal.h>
@@ -31,8 +31,6 @@
 #define FLUSH_STEP_MS     50
 #define END_WAIT_MS       100
 
-static void arm(struct link *l);
-
 static bool has_enabled(const struct link *l)
 {
 	for (size_t i = 0; i < l->n_dests; i++)
@@ -43,7 +41,7 @@ static bool has_enabled(const struct link *l)
 
 static bool wanted(const struct link *l)
 {
-	return l->tests || l->n_batches || has_enabled(l);
+	return l->tests || l->fetch || l->n_batches || has_enabled(l);
 }
 
 /* ---- its end ------------------------------------------------------------------------------------- */
@@ -63,8 +61,11 @@ static void forget_child(struct link *l)
 		d->past_failures = d->row.failures;
 		d->past_bytes = d->row.sent_bytes;
 	}
+	l->stop_fetch = 0;
 	ledger_take_back(l);
 	ledger_drop_unused_dests(l);
+	if (l->fetch && l->fetch->sent)
+		link_fail_fetch(l, "the exporter ended meanwhile");
 }
 
 /* It ended, or has to. why: a sentence's end; NULL: as its status says. */
@@ -109,7 +110,7 @@ static void replace(struct link *l, const char *why)
 	log_warning("exporter: %s; it is started again, what it held is handed over again", why);
 	forget_child(l);
 	l->start_at_ns = now + pause;
-	arm(l);
+	link_arm(l);
 }
 
 static void lied(struct link *l, const char *why)
@@ -224,6 +225,7 @@ static void tick(struct link *l)
 	uint64_t now = clock_monotonic_ns();
 
 	link_expire_tests(l, now);
+	link_expire_fetch(l, now);
 	if (!wanted(l)) {
 		if (!l->idle_since_ns)
 			l->idle_since_ns = now;
@@ -245,12 +247,12 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	struct link *l = userdata;
 
 	tick(l);
-	arm(l);
+	link_arm(l);
 	return 0;
 }
 
 /* The timer, for what comes next. */
-static void arm(struct link *l)
+void link_arm(struct link *l)
 {
 	uint64_t next = UINT64_MAX, now = clock_monotonic_ns();
 
@@ -262,6 +264,8 @@ static void arm(struct link *l)
 		next = MIN(next, l->ping_sent_ns + l->config.hang_ms * NSEC_PER_MSEC);
 	for (const struct link_test_run *t = l->tests; t; t = t->next)
 		next = MIN(next, t->deadline_ns);
+	if (l->fetch)
+		next = MIN(next, l->fetch->deadline_ns);
 	if (l->flushing || !l->timer)
 		return;
 	if (next == UINT64_MAX) {
@@ -309,6 +313,7 @@ struct link *link_free(struct link *l)
 		l->tests = t->next;
 		link_fail_test(t, "agentd is stopping", "try again when it runs");
 	}
+	link_fetch_cancel(l);
 	l->on_socket = sd_event_source_disable_unref(l->on_socket);
 	l->on_end = sd_event_source_disable_unref(l->on_end);
 	l->timer = sd_event_source_disable_unref(l->timer);
@@ -430,7 +435,7 @@ int link_configure(
 	ledger_evict_unrouted(l);
 	ledger_drop_unused_dests(l);
 	link_feed(l);
-	arm(l); /* starts it, if need be */
+	link_arm(l); /* starts it, if need be */
 	return 0;
 }
 
@@ -494,7 +499,7 @@ int link_test(struct link *l, const struct config_destination *d, unsigned deadl
 	l->tests = t;
 	/* Not at once: done is called from the loop only. */
 	link_feed(l);
-	arm(l);
+	link_arm(l);
 	return 0;
 }
 

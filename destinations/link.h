@@ -10,6 +10,7 @@
 #include "agentd/base/err.h"
 #include "agentd/config/config.h"
 #include "agentd/profile/profile.h"
+#include "destinations/protocol.h"
 
 struct link_destination { /* what the exporter said last, checked */
 	char name[80], type[40];
@@ -55,6 +56,34 @@ size_t link_destinations(
 /* Sends an empty, valid profile through the real path; done exactly once, by deadline. */
 int link_test(struct link *l, const struct config_destination *d, unsigned deadline_ms,
 	void (*done)(void *userdata, const struct link_test_result *result), void *userdata);
+
+/* ---- debug files from debuginfod servers (link_fetch.c) ---- */
+
+struct link_fetch {           /* all borrowed until link_fetch() returns */
+	const char *url;      /* of the server, http or https, shorter than PROTOCOL_URL */
+	const char *build_id; /* see protocol_build_id_ok() */
+	uint64_t max_bytes;
+	unsigned connect_ms, stall_ms, total_ms;
+};
+
+struct link_fetch_result { /* checked, but for the file's content */
+	enum fetch_outcome outcome;
+	unsigned http_status;          /* 0: there was no answer */
+	uint64_t bytes;                /* that were written */
+	uint64_t retry_after_ns;       /* what the server asked for; 0 nothing */
+	char reason[512], remedy[512]; /* "" where it was found */
+};
+
+/* The exporter fetches a debug file into fd, an empty file open for writing, of which it gets a descriptor; fd stays the
+ * caller's. done is called exactly once, from the loop, unless it is cancelled. One at a time: -EBUSY. -EINVAL: the
+ * URL or build id cannot be. */
+int link_fetch(struct link *l, const struct link_fetch *what, int fd,
+	void (*done)(void *userdata, const struct link_fetch_result *result), void *userdata);
+/* done will not be called. Nothing is under way afterwards. */
+void link_fetch_cancel(struct link *l);
+/* Batches wait at a destination that works: what could wait should leave the network to them. */
+bool link_is_behind(const struct link *l);
+
 /* At a stop: waits until all that was handed over is delivered or held, at most so long. */
 void link_flush(struct link *l, unsigned deadline_ms);
 pid_t link_child_pid(struct link *l);

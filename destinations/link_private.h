@@ -3,7 +3,7 @@
 
 /* The inside of agentd's side of the exporter: link.c (the process), link_talk.c (its
  * messages), link_ledger.c (what was handed
- * over and what became of it). */
+ * over and what became of it), link_fetch.c (debug files). */
 
 #include "agentd/base/sandbox.h"
 #include "destinations/link.h"
@@ -42,6 +42,15 @@ struct link_test_run {
 	struct link_test_run *next;
 };
 
+struct link_fetch_run {
+	struct message_fetch message;
+	int fd;
+	bool sent;
+	uint64_t deadline_ns; /* of the exporter's answer, which has bounds of its own */
+	void (*done)(void *userdata, const struct link_fetch_result *result);
+	void *userdata;
+};
+
 struct link {
 	sd_event *loop;
 	struct link_config config;
@@ -65,6 +74,9 @@ struct link {
 
 	struct link_test_run *tests;
 	uint64_t next_test;
+
+	struct link_fetch_run *fetch;    /* NULL none */
+	uint64_t next_fetch, stop_fetch; /* the latter: to be told to stop; 0 none */
 };
 
 static inline bool link_alive(const struct link *l)
@@ -82,6 +94,17 @@ int link_read(struct link *l, size_t max, const char **why);
 void link_fail_test(struct link_test_run *t, const char *reason, const char *remedy);
 /* Ends those whose time is over. */
 void link_expire_tests(struct link *l, uint64_t now_ns);
+
+/* ---- link_fetch.c ---- */
+
+/* 0, or what sending failed with. */
+int link_feed_fetch(struct link *l);
+int link_on_fetch_done(struct link *l, const struct message_fetch_done *m, const char **why);
+/* Ends the one that the exporter was at: it is gone, or too late. */
+void link_fail_fetch(struct link *l, const char *reason);
+void link_expire_fetch(struct link *l, uint64_t now_ns);
+/* The timer is to be set anew. In link.c. */
+void link_arm(struct link *l);
 
 /* ---- link_ledger.c ---- */
 

@@ -167,6 +167,8 @@ void link_feed(struct link *l)
 			r = send_test(l, t, clock_monotonic_ns());
 	if (r == 0)
 		r = send_batches(l);
+	if (r == 0)
+		r = link_feed_fetch(l);
 	full = r == -EAGAIN;
 	/* A closed socket is seen by reading; for want of memory or descriptors the timer tries again. */
 	if (r < 0 && !full && r != -EPIPE)
@@ -248,6 +250,8 @@ static int on_message(struct link *l, const void *m, size_t len, const char **wh
 		return on_status(l, m, why);
 	if (protocol_check(m, len, MESSAGE_TEST_RESULT, sizeof(struct message_test_result)) == 0)
 		return on_test_result(l, m, why);
+	if (protocol_check(m, len, MESSAGE_FETCH_DONE, sizeof(struct message_fetch_done)) == 0)
+		return link_on_fetch_done(l, m, why);
 	if (protocol_check(m, len, MESSAGE_PONG, sizeof(struct message_ping)) == 0) {
 		*why = "a pong without its ping";
 		if (!l->ping_sent_ns || ((const struct message_ping *)m)->nonce != l->nonce)

@@ -30,6 +30,7 @@
 #define RETRY_AFTER_MAX_S 900
 
 struct sender {
+	struct transport_job job;
 	const struct destination_type *type;
 	CURL *easy;
 	CURLU *url;
@@ -72,6 +73,8 @@ void transport_deinit(void)
 	multi = NULL;
 	curl_global_cleanup();
 }
+
+static void finish(struct transport_job *job, int code);
 
 /* ---- opening ------------------------------------------------------------------------------------- */
 
@@ -198,7 +201,6 @@ static int set_options(struct sender *s)
 	curl_easy_setopt(c, CURLOPT_ERRORBUFFER, s->curl_error);
 	curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(c, CURLOPT_WRITEDATA, s);
-	curl_easy_setopt(c, CURLOPT_PRIVATE, s);
 #if LIBCURL_VERSION_NUM >= 0x075500
 	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
 #else
@@ -216,7 +218,7 @@ static struct sender *sender_close(struct sender *s)
 	if (!s)
 		return NULL;
 	if (s->busy)
-		curl_multi_remove_handle(multi, s->easy);
+		transport_remove(s->easy);
 	curl_easy_cleanup(s->easy);
 	curl_url_cleanup(s->url);
 	curl_slist_free_all(s->headers);
@@ -240,6 +242,7 @@ static int sender_open(struct sender **ret, const struct destination_type *type,
 	if (!s)
 		return err_set(err, -ENOMEM, "out of memory");
 	buf_init(&s->answer, MAX_ANSWER + 1);
+	s->job.finish = finish;
 	s->type = type;
 	s->easy = curl_easy_init();
 	compression = destination_option(type, options, n, "compression");
@@ -266,6 +269,8 @@ static int sender_open(struct sender **ret, const struct destination_type *type,
 static int sender_send(
 	struct sender *s, const void *body, size_t len, send_done_fn *done, void *userdata)
 {
+	int r;
+
 	if (s->busy)
 		return -EBUSY;
 	buf_reset(&s->answer);
@@ -278,10 +283,9 @@ static int sender_send(
 	s->started_ns = clock_monotonic_ns();
 	curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)len);
 	curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, body);
-	if (curl_multi_add_handle(multi, s->easy) != CURLM_OK)
-		return -ENOMEM;
-	s->busy = true;
-	return 0;
+	r = transport_add(s->easy, &s->job);
+	s->busy = r == 0;
+	return r;
 }
 
 static const char *host_of(const struct sender *s)
@@ -290,7 +294,7 @@ static const char *host_of(const struct sender *s)
 }
 
 /* 200, and what stands in the body. */
-static void read_taken(struct sender *s, CURLcode code, struct send_result *result)
+static void read_taken(struct sender *s, int code, struct send_result *result)
 {
 	const char *kind = NULL;
 	Otlp__ExportResponse *m;
@@ -343,8 +347,9 @@ static enum send_outcome outcome_of(unsigned status)
 										 : SEND_REFUSED;
 }
 
-static void finish(struct sender *s, CURLcode code)
+static void finish(struct transport_job *job, int code)
 {
+	struct sender *s = (struct sender *)job;
 	struct send_result result = {.sent_bytes = s->len};
 	const char *location = NULL;
 	struct words_failure f = {.host = s->host,
@@ -362,7 +367,6 @@ static void finish(struct sender *s, CURLcode code)
 	curl_easy_getinfo(s->easy, CURLINFO_CONNECT_TIME_T, &connected);
 	curl_easy_getinfo(s->easy, CURLINFO_REQUEST_SIZE, &request_size);
 	curl_easy_getinfo(s->easy, CURLINFO_OS_ERRNO, &f.os_errno);
-	curl_multi_remove_handle(multi, s->easy);
 	s->busy = false;
 	result.http_status = (unsigned)status;
 	result.duration_ns = clock_monotonic_ns() - s->started_ns;
@@ -370,7 +374,7 @@ static void finish(struct sender *s, CURLcode code)
 	if (retry_after > 0)
 		result.retry_after_ns =
 			(uint64_t)MIN(retry_after, (curl_off_t)RETRY_AFTER_MAX_S) * NSEC_PER_SEC;
-	f.code = result.http_status >= 200 ? 0 : (int)code;
+	f.code = result.http_status >= 200 ? 0 : code;
 	f.http_status = result.http_status;
 	f.connected = connected > 0 || request_size > 0; /* a kept connection took no time */
 	f.location = location ? location : "";
@@ -380,6 +384,17 @@ static void finish(struct sender *s, CURLcode code)
 	else
 		words_say(&f, result.reason, result.remedy);
 	s->done(s->userdata, &result);
+}
+
+int transport_add(void *handle, struct transport_job *job)
+{
+	curl_easy_setopt(handle, CURLOPT_PRIVATE, job);
+	return curl_multi_add_handle(multi, handle) == CURLM_OK ? 0 : -ENOMEM;
+}
+
+void transport_remove(void *handle)
+{
+	curl_multi_remove_handle(multi, handle);
 }
 
 int transport_wait(int fd, unsigned timeout_ms, bool *readable)
@@ -395,14 +410,16 @@ int transport_wait(int fd, unsigned timeout_ms, bool *readable)
 	if (curl_multi_perform(multi, &running) != CURLM_OK)
 		return -EIO;
 	while ((m = curl_multi_info_read(multi, &left))) {
-		struct sender *s = NULL;
+		struct transport_job *job = NULL;
 		CURLcode code = m->data.result;
+		CURL *easy = m->easy_handle;
 
+		if (m->msg != CURLMSG_DONE)
+			continue;
 		/* m is gone when the handle is taken out. */
-		if (m->msg == CURLMSG_DONE) {
-			curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&s);
-			finish(s, code);
-		}
+		curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&job);
+		curl_multi_remove_handle(multi, easy);
+		job->finish(job, (int)code);
 	}
 	return 0;
 }

@@ -33,6 +33,13 @@ int protocol_check(const void *message, size_t len, enum message_kind kind, size
 	return 0;
 }
 
+bool protocol_build_id_ok(const char *build_id)
+{
+	size_t n = strspn(build_id, "0123456789abcdef");
+
+	return !build_id[n] && n % 2 == 0 && n >= 16 && n <= 40;
+}
+
 void protocol_put_spec(struct buf *out, const struct destination_spec *spec)
 {
 	uint32_t numbers[2] = {spec->id, (uint32_t)spec->n_options};

@@ -10,6 +10,7 @@
  *   BATCH + memfd, routes                            ANSWER: how far a batch is at a destination; FINAL is the last
  *   TEST + memfd (one destination)                   STATUS: how a destination is, for people
  *   PING                                             TEST_RESULT, PONG
+ *   FETCH + empty file, FETCH_STOP                   FETCH_DONE: what became of the file
  *
  * A route is where delivery goes on: `row` is how many rows of the shaped batch (see shape.h) are settled. agentd
  * remembers it from the last answer and gives it to the successor of an exporter that died. */
@@ -20,11 +21,13 @@
 #include "sources/source.h"
 
 #define PROTOCOL_MAGIC        0x3174786fU /* "oxt1" */
-#define PROTOCOL_VERSION      1
+#define PROTOCOL_VERSION      2
 #define PROTOCOL_TYPES        8 /* as in batch_header.samples; those past PROFILE_TYPES are 0 */
 #define PROTOCOL_DESTINATIONS 128
 #define PROTOCOL_NAME         80
 #define PROTOCOL_TEXT         512
+#define PROTOCOL_URL          1024
+#define PROTOCOL_BUILD_ID     44 /* hex digits of a build id, and zeroes */
 #define PROTOCOL_CONFIG_MAX   (8U << 20)
 #define PROTOCOL_WINDOW       32   /* batches that agentd sends ahead of their HELD */
 #define PROTOCOL_BATCHES      8192 /* that either end keeps at most */
@@ -39,6 +42,9 @@ enum message_kind {
 	MESSAGE_STATUS,
 	MESSAGE_TEST_RESULT,
 	MESSAGE_PONG,
+	MESSAGE_FETCH,
+	MESSAGE_FETCH_STOP,
+	MESSAGE_FETCH_DONE,
 };
 
 struct message_header {
@@ -130,6 +136,48 @@ struct message_test_result {
 	char endpoint[PROTOCOL_TEXT], reason[PROTOCOL_TEXT], remedy[PROTOCOL_TEXT];
 };
 _Static_assert(sizeof(struct message_test_result) == 1576, "message_test_result");
+
+/* A debug file is wanted of a debuginfod server. What comes is written to the descriptor, from its beginning on. One
+ * at a time. Protocol of the servers: debuginfod(8), "webapi": GET URL/buildid/BUILDID/debuginfo. */
+struct message_fetch {
+	struct message_header header;
+	uint64_t id;        /* goes up */
+	uint64_t max_bytes; /* more is not written, and fails */
+	/* bounds: of a connection; of a time with next to no bytes; of all */
+	uint32_t connect_ms, stall_ms, total_ms, pad;
+	char build_id[PROTOCOL_BUILD_ID]; /* lower-case hex */
+	char pad2[4];
+	char url[PROTOCOL_URL]; /* of the server */
+};
+_Static_assert(sizeof(struct message_fetch) == 1120, "message_fetch");
+
+struct message_fetch_stop { /* no answer comes, unless it was on its way */
+	struct message_header header;
+	uint64_t id;
+};
+_Static_assert(sizeof(struct message_fetch_stop) == 24, "message_fetch_stop");
+
+enum fetch_outcome {
+	FETCH_FOUND,         /* whole, and on its way to the disk */
+	FETCH_NOT_FOUND,     /* the server does not have it */
+	FETCH_FAILED_SERVER, /* the server would fail for other files, too */
+	FETCH_FAILED_FILE,   /* what came for this one cannot be used */
+	FETCH_FAILED_HERE,   /* the disk, memory: neither is to blame */
+	FETCH_OUTCOMES,
+};
+
+struct message_fetch_done {
+	struct message_header header;
+	uint64_t id;
+	uint64_t bytes; /* written */
+	uint64_t retry_after_ns;
+	uint32_t outcome, http_status;
+	char reason[PROTOCOL_TEXT], remedy[PROTOCOL_TEXT];
+};
+_Static_assert(sizeof(struct message_fetch_done) == 1072, "message_fetch_done");
+
+/* A build id that may be asked for: 8 to 20 bytes as lower-case hex. */
+bool protocol_build_id_ok(const char *build_id);
 
 /* One destination as it is handed over. Strings are borrowed from the bytes it was decoded from. */
 struct destination_spec {

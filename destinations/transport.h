@@ -2,7 +2,7 @@
 #pragma once
 
 /* How bytes get to a backend. A transport is one file and one row; a sender is one destination's use of it, with one
- * request under way at a time. All transports share the exporter's one wait. */
+ * request under way at a time. All transports share the exporter's one wait, and so do other requests. */
 
 #include "agentd/base/err.h"
 #include "destinations/destination.h"
@@ -48,3 +48,12 @@ int transport_init(void);
 void transport_deinit(void);
 /* Waits until fd is readable, a request moved on or the time is over; runs what is done. *readable says of fd. */
 int transport_wait(int fd, unsigned timeout_ms, bool *readable);
+
+/* A request under way in the wait that all share. finish is called once, from transport_wait(), with libcurl's code,
+ * when the request is no longer under way. */
+struct transport_job {
+	void (*finish)(struct transport_job *job, int code);
+};
+/* handle: libcurl's easy handle, whose CURLOPT_PRIVATE becomes the job. */
+int transport_add(void *handle, struct transport_job *job);
+void transport_remove(void *handle); /* without calling finish */
