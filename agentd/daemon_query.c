@@ -11,6 +11,7 @@
 #define DEADLINE_MS  30000
 #define PART_STRINGS 2000
 #define PART_ROWS    20000
+#define PART_BYTES   (512U << 10)
 
 struct running {
 	struct daemon *daemon;
@@ -113,17 +114,27 @@ static bool part_rows(
 	return true;
 }
 
+static void part_pprof(Control__QueryPart *p, const struct query_result *q, size_t at)
+{
+	if (at >= q->pprof_len)
+		return;
+	p->pprof.data = q->pprof + at;
+	p->pprof.len = MIN(q->pprof_len - at, (size_t)PART_BYTES);
+}
+
 static void send_result(struct running *run, struct query_result *q)
 {
 	struct control_reply *r = run->reply;
 	size_t parts = MAX((q->n_strings + PART_STRINGS - 1) / PART_STRINGS,
 		MAX(MAX(q->n_functions, q->n_nodes), q->n_rows) / PART_ROWS + 1);
 
+	parts = MAX(parts, q->pprof_len / PART_BYTES + 1);
 	for (size_t i = 0; i < parts; i++) {
 		Control__Reply reply = CONTROL__REPLY__INIT;
 		Control__QueryPart p = CONTROL__QUERY_PART__INIT;
 
 		part_strings(&p, q, i * PART_STRINGS);
+		part_pprof(&p, q, i * PART_BYTES);
 		if (!part_functions(r, &p, q, i * PART_ROWS) ||
 			!part_nodes(r, &p, q, i * PART_ROWS) ||
 			!part_rows(r, &p, q, i * PART_ROWS)) {
@@ -199,6 +210,7 @@ void daemon_query(void *userdata, struct control_reply *r, const Control__RunQue
 	run->query.to_unix_ns = request->to_unix_ns ? request->to_unix_ns : clock_unix_ns();
 	run->query.type = type;
 	run->query.max_nodes = request->max_nodes;
+	run->query.pprof = request->pprof;
 	snprintf(run->query.service, sizeof(run->query.service), "%s", request->service);
 	snprintf(run->query.source, sizeof(run->query.source), "%s", request->source);
 	control_on_cancel(r, on_cancelled, run);

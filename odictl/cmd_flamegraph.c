@@ -10,34 +10,55 @@
 
 #define MAX_NODES        50000
 #define MAX_NODES_FOLDED 1000000
+#define MAX_NODES_PPROF  1000         /* only its totals are of use */
 #define MAX_PICTURE      (512U << 20) /* bytes */
 
-static const struct {
-	const char *name;
+static void draw_folded(const struct tree *t, const char *title, struct buf *out)
+{
+	flame_folded(t, out);
+}
+
+static void draw_pprof(const struct tree *t, const char *title, struct buf *out)
+{
+	buf_add(out, t->pprof.data, t->pprof.len);
+}
+
+/* By the ending that files of it have: FORMAT, or what follows it. */
+static const struct format {
+	const char *name, *ending, *default_file;
 	void (*draw)(const struct tree *t, const char *title, struct buf *out);
+	uint32_t max_nodes;
+	bool pprof;
 } formats[] = {
-	{"html", flame_html},
-	{"svg", flame_svg},
-	{"json", flame_json},
-	{"folded", NULL},
+	{"html", ".html", "flamegraph.html", flame_html, MAX_NODES, false},
+	{"svg", ".svg", "flamegraph.svg", flame_svg, MAX_NODES, false},
+	{"json", ".json", "flamegraph.json", flame_json, MAX_NODES, false},
+	{"folded", ".folded", "flamegraph.folded", draw_folded, MAX_NODES_FOLDED, false},
+	{"pprof", ".pb.gz", "profile.pb.gz", draw_pprof, MAX_NODES_PPROF, true},
 };
+
+static bool ends_with(const char *text, const char *ending)
+{
+	size_t n = strlen(text), m = strlen(ending);
+
+	return n > m && streq(text + n - m, ending);
+}
 
 /* By --format, else by the file's ending, else html. */
 static int choose_format(struct cli *cli, const char *format, const char *file, size_t *ret)
 {
-	const char *dot = file ? strrchr(file, '.') : NULL;
 	char quoted[80];
 
 	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
 		if (format ? streq(format, formats[i].name)
-			   : dot && streq(dot + 1, formats[i].name)) {
+			   : file && ends_with(file, formats[i].ending)) {
 			*ret = i;
 			return 0;
 		}
 	}
 	if (format)
 		return cli_fail(cli, EXIT_USAGE,
-			"--format: '%s' is none of html, svg, folded, json",
+			"--format: '%s' is none of html, svg, folded, json, pprof",
 			out_quote(format, quoted, sizeof(quoted)));
 	*ret = 0;
 	return 0;
@@ -129,21 +150,12 @@ static int report(struct cli *cli, const char *file, const char *format, const s
 	return json_print(&j, stdout);
 }
 
-static void draw(size_t format, const struct tree *t, const char *title, struct buf *out)
-{
-	buf_init(out, MAX_PICTURE);
-	if (formats[format].draw)
-		formats[format].draw(t, title, out);
-	else
-		flame_folded(t, out);
-}
-
 int cmd_flamegraph(struct cli *cli, struct args *args)
 {
 	CLEANUP(tree_freep) struct tree *t = NULL;
 	_cleanup_buf_ struct buf out = {};
 	const char *file = args_value(args, "output"), *title = args_value(args, "title");
-	char default_file[40], own_title[400];
+	char own_title[400];
 	struct selection s;
 	size_t format = 0;
 	int r = selection_parse(cli, args, &s);
@@ -160,11 +172,11 @@ int cmd_flamegraph(struct cli *cli, struct args *args)
 		snprintf(own_title, sizeof(own_title), "CPU time%s%s",
 			s.service[0] || s.source[0] ? " of " : "",
 			s.service[0] ? s.service : s.source);
-	snprintf(default_file, sizeof(default_file), "flamegraph.%s", formats[format].name);
-	r = tree_query(cli, &s, formats[format].draw ? MAX_NODES : MAX_NODES_FOLDED, &t);
+	r = tree_query(cli, &s, formats[format].max_nodes, formats[format].pprof, &t);
 	if (r)
 		return r;
-	draw(format, t, own_title, &out);
+	buf_init(&out, MAX_PICTURE);
+	formats[format].draw(t, own_title, &out);
 	if (buf_error(&out))
 		return cli_fail(cli, EXIT_FAILED, "cannot draw: %s", strerror(-buf_error(&out)));
 	if (file && streq(file, "-")) {
@@ -172,7 +184,7 @@ int cmd_flamegraph(struct cli *cli, struct args *args)
 			fwrite(out.data, 1, out.len, stdout);
 		return EXIT_DONE;
 	}
-	file = file ? file : default_file;
+	file = file ? file : formats[format].default_file;
 	r = write_picture(cli, file, &out);
 	return r ? r : report(cli, file, formats[format].name, t);
 }

@@ -181,7 +181,7 @@ static int show(
 	CLEANUP(tree_freep) struct tree *t = NULL;
 	_cleanup_free_ struct top_row *rows = NULL;
 	size_t n;
-	int r = tree_query(cli, s, 0, &t);
+	int r = tree_query(cli, s, 0, false, &t);
 
 	if (r)
 		return r;

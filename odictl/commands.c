@@ -112,7 +112,7 @@ static const struct option_spec flamegraph_options[] = {
 	{.name = "format",
 		.kind = VALUE,
 		.value = "F",
-		.help = "html, svg, folded or json (default by the file's ending, else html)"},
+		.help = "html, svg, folded, json or pprof (default by the file's ending, else html)"},
 	{.name = "title", .kind = VALUE, .value = "TEXT", .help = "what stands above it"},
 	{},
 };

@@ -11,6 +11,7 @@
 #include "odictl/tree.h"
 
 #define MAX_PARTS     (1U << 20)
+#define MAX_PPROF     (64U << 20)
 #define MAX_STRINGS   (1U << 20)
 #define MAX_BYTES     (512U << 20) /* of strings */
 #define MAX_FUNCTIONS (1U << 20)
@@ -27,6 +28,7 @@ struct tree *tree_free(struct tree *t)
 	free(t->functions);
 	free(t->nodes);
 	free(t->rows);
+	buf_deinit(&t->pprof);
 	free(t);
 	return NULL;
 }
@@ -51,6 +53,8 @@ struct tree_builder *tree_builder_new(void)
 
 	if (b)
 		b->tree = calloc(1, sizeof(*b->tree));
+	if (b && b->tree)
+		buf_init(&b->tree->pprof, MAX_PPROF);
 	return b && b->tree ? b : tree_builder_free(b);
 }
 
@@ -175,8 +179,10 @@ void tree_builder_add(struct tree_builder *b, const Control__QueryPart *p)
 		t->damaged = p->damaged;
 		t->period_ns = p->period_ns;
 	}
-	b->failed = b->failed || ++b->parts > MAX_PARTS || !add_strings(b, p) ||
-		!add_functions(b, p) || !add_nodes(b, p) || !add_rows(b, p);
+	if (p->pprof.len)
+		buf_add(&t->pprof, p->pprof.data, p->pprof.len);
+	b->failed = b->failed || buf_error(&t->pprof) || ++b->parts > MAX_PARTS ||
+		!add_strings(b, p) || !add_functions(b, p) || !add_nodes(b, p) || !add_rows(b, p);
 }
 
 /* ---- checking the whole ---- */
@@ -306,7 +312,8 @@ static int receive(struct cli *cli, Control__Reply *reply, struct tree_builder *
 	return 0;
 }
 
-int tree_query(struct cli *cli, struct selection *s, uint32_t max_nodes, struct tree **ret)
+int tree_query(
+	struct cli *cli, struct selection *s, uint32_t max_nodes, bool pprof, struct tree **ret)
 {
 	Control__Request request = CONTROL__REQUEST__INIT;
 	Control__RunQuery run = CONTROL__RUN_QUERY__INIT;
@@ -320,6 +327,7 @@ int tree_query(struct cli *cli, struct selection *s, uint32_t max_nodes, struct 
 	run.source = s->source;
 	run.type = (char *)"cpu";
 	run.max_nodes = max_nodes;
+	run.pprof = pprof;
 	request.verb_case = CONTROL__REQUEST__VERB_RUN_QUERY;
 	request.run_query = &run;
 	r = cli_call(cli, &request, &reply);

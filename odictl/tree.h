@@ -33,6 +33,7 @@ struct tree {
 	struct tree_row *rows;
 	size_t n_rows;
 	uint64_t from_unix_ns, to_unix_ns, total_ns, total_samples, cut_nodes, damaged, period_ns;
+	struct buf pprof; /* where it was asked for, gzipped */
 };
 
 struct selection {
@@ -59,8 +60,9 @@ int selection_parse_at(
 	struct cli *cli, const struct args *args, uint64_t now_unix_ns, struct selection *ret);
 /* Now is later: moves the ends that were not given. */
 void selection_move(struct selection *s);
-/* Runs the query; 0 or an exit code. */
-int tree_query(struct cli *cli, struct selection *s, uint32_t max_nodes, struct tree **ret);
+/* Runs the query; 0 or an exit code. pprof: as a profile for other tools, too. */
+int tree_query(
+	struct cli *cli, struct selection *s, uint32_t max_nodes, bool pprof, struct tree **ret);
 struct tree *tree_free(struct tree *t);
 DEFINE_FREEP(tree_freep, struct tree *, tree_free)
 /* What the tree covers. */

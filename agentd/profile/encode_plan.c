@@ -66,7 +66,7 @@ int encoder_init(struct encoder *e, const struct batch *b)
 	return r;
 }
 
-static uint32_t take_string(struct encoder *e, uint32_t i)
+uint32_t encoder_take_string(struct encoder *e, uint32_t i)
 {
 	uint32_t at;
 
@@ -78,12 +78,12 @@ static uint32_t take_string(struct encoder *e, uint32_t i)
 
 /* The message's index of a text of our own, which the batch may hold as well (a function may be
  * called "cpu"). */
-static int64_t take_text(struct encoder *e, const char *text)
+int64_t encoder_take_text(struct encoder *e, const char *text)
 {
 	int64_t in_batch = *text ? batch_find_string(e->b, text) : 0;
 
 	if (in_batch >= 0)
-		return take_string(e, (uint32_t)in_batch);
+		return encoder_take_string(e, (uint32_t)in_batch);
 	if (in_batch != -1)
 		return in_batch;
 	for (uint32_t i = 0; i < e->n_extra; i++) {
@@ -164,12 +164,12 @@ static int use_mapping(struct encoder *e, uint32_t i)
 
 	if (remap_take(&e->mappings, i, &at))
 		return 0;
-	take_string(e, m->filename);
+	encoder_take_string(e, m->filename);
 	for (size_t k = 0; k < 3 && r >= 0; k++) {
 		if (values[k])
 			r = into(&e->mapping_attributes[at][k],
-				take_attribute(e, take_text(e, keys[k]), ATTRIBUTE_STRING, 0,
-					e->b->strings.at[values[k]]));
+				take_attribute(e, encoder_take_text(e, keys[k]), ATTRIBUTE_STRING,
+					0, e->b->strings.at[values[k]]));
 	}
 	return r;
 }
@@ -189,18 +189,18 @@ static int use_location(struct encoder *e, uint32_t i)
 
 		if (remap_take(&e->functions, lines[k].function, &at))
 			continue;
-		take_string(e, f->name);
-		take_string(e, f->system_name);
-		take_string(e, f->filename);
+		encoder_take_string(e, f->name);
+		encoder_take_string(e, f->system_name);
+		encoder_take_string(e, f->filename);
 	}
 	if (r >= 0 && l->frame_type && !e->frame_types[l->frame_type])
 		r = into(&e->frame_types[l->frame_type],
-			take_attribute(e, take_text(e, PROFILE_KEY_FRAME_TYPE), ATTRIBUTE_STRING, 0,
-				frame_type_names[l->frame_type]));
+			take_attribute(e, encoder_take_text(e, PROFILE_KEY_FRAME_TYPE),
+				ATTRIBUTE_STRING, 0, frame_type_names[l->frame_type]));
 	if (r >= 0 && l->approximate && !e->approximate)
 		r = into(&e->approximate,
-			take_attribute(
-				e, take_text(e, PROFILE_KEY_APPROXIMATE), ATTRIBUTE_BOOL, 1, NULL));
+			take_attribute(e, encoder_take_text(e, PROFILE_KEY_APPROXIMATE),
+				ATTRIBUTE_BOOL, 1, NULL));
 	return r;
 }
 
@@ -219,7 +219,7 @@ static int use_sample(struct encoder *e, const struct profile_sample *s)
 
 		if (!e->sample_attributes[s->attributes[i]])
 			r = into(&e->sample_attributes[s->attributes[i]],
-				take_attribute(e, take_string(e, a->key),
+				take_attribute(e, encoder_take_string(e, a->key),
 					a->is_int ? ATTRIBUTE_INT : ATTRIBUTE_STRING,
 					(uint64_t)a->number,
 					a->is_int ? NULL : e->b->strings.at[a->value]));
@@ -230,14 +230,14 @@ static int use_sample(struct encoder *e, const struct profile_sample *s)
 int encoder_use_part(struct encoder *e, const struct profile_part *p)
 {
 	const struct profile_type *type = &profile_types[p->type];
-	int r = into(&e->types[p->type].sample_type, take_text(e, type->sample_type));
+	int r = into(&e->types[p->type].sample_type, encoder_take_text(e, type->sample_type));
 
 	if (r >= 0)
-		r = into(&e->types[p->type].sample_unit, take_text(e, type->sample_unit));
+		r = into(&e->types[p->type].sample_unit, encoder_take_text(e, type->sample_unit));
 	if (r >= 0)
-		r = into(&e->types[p->type].period_type, take_text(e, type->period_type));
+		r = into(&e->types[p->type].period_type, encoder_take_text(e, type->period_type));
 	if (r >= 0)
-		r = into(&e->types[p->type].period_unit, take_text(e, type->period_unit));
+		r = into(&e->types[p->type].period_unit, encoder_take_text(e, type->period_unit));
 	for (uint32_t i = 0; i < p->n_samples && r >= 0; i++)
 		r = use_sample(e, &p->samples[i]);
 	return r;

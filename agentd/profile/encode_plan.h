@@ -43,5 +43,9 @@ int encoder_init(struct encoder *e, const struct batch *b);
 void encoder_deinit(struct encoder *e);
 /* Takes in all that a part uses. */
 int encoder_use_part(struct encoder *e, const struct profile_part *p);
+/* The message's index of a string of the batch, and of a text of our own (which must live as long as
+ * the plan; there is room for 32), or -errno. */
+uint32_t encoder_take_string(struct encoder *e, uint32_t i);
+int64_t encoder_take_text(struct encoder *e, const char *text);
 /* A string of the message. */
 const char *encoder_string(const struct encoder *e, uint32_t i);

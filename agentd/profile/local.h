@@ -52,6 +52,7 @@ struct query {
 	 * of it, the function (below the root: the service) "[other]". So the sum of self_ns
 	 * over all nodes is total_ns, always. */
 	uint32_t max_nodes;
+	bool pprof; /* the samples as a profile for other tools, too */
 };
 /* A part counts when the middle of its time lies in [from, to): rolled-up parts are minutes
  * long, and each belongs to exactly one of two adjoining queries. from and to of the answer say
@@ -90,6 +91,9 @@ struct query_result {
 	uint64_t from_unix_ns, to_unix_ns; /* what was really covered */
 	uint64_t total_ns, total_samples, cut_nodes, damaged;
 	uint64_t period_ns; /* of the newest part */
+	/* Where asked for: gzipped, see pprof.h, with resources as labels; else NULL. */
+	uint8_t *pprof;
+	size_t pprof_len;
 };
 void query_result_free(struct query_result *r);
 

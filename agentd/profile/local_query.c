@@ -37,7 +37,7 @@ struct local_query_run {
 	void *userdata;
 	struct query_result *result; /* being received */
 	struct reader_answer answer;
-	size_t strings, text, functions, nodes, rows; /* received so far */
+	size_t strings, text, functions, nodes, rows, pprof; /* received so far */
 };
 
 void query_result_free(struct query_result *r)
@@ -48,6 +48,7 @@ void query_result_free(struct query_result *r)
 	free(r->functions);
 	free(r->nodes);
 	free(r->rows);
+	free(r->pprof);
 	free(r);
 }
 
@@ -152,7 +153,8 @@ static int take_begin(struct local_query_run *q, const uint8_t *payload, size_t 
 	if (!a->n_strings || a->n_strings > READER_MAX_STRINGS ||
 		a->string_bytes > READER_MAX_TEXT || a->string_bytes < a->n_strings ||
 		!a->n_functions || a->n_functions > READER_MAX_FUNCTIONS || !a->n_nodes ||
-		a->n_nodes > READER_MAX_NODES || a->n_rows > READER_MAX_ROWS)
+		a->n_nodes > READER_MAX_NODES || a->n_rows > READER_MAX_ROWS ||
+		a->pprof_len > PROFILE_MAX_ENCODED || !a->pprof_len != !q->query.pprof)
 		return -EPROTO;
 	r = q->result = calloc(1, sizeof(*r));
 	if (!r)
@@ -167,12 +169,16 @@ static int take_begin(struct local_query_run *q, const uint8_t *payload, size_t 
 		.total_samples = a->total_samples,
 		.cut_nodes = a->cut_nodes,
 		.damaged = a->damaged,
-		.period_ns = a->period_ns};
+		.period_ns = a->period_ns,
+		.pprof_len = a->pprof_len};
 	r->strings = malloc(a->n_strings * sizeof(char *) + a->string_bytes);
 	r->functions = calloc(a->n_functions, sizeof(*r->functions));
 	r->nodes = calloc(a->n_nodes, sizeof(*r->nodes));
 	r->rows = calloc(a->n_rows + 1, sizeof(*r->rows));
-	return r->strings && r->functions && r->nodes && r->rows ? 0 : -ENOMEM;
+	r->pprof = a->pprof_len ? malloc(a->pprof_len) : NULL;
+	return r->strings && r->functions && r->nodes && r->rows && !r->pprof == !a->pprof_len
+		? 0
+		: -ENOMEM;
 }
 
 static int take_strings(
@@ -246,7 +252,8 @@ static bool is_sound(const struct local_query_run *q)
 	const struct query_result *r = q->result;
 
 	if (q->strings != r->n_strings || q->functions != r->n_functions ||
-		q->nodes != r->n_nodes || q->rows != r->n_rows || *r->strings[0])
+		q->nodes != r->n_nodes || q->rows != r->n_rows || q->pprof != r->pprof_len ||
+		*r->strings[0])
 		return false;
 	for (size_t i = 0; i < r->n_rows; i++) {
 		if (r->rows[i].service >= r->n_strings || r->rows[i].process >= r->n_strings ||
@@ -278,6 +285,8 @@ static int on_message(
 	case READER_ROWS:
 		return take_array(
 			r->rows, &q->rows, r->n_rows, sizeof(*r->rows), head->count, payload, len);
+	case READER_PPROF:
+		return take_array(r->pprof, &q->pprof, r->pprof_len, 1, head->count, payload, len);
 	case READER_DONE:
 		return is_sound(q) ? 1 : -EPROTO;
 	default:

@@ -9,6 +9,9 @@
  * not grow with the time that is asked for, only with the tree. A block that is damaged costs
  * itself and is counted.
  *
+ * A profile for other tools (pprof) does hold all that was asked for at once, with equal samples as
+ * one, since its tables come behind its samples; past JOIN_MEMORY it is refused.
+ *
  * A roll-up joins the blocks of one segment over shared dictionaries: parts of one slot of time
  * (a minute, ten minutes) and one key become one. A part belongs to the slot that the middle of
  * its time lies in, and takes the slot's time. Values are conserved exactly; agentd compares the
@@ -19,18 +22,23 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "agentd/base/compress.h"
 #include "agentd/base/io.h"
 #include "agentd/base/sandbox.h"
 #include "agentd/profile/batch_private.h"
+#include "agentd/profile/pprof.h"
 #include "agentd/profile/reader_wire.h"
 #include "agentd/profile/tree.h"
 
 /* A new block is begun past this: bounds the memory of whoever reads it. */
 #define ROLL_MEMORY (8U << 20)
+/* Of what is asked for as a pprof profile, unpacked. */
+#define JOIN_MEMORY (192U << 20)
 
 struct reader {
 	struct tree *tree;
 	struct reader_query query;
+	struct batch *joined; /* for query.pprof */
 	struct buf raw;
 	uint64_t damaged;
 	uint8_t *message; /* FDPASS_MAX_MESSAGE */
@@ -65,12 +73,31 @@ static bool is_damage(int r)
 	return r == -EBADMSG || r == -EFBIG || r == -ENODATA || r == -EIO;
 }
 
+/* Times are the whole query's, so that equal stacks of different intervals are one. */
+static int join(struct reader *rd, const struct batch *b)
+{
+	CLEANUP(merge_deinit) struct merge m = {0};
+	int r = rd->joined ? 0 : batch_new(&rd->joined);
+
+	if (r >= 0)
+		r = merge_init(&m, rd->joined, b);
+	for (size_t i = 0; i < batch_parts(b) && r >= 0; i++) {
+		if (tree_wants(&rd->query.query, b, batch_part_at(b, i)))
+			r = merge_part(&m, i, 1, 1);
+	}
+	if (r >= 0 && batch_memory(rd->joined) > JOIN_MEMORY)
+		r = -E2BIG;
+	return r;
+}
+
 static int add_bytes(struct reader *rd, const void *data, size_t len)
 {
 	CLEANUP(batch_freep) struct batch *b = NULL;
 	int r = profile_decode(data, len, &b, NULL);
 
-	return r < 0 ? r : tree_add(rd->tree, b);
+	if (r >= 0)
+		r = tree_add(rd->tree, b);
+	return r < 0 || !rd->query.query.pprof ? r : join(rd, b);
 }
 
 static int add_file(struct reader *rd, int fd, uint64_t bytes)
@@ -155,14 +182,33 @@ static int send_strings(struct reader *rd, const struct query_result *q)
 	return r < 0 || !count ? r : send_message(rd, READER_STRINGS, count, used);
 }
 
+static int make_pprof(struct reader *rd, const struct query_result *q, struct buf *out)
+{
+	const struct pprof_options options = {
+		PPROF_RESOURCE_LABELS, q->from_unix_ns, q->to_unix_ns - q->from_unix_ns};
+	int r = rd->joined ? 0 : batch_new(&rd->joined);
+
+	buf_reset(&rd->raw);
+	if (r >= 0)
+		r = profile_pprof(rd->joined, NULL, 0, &options, &rd->raw);
+	rd->joined = batch_free(rd->joined);
+	return r < 0 ? r : compress_gzip(rd->raw.data, rd->raw.len, 6, out);
+}
+
 static int answer(struct reader *rd)
 {
+	_cleanup_buf_ struct buf pprof;
 	struct query_result q;
 	struct reader_answer a;
 	int r = tree_finish(rd->tree, &q);
 
+	buf_init(&pprof, PROFILE_MAX_ENCODED);
 	if (r < 0)
 		return fail(rd, r, "cannot make the call tree");
+	if (rd->query.query.pprof)
+		r = make_pprof(rd, &q, &pprof);
+	if (r < 0)
+		return fail(rd, r, "cannot make the profile");
 	a = (struct reader_answer){.n_strings = q.n_strings,
 		.n_functions = q.n_functions,
 		.n_nodes = q.n_nodes,
@@ -173,7 +219,8 @@ static int answer(struct reader *rd)
 		.total_samples = q.total_samples,
 		.cut_nodes = q.cut_nodes,
 		.damaged = rd->damaged,
-		.period_ns = q.period_ns};
+		.period_ns = q.period_ns,
+		.pprof_len = pprof.len};
 	for (size_t i = 0; i < q.n_strings; i++)
 		a.string_bytes += strlen(q.strings[i]) + 1;
 	memcpy(payload_of(rd), &a, sizeof(a));
@@ -187,6 +234,8 @@ static int answer(struct reader *rd)
 		r = send_array(rd, READER_NODES, q.nodes, q.n_nodes, sizeof(*q.nodes));
 	if (r >= 0)
 		r = send_array(rd, READER_ROWS, q.rows, q.n_rows, sizeof(*q.rows));
+	if (r >= 0)
+		r = send_array(rd, READER_PPROF, pprof.data, pprof.len, 1);
 	return r < 0 ? r : send_message(rd, READER_DONE, 0, 0);
 }
 
@@ -356,6 +405,9 @@ static int take_message(struct reader *rd, size_t len, const int *fds, size_t n_
 	default:
 		return -EPROTO;
 	}
+	if (r == -E2BIG)
+		return fail(
+			rd, r, "too much for one profile: ask for a shorter time or one service");
 	return r < 0 ? fail(rd, r, "cannot read the local profiles") : 0;
 }
 
@@ -413,6 +465,7 @@ int local_reader_main(void)
 	rd.message = malloc(FDPASS_MAX_MESSAGE);
 	r = rd.message ? run(&rd) : -ENOMEM;
 	tree_free(rd.tree);
+	batch_free(rd.joined);
 	buf_deinit(&rd.raw);
 	free(rd.message);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

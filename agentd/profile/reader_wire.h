@@ -21,6 +21,7 @@ enum reader_kind {
 	READER_FUNCTIONS,  /* count times struct query_function; then nodes and rows likewise */
 	READER_NODES,
 	READER_ROWS,
+	READER_PPROF,  /* bytes, count of them */
 	READER_DONE,   /* the end of an answer */
 	READER_ROLLED, /* struct reader_rolled */
 	READER_FAILED, /* text */
@@ -42,7 +43,7 @@ struct reader_roll {
 
 struct reader_answer {
 	uint64_t n_strings, string_bytes, n_functions, n_nodes, n_rows;
-	uint64_t from, to, total_ns, total_samples, cut_nodes, damaged, period_ns;
+	uint64_t from, to, total_ns, total_samples, cut_nodes, damaged, period_ns, pprof_len;
 };
 
 struct reader_rolled {

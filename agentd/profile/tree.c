@@ -188,15 +188,15 @@ static int add_row(struct tree *t, uint32_t service, const char *process, const 
 	return 0;
 }
 
-static bool wants_part(const struct tree *t, const struct batch *b, const struct profile_part *p)
+bool tree_wants(const struct query *q, const struct batch *b, const struct profile_part *p)
 {
 	uint64_t middle = p->time_unix_ns + p->duration_ns / 2;
 	const char *service = resource_text(b, p->resource, "service.name");
 	const char *source = resource_text(b, p->resource, "odi.source");
 
-	return p->type == t->q->type && middle >= t->q->from_unix_ns && middle < t->q->to_unix_ns &&
-		(!*t->q->service || (service && streq(service, t->q->service))) &&
-		(!*t->q->source || (source && streq(source, t->q->source)));
+	return p->type == q->type && middle >= q->from_unix_ns && middle < q->to_unix_ns &&
+		(!*q->service || (service && streq(service, q->service))) &&
+		(!*q->source || (source && streq(source, q->source)));
 }
 
 static int add_sample(struct tree *t, struct view *v, const struct profile_part *p,
@@ -259,7 +259,7 @@ int tree_add(struct tree *t, const struct batch *b)
 	for (size_t i = 0; i < batch_parts(b) && r >= 0; i++) {
 		const struct profile_part *p = batch_part_at(b, i);
 
-		if (wants_part(t, b, p))
+		if (tree_wants(t->q, b, p))
 			r = add_part(t, &v, p);
 	}
 	return r;

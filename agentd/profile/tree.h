@@ -14,6 +14,8 @@ int tree_new(struct tree **ret, const struct query *q);
 struct tree *tree_free(struct tree *t);
 DEFINE_FREEP(tree_freep, struct tree *, tree_free)
 
+/* Whether a query asks for a part. */
+bool tree_wants(const struct query *q, const struct batch *b, const struct profile_part *p);
 /* Adds what the query asks for of a batch. 0 or -errno. */
 int tree_add(struct tree *t, const struct batch *b);
 /* Prunes and compacts: strings and functions are those in use, nodes parents first. The result
