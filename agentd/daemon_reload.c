@@ -152,6 +152,7 @@ static void apply_settings(struct daemon *d, const struct config *next)
 	local_configure(d->local, &lc);
 	d->host.labels = next->host_labels;
 	d->host.n_labels = next->n_host_labels;
+	symbol_set_demangle(d->symbols, next->profiling.demangle);
 	process_set_docker_root(d->processes, next->docker_root);
 	process_set_max_user_frames(d->processes, next->profiling.max_frames);
 	if (link_configure(d->link, next->destinations, next->n_destinations, &err) < 0)

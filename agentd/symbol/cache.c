@@ -443,6 +443,13 @@ static void mark_all(struct symbol_cache *c)
 	}
 }
 
+void symbol_cache_outdate(struct symbol_cache *c)
+{
+	for (size_t i = 0; i < c->size; i++)
+		if (c->entries[i].file && c->entries[i].state == SYMBOL_NAMED)
+			c->entries[i].state = SYMBOL_PROVISIONAL;
+}
+
 void symbol_cache_trim(struct symbol_cache *c)
 {
 	c->epoch++;

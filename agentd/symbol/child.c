@@ -302,7 +302,7 @@ static int ask(struct symbolizer *s, struct symbol_file *f, const struct symbol_
 		.file = f->id,
 		.generation = f->generation,
 		.kind = f->id == SYMBOL_FILE_KERNEL ? SYMBOL_KIND_KALLSYMS : SYMBOL_KIND_ELF,
-		.flags = h->flags,
+		.flags = h->flags | SYMBOL_REQUEST_DEMANGLED(s->demangle),
 		.n = n,
 	};
 	s->current = f;
@@ -310,6 +310,7 @@ static int ask(struct symbolizer *s, struct symbol_file *f, const struct symbol_
 	s->current_next = 0;
 	s->current_had_fd = h->fd >= 0;
 	s->current_had_debug = h->debug >= 0;
+	s->current_demangle = s->demangle;
 	s->current_may_ask = h->flags & SYMBOL_REQUEST_MAY_ASK;
 	s->current_facts.header.size = 0;
 	s->state = CHILD_BUSY;

@@ -349,6 +349,14 @@ void symbol_debug_changed(struct symbolizer *s, uint32_t file)
 	symbol_cache_drop_others(s->cache, file, NULL, 0);
 }
 
+void symbol_set_demangle(struct symbolizer *s, enum symbol_demangle mode)
+{
+	if (s->demangle == mode)
+		return;
+	s->demangle = mode;
+	symbol_cache_outdate(s->cache);
+}
+
 void symbol_forget_kernel(struct symbolizer *s)
 {
 	const uint32_t id = SYMBOL_FILE_KERNEL;

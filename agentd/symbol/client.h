@@ -104,6 +104,7 @@ struct symbolizer {
 	struct symbol_file *current; /* BUSY: whose request; NULL: forgotten meanwhile */
 	uint32_t current_n, current_next;
 	uint64_t current_addresses[SYMBOL_ADDRESSES_MAX];
+	enum symbol_demangle demangle, current_demangle;
 	bool current_had_fd, current_had_debug, current_may_ask;
 	struct symbol_facts_message current_facts;
 	sd_event_source *io, *exit, *timer; /* timer: deadline, restart or idleness, by state */

@@ -236,9 +236,10 @@ static int take_row(struct symbolizer *s, const struct symbol_names_view *view,
 	e = symbol_cache_add(s->cache, s->current->id, s->current_addresses[row->address]);
 	if (!chain || !e)
 		return -ENOMEM;
+	s->current->facts.named += !e->chain || e->chain->fallback;
 	e->chain = chain;
-	e->state = SYMBOL_NAMED;
-	s->current->facts.named++;
+	/* Asked for in a mode that is no more: good enough until it is asked for again. */
+	e->state = s->current_demangle == s->demangle ? SYMBOL_NAMED : SYMBOL_PROVISIONAL;
 	s->counters.named++;
 	return 0;
 }

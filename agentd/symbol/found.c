@@ -6,7 +6,6 @@
  * refuses what is not. Runs in the symbolizer. */
 
 #include "agentd/base/text.h"
-#include "agentd/symbol/demangle.h"
 #include "agentd/symbol/resolver.h"
 
 void found_reset(struct found *f)
@@ -36,7 +35,7 @@ static void set_name(struct found *f, struct found_function *function, const cha
 	char readable[SYMBOL_NAME_MAX];
 
 	function->name = function->system_name = found_text(f, system_name);
-	if (demangle(system_name, SYMBOL_DEMANGLE_TEMPLATES, readable, sizeof(readable)))
+	if (demangle(system_name, f->demangle, readable, sizeof(readable)))
 		function->name = found_text(f, readable);
 }
 

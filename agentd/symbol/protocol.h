@@ -42,6 +42,9 @@ _Static_assert(sizeof(struct symbol_header) == 16, "header");
 
 #define SYMBOL_REQUEST_MAY_ASK 1 /* SYMBOL_DONE_WANTS_DEBUG is a welcome answer */
 #define SYMBOL_REQUEST_CHEAP   2 /* debug information was too much once: not read */
+#define SYMBOL_REQUEST_DEMANGLE(flags)                                                             \
+	(((flags) >> 8) & 3) /* enum symbol_demangle, whatever is kept of the file */
+#define SYMBOL_REQUEST_DEMANGLED(mode) ((uint16_t)((mode) << 8))
 
 struct symbol_request {
 	struct symbol_header header;

@@ -6,6 +6,7 @@
  * one reader. Adding a kind or a source is adding a file and a row. */
 
 #include "agentd/base/err.h"
+#include "agentd/symbol/demangle.h"
 #include "agentd/symbol/protocol.h"
 
 #define FOUND_TEXT_MAX 49152 /* of one chain: it has to fit into a message */
@@ -18,7 +19,8 @@ struct found_function {
 
 /* What one address stands for: innermost function first. */
 struct found {
-	const char *module; /* "" : the file's own name */
+	enum symbol_demangle demangle; /* of the request; found_reset() leaves it */
+	const char *module;            /* "" : the file's own name */
 	size_t n;
 	/* The symbol table may know the outermost function's name better. */
 	bool outermost_unqualified;

@@ -266,6 +266,7 @@ static int answer(struct role *role, const struct symbol_request *q, struct load
 	int r;
 
 	role->writer.request = q->header.request;
+	role->found.demangle = SYMBOL_REQUEST_DEMANGLE(q->flags);
 	for (i = 0; i < q->n && l->state; i++) {
 		if (i && i % CHECK_EVERY == 0 && cpu_us() - start_us > CPU_ENOUGH_US)
 			break;

@@ -11,6 +11,7 @@
 
 #include <systemd/sd-event.h>
 #include "agentd/base/err.h"
+#include "agentd/symbol/demangle.h"
 
 #define SYMBOL_FILE_KERNEL 1 /* FILE_ID_KERNEL and FILE_ID_VDSO of the process room */
 #define SYMBOL_FILE_VDSO   2
@@ -122,6 +123,9 @@ void symbol_trim(struct symbolizer *s);
 void symbol_forget_file(struct symbolizer *s, uint32_t file);
 /* A debug file of it may be had now that could not before: its names are looked up afresh. */
 void symbol_debug_changed(struct symbolizer *s, uint32_t file);
+/* How names are written from now on. Those that are there are asked for afresh when they are needed again, and stay
+ * until their answer comes. */
+void symbol_set_demangle(struct symbolizer *s, enum symbol_demangle mode);
 /* Kernel modules come and go: names of kernel addresses are looked up afresh. */
 void symbol_forget_kernel(struct symbolizer *s);
 void symbol_counters(struct symbolizer *s, struct symbol_counters *ret);
