@@ -341,6 +341,13 @@ static bool is_other_file(void *userdata, const struct symbol_entry *e)
 	return e->file != *(uint32_t *)userdata;
 }
 
+void symbol_cache_expire_file(struct symbol_cache *c, uint32_t file)
+{
+	for (size_t i = 0; i < c->size; i++)
+		if (c->entries[i].file == file && c->entries[i].state != SYMBOL_PENDING)
+			c->entries[i].state = SYMBOL_PROVISIONAL;
+}
+
 void symbol_cache_drop_file(struct symbol_cache *c, uint32_t file)
 {
 	if (c->n)

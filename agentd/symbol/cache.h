@@ -35,6 +35,8 @@ struct symbol_entry *symbol_cache_add(struct symbol_cache *c, uint32_t file, uin
 const struct symbol_chain *symbol_cache_chain(
 	struct symbol_cache *c, const struct symbol_chain *like);
 const char *symbol_cache_string(struct symbol_cache *c, const char *s);
+/* Entries of this file are to be asked for again, and keep their chains until then; but for pending ones. */
+void symbol_cache_expire_file(struct symbol_cache *c, uint32_t file);
 /* Entries of this file go; chains that were borrowed stay until the next trim. */
 void symbol_cache_drop_file(struct symbol_cache *c, uint32_t file);
 /* The same, but for those of these addresses (sorted), and pending ones. */

@@ -301,7 +301,7 @@ static int ask(struct symbolizer *s, struct symbol_file *f, const struct symbol_
 			.request = ++s->request},
 		.file = f->id,
 		.generation = f->generation,
-		.kind = f->id == SYMBOL_FILE_KERNEL ? SYMBOL_KIND_KALLSYMS : SYMBOL_KIND_ELF,
+		.kind = symbol_file_kind(s, f->id),
 		.flags = h->flags | SYMBOL_REQUEST_DEMANGLED(s->demangle),
 		.n = n,
 	};

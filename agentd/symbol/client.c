@@ -357,6 +357,24 @@ void symbol_set_demangle(struct symbolizer *s, enum symbol_demangle mode)
 	symbol_cache_outdate(s->cache);
 }
 
+void symbol_file_changed(struct symbolizer *s, uint32_t file, bool replaced)
+{
+	struct symbol_file *f = map_get(s->files, &file, sizeof(file));
+
+	if (!f)
+		return;
+	if (replaced) {
+		f->generation++;
+		f->loaded_by = 0;
+		f->failures = 0;
+		f->effort = EFFORT_ALL;
+		f->effort_note[0] = '\0';
+	}
+	f->retry_at_ns = 0;
+	f->changed = f == s->current;
+	symbol_cache_expire_file(s->cache, file);
+}
+
 void symbol_forget_kernel(struct symbolizer *s)
 {
 	const uint32_t id = SYMBOL_FILE_KERNEL;

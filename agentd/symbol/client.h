@@ -46,6 +46,7 @@ struct symbol_file {
 	uint64_t queued,
 		answered; /* serials: of the last address queued, of the last answered or given up */
 	bool in_queue;
+	bool changed;             /* while it was being asked */
 	struct symbol_file *next; /* in the queue of files */
 	uint64_t loaded_by;       /* serial of the child that holds its index; 0 none */
 	uint64_t retry_at_ns;     /* in back-off until then */
@@ -133,6 +134,7 @@ void symbol_file_unqueue(struct symbolizer *s, struct symbol_file *f);
 /* The first n addresses of its queue are answered, with that state where rows did not say better. */
 void symbol_file_settle(
 	struct symbolizer *s, struct symbol_file *f, size_t n, enum symbol_state state);
+uint16_t symbol_file_kind(struct symbolizer *s, uint32_t file); /* enum symbol_file_kind */
 /* Never NULL or "". */
 const char *symbol_module_name(struct symbolizer *s, uint32_t file);
 /* What goes with a request. fd is borrowed, the others are to be closed; -1 none. */

@@ -115,6 +115,9 @@ void symbol_file_settle(
 
 		if (e && e->state == SYMBOL_PENDING) {
 			e->state = state;
+			/* It had one, when the file said something else of it. */
+			if (state == SYMBOL_FALLBACK && e->chain && !e->chain->fallback)
+				e->chain = NULL;
 			s->counters.fallback++;
 		}
 	}
@@ -139,6 +142,15 @@ const char *symbol_module_name(struct symbolizer *s, uint32_t file)
 		return "[vdso]";
 	name = s->ops->module_name(s->userdata, file);
 	return name && *name ? name : "[unknown]";
+}
+
+uint16_t symbol_file_kind(struct symbolizer *s, uint32_t file)
+{
+	if (file == SYMBOL_FILE_KERNEL)
+		return SYMBOL_KIND_KALLSYMS;
+	if (file == SYMBOL_FILE_VDSO || !s->ops->file_kind)
+		return SYMBOL_KIND_ELF;
+	return s->ops->file_kind(s->userdata, file);
 }
 
 /* What waits of this file is given up; nothing is asked of it before retry_ns from now. */
@@ -362,6 +374,10 @@ void symbol_on_done(struct symbolizer *s, const struct symbol_done_message *done
 		if (s->current_facts.header.size)
 			take_facts(s, f, &s->current_facts);
 	}
+	/* What was answered may be of before the change. */
+	if (f->changed)
+		symbol_cache_expire_file(s->cache, f->id);
+	f->changed = false;
 	symbol_file_enqueue(s, f);
 }
 

@@ -31,6 +31,8 @@ enum symbol_message {
 enum symbol_file_kind {
 	SYMBOL_KIND_ELF = 1,
 	SYMBOL_KIND_KALLSYMS, /* the text of /proc/kallsyms */
+	SYMBOL_KIND_PERFMAP, /* what a runtime says of the code that it made: addresses of its process */
+	SYMBOL_KIND_JITDUMP,
 };
 
 struct symbol_header {

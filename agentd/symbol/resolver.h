@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Inside the symbolizer: one resolver a kind of frame (native, kernel; later JIT, Go), in the table of
+/* Inside the symbolizer: one resolver a kind of frame (native, kernel, JIT), in the table of
  * role.c. A native file has several sources of names, best first, in the table of native.c; each source is
  * one reader. Adding a kind or a source is adding a file and a row. */
 
@@ -53,12 +53,15 @@ struct resolver {
 	int (*open)(
 		void **ret, const struct resolver_input *in, struct symbol_facts_message *facts);
 	void *(*close)(void *state);
+	/* For files that are written while we read: takes in what is new, before each later request. -errno: it has
+	 * to be opened afresh. NULL: they do not change. */
+	int (*refresh)(void *state, struct symbol_facts_message *facts);
 	/* 1: found is filled, 0: no name, -errno: the file cannot be read any more. */
 	int (*find)(void *state, uint64_t address, struct found *found);
 	size_t (*memory)(const void *state);
 };
 
-extern const struct resolver resolver_native, resolver_kernel;
+extern const struct resolver resolver_native, resolver_kernel, resolver_perfmap, resolver_jitdump;
 
 struct elf_file;
 

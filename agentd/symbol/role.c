@@ -38,7 +38,8 @@
 #define CHECK_EVERY   64 /* addresses between looks at the clock */
 
 /* A kind of frame is a row. */
-static const struct resolver *const resolvers[] = {&resolver_native, &resolver_kernel};
+static const struct resolver *const resolvers[] = {
+	&resolver_native, &resolver_kernel, &resolver_perfmap, &resolver_jitdump};
 
 struct loaded {
 	uint32_t file, generation;
@@ -306,6 +307,19 @@ static int send_facts(
 	return fdpass_send(role->sock, facts, sizeof(*facts), NULL, 0);
 }
 
+/* What is kept of a file that is being written takes in what is new. NULL: it could not, and is gone. */
+static struct loaded *refresh(struct role *role, struct loaded *l)
+{
+	if (!l || !l->resolver->refresh)
+		return l;
+	if (l->state && l->resolver->refresh(l->state, &l->facts) == 0)
+		return l;
+	for (size_t i = 0; i < FILES_MAX; i++)
+		if (role->files[i] == l)
+			role->files[i] = NULL;
+	return loaded_free(l);
+}
+
 /* Borrows fds (-1: none came), takes those that it keeps. */
 static int serve(struct role *role, const struct symbol_request *q, int fds[static 2])
 {
@@ -317,6 +331,7 @@ static int serve(struct role *role, const struct symbol_request *q, int fds[stat
 	int r = 0;
 
 	limit_cpu(CPU_LIMIT_S);
+	l = refresh(role, l);
 	for (size_t i = 0; i < ARRAY_SIZE(resolvers); i++)
 		if (resolvers[i]->kind == q->kind)
 			by = resolvers[i];

@@ -41,7 +41,7 @@ struct symbol_file_facts {
 	char build_id[41]; /* GNU build id, lower-case hex; "" none */
 	char go_build_id[97];
 	char htlhash[33]; /* first 16 bytes of SHA-256, reference/otlp-profiles.md */
-	/* "DWARF", ".symtab", ".gnu_debugdata", ".dynsym", "kallsyms", "none"; those of a separate debug file are
+	/* "DWARF", ".symtab", ".gnu_debugdata", ".dynsym", "kallsyms", "perf map", "jitdump", "none"; those of a separate debug file are
 	 * "DWARF (debug file)", ".symtab (debug file)" */
 	const char *named_by;
 	bool has_debug_info;   /* DWARF of its own */
@@ -71,6 +71,8 @@ struct symbol_ops {
 	/* A borrowed descriptor for the file (the vDSO's memfd, /proc/kallsyms for FILE_ID_KERNEL is opened here), or
 	 * -errno: then fallback names. */
 	int (*open_file)(void *userdata, uint32_t file);
+	/* enum symbol_file_kind of protocol.h; NULL: all are ELF (the kernel and the vDSO are known here). */
+	uint16_t (*file_kind)(void *userdata, uint32_t file);
 	/* Basename for fallbacks ("libfoo.so", "[anon]"); kernel and vDSO are known here. Borrowed. */
 	const char *(*module_name)(void *userdata, uint32_t file);
 	/* The separate debug file of a file that has no debug information: a descriptor that the client closes, from the
@@ -126,6 +128,9 @@ void symbol_debug_changed(struct symbolizer *s, uint32_t file);
 /* How names are written from now on. Those that are there are asked for afresh when they are needed again, and stay
  * until their answer comes. */
 void symbol_set_demangle(struct symbolizer *s, enum symbol_demangle mode);
+/* A file that is written while it is read (perf map, jitdump) has changed: its names are asked for anew by who
+ * resolves them next, and hold until then. replaced: it is another file now. */
+void symbol_file_changed(struct symbolizer *s, uint32_t file, bool replaced);
 /* Kernel modules come and go: names of kernel addresses are looked up afresh. */
 void symbol_forget_kernel(struct symbolizer *s);
 void symbol_counters(struct symbolizer *s, struct symbol_counters *ret);
