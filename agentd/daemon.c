@@ -19,6 +19,7 @@
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "agentd/daemon.h"
+#include "agentd/daemon_fetch.h"
 #include "agentd/daemon_host.h"
 
 #define STATE_DIR_DEFAULT "/var/lib/odi"
@@ -132,6 +133,8 @@ static int make_rooms(struct daemon *d, struct err_text *err)
 	r = local_new(&d->local, d->loop, dir, &lc, err);
 	if (r >= 0)
 		r = link_new(&d->link, d->loop, &(struct link_config){}, err);
+	if (r >= 0)
+		r = daemon_fetch_new(d, err);
 	if (r < 0)
 		return r;
 	r = daemon_interval_open(d);
@@ -182,6 +185,7 @@ static void stop(struct daemon *d)
 		daemon_forget_assignments(d);
 	/* The open interval is empty, or start() failed; it holds files of the process table. */
 	daemon_interval_free(TAKE_PTR(d->open));
+	daemon_fetch_free(d);
 	d->symbols = symbol_free(d->symbols);
 	d->processes = process_table_free(d->processes);
 	daemon_unwinding_free(d);

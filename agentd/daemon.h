@@ -12,6 +12,7 @@
  *   daemon_cost.c      what we cost, and daemon_budget.c: the rate that follows from it
  *   daemon_interval.c  an interval's way: names -> batch -> out; the open one, as queries see it
  *   daemon_names.c     from frames to names and locations
+ *   daemon_fetch.c     debug files that are not on this host: what is wanted, and what came
  *   daemon_ledger.c    where every sample went
  *   daemon_status.c    `status`: one screen of truth; daemon_status_unwind.c: its part on stacks
  *   daemon_verbs.c     the table of the other verbs; daemon_sources.c, daemon_destinations.c,
@@ -41,6 +42,7 @@ struct daemon;
 struct snapshot;
 struct survey_wait;
 struct unwinding;
+struct fetching;
 struct cost;
 
 /* Whose an image is, under one generation of the configuration. Owned by image->assignment. */
@@ -111,6 +113,7 @@ struct daemon {
 	struct budget budget;
 	struct local *local;
 	struct link *link;
+	struct fetching *fetching;
 	struct host_facts host;
 	char kernel_build_id[41];
 	uint8_t boot_id[16];

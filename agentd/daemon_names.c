@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 
+#include "agentd/daemon_fetch.h"
 #include "agentd/daemon_names.h"
 #include "agentd/symbol/debugfile.h"
 
@@ -26,12 +27,14 @@ static int open_debug(
 	const struct file *f = process_file(d->processes, file);
 	_cleanup_close_ int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	struct debugfile_query q = {.root = root, .build_id = build_id, .debuglink = debuglink};
+	int r;
 
 	if (!f || root < 0)
 		return -ENOENT;
 	q.path = f->path ? f->path : "";
 	q.owner = f->owner;
-	return debugfile_open(&q, n);
+	r = debugfile_open(&q, n);
+	return r == -ENOENT ? daemon_fetch_open(d, file, build_id, n) : r;
 }
 
 static const char *module_name(void *userdata, uint32_t file)
@@ -56,6 +59,7 @@ static void on_file_facts(void *userdata, uint32_t file, const struct symbol_fil
 	snprintf(f->build_id, sizeof(f->build_id), "%s", facts->build_id);
 	snprintf(f->go_build_id, sizeof(f->go_build_id), "%s", facts->go_build_id);
 	snprintf(f->htlhash, sizeof(f->htlhash), "%s", facts->htlhash);
+	daemon_fetch_on_facts(d, file, facts);
 }
 
 const struct symbol_ops daemon_symbol_ops = {
@@ -177,8 +181,25 @@ void daemon_locate_frame(
 		ret->address--;
 }
 
+/* By location: how many samples have it. Says which files' debug files matter most. */
+static void weigh_files(struct daemon *d, const struct batch *b, const uint64_t *samples)
+{
+	for (uint32_t i = 0; i < batch_locations(b); i++) {
+		const struct profile_location *l = batch_location_at(b, i);
+
+		if (samples[i] && l->mapping)
+			daemon_fetch_weigh(d,
+				batch_string_at(b, batch_mapping_at(b, l->mapping)->build_id),
+				samples[i]);
+	}
+}
+
 void daemon_count_names(struct daemon *d, const struct batch *b)
 {
+	_cleanup_free_ uint64_t *samples = NULL;
+
+	if (daemon_fetch_cares(d))
+		samples = calloc(batch_locations(b) + 1, sizeof(*samples));
 	for (size_t p = 0; p < batch_parts(b); p++) {
 		const struct profile_part *part = batch_part_at(b, p);
 
@@ -195,6 +216,8 @@ void daemon_count_names(struct daemon *d, const struct batch *b)
 				bool named = f->system_name != 0;
 				bool user = l->frame_type == PROFILE_FRAME_NATIVE;
 
+				if (samples)
+					samples[stack[i]] += value;
 				d->frames += value;
 				d->frames_named += named ? value : 0;
 				d->user_frames += user ? value : 0;
@@ -202,4 +225,7 @@ void daemon_count_names(struct daemon *d, const struct batch *b)
 			}
 		}
 	}
+	if (samples)
+		weigh_files(d, b, samples);
+	daemon_fetch_next(d);
 }
