@@ -28,9 +28,10 @@ struct option_spec {
 	int kind;          /* FLAG, VALUE, REPEAT (a value, may come again) */
 	const char *value; /* what stands in the help: "HZ" */
 	const char *help;
-	char letter;        /* -n beside --lines; 0: none */
-	const char *stored; /* of a kind: what agentd calls it, where that is not name */
-	bool map;           /* of a kind: key=value, kept as stored/key */
+	char letter;         /* -n beside --lines; 0: none */
+	const char *stored;  /* of a kind: what agentd calls it, where that is not name */
+	bool map;            /* of a kind: key=value, kept as stored/key */
+	const char *choices; /* the words it may be, with spaces between; NULL: others */
 };
 
 struct given {
@@ -40,7 +41,7 @@ struct given {
 
 struct args {
 	const struct command *command;
-	const char *positional[16];
+	const char *positional[64];
 	size_t n_positional;
 	struct given given[64];
 	size_t n_given;
@@ -60,6 +61,7 @@ struct command {
 	size_t min, max;        /* of positional words */
 	const char *summary, *details, *example;
 	const struct option_spec *options;
+	const struct option_spec *setting_options; /* KEY=VALUE words are named as these */
 	int kinds; /* its first word is a kind or type, which has options of its own (kinds.h) */
 	int (*run)(struct cli *cli, struct args *args);
 };
@@ -208,4 +210,5 @@ int cmd_host_label(struct cli *cli, struct args *args);
 int cmd_history(struct cli *cli, struct args *args);
 int cmd_logs(struct cli *cli, struct args *args);
 int cmd_version(struct cli *cli, struct args *args);
+int cmd_completion(struct cli *cli, struct args *args);
 int cmd_help(struct cli *cli, struct args *args);

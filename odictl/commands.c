@@ -11,7 +11,11 @@ static const struct option_spec enable_options[] = {
 		.kind = VALUE,
 		.value = "HZ",
 		.help = "samples a second on each CPU, 1 to 1000 (default 99)"},
-	{.name = "types", .kind = VALUE, .value = "LIST", .help = "what to profile: cpu"},
+	{.name = "types",
+		.kind = VALUE,
+		.value = "LIST",
+		.help = "what to profile: cpu",
+		.choices = "cpu"},
 	{.name = "interval",
 		.kind = VALUE,
 		.value = "TIME",
@@ -85,7 +89,8 @@ static const struct option_spec top_options[] = {
 	{.name = "by",
 		.kind = VALUE,
 		.value = "WHAT",
-		.help = "service, process, thread, module or function (default function)"},
+		.help = "service, process, thread, module or function (default function)",
+		.choices = "service process thread module function"},
 	{.name = "lines",
 		.kind = VALUE,
 		.value = "N",
@@ -112,7 +117,8 @@ static const struct option_spec flamegraph_options[] = {
 	{.name = "format",
 		.kind = VALUE,
 		.value = "F",
-		.help = "html, svg, folded, json or pprof (default by the file's ending, else html)"},
+		.help = "html, svg, folded, json or pprof (default by the file's ending, else html)",
+		.choices = "html svg folded json pprof"},
 	{.name = "title", .kind = VALUE, .value = "TEXT", .help = "what stands above it"},
 	{},
 };
@@ -132,7 +138,8 @@ static const struct option_spec logs_options[] = {
 	{.name = "level",
 		.kind = VALUE,
 		.value = "L",
-		.help = "error, warning, info or debug, and what is graver"},
+		.help = "error, warning, info or debug, and what is graver",
+		.choices = "error warning info debug"},
 	{},
 };
 
@@ -168,6 +175,7 @@ const struct command commands[] = {
 			"profiling enable --help says what they are. Above its budget profiling lowers its rate in "
 			"steps, and raises it again when there is room; odictl status says so.",
 		.example = "odictl profiling set budget=0.5 max-frames=500 rate-",
+		.setting_options = enable_options,
 		.run = cmd_profiling_set},
 	{.words = "profiling status",
 		.positional = "",
@@ -326,6 +334,17 @@ const struct command commands[] = {
 		.summary = "versions of odictl and agentd",
 		.example = "odictl version",
 		.run = cmd_version},
+	{.words = "completion",
+		.positional = "SHELL",
+		.min = 1,
+		.max = 64,
+		.summary = "what bash, zsh or fish need to complete odictl's words",
+		.details =
+			"In bash: source <(odictl completion bash). In zsh: source <(odictl completion zsh). In fish: "
+			"odictl completion fish | source. Packages install it. Names of sources, destinations and of "
+			"what runs here are completed, too.",
+		.example = "odictl completion bash",
+		.run = cmd_completion},
 	{.words = "help",
 		.positional = "[COMMAND]",
 		.max = 3,
