@@ -53,7 +53,7 @@ static __always_inline __u32 add_slice(struct scratch *s, __u32 n_frames)
 {
 	struct unwind_regs *r = &s->walk.regs;
 	struct sample_stack *to;
-	__u64 start, lead, bytes;
+	__u64 start, bytes;
 
 	if (n_frames > SAMPLE_MAX_FRAMES)
 		return 0;
@@ -70,21 +70,24 @@ static __always_inline __u32 add_slice(struct scratch *s, __u32 n_frames)
 	__builtin_memcpy(to->state, r, sizeof(to->state));
 	start = (r->sp - RED_ZONE) & ~7ULL;
 	bytes = slice_bytes(start);
-	lead = start & (SAMPLE_STACK_PAGE - 1);
 	to->start = start;
 	to->len = 0;
 	to->present = 0;
-	for (__u64 i = 0; i < SAMPLE_STACK_PAGES; i++) {
-		__u64 from = i ? i * SAMPLE_STACK_PAGE - lead : 0;
-		__u64 size = i ? SAMPLE_STACK_PAGE : SAMPLE_STACK_PAGE - lead;
+	/* Where we are lies in memory, of which verifiers know nothing: the bounds that they make out of
+	 * the page before contradict each other on 5.10, and it refuses what comes of that. */
+	s->slice_at = 0;
+	for (__u32 i = 0; i < SAMPLE_STACK_PAGES; i++) {
+		__u64 from = *(volatile __u64 *)&s->slice_at, size;
 
-		if (from >= bytes)
+		if (from >= bytes || from > SAMPLE_STACK_MAX)
 			break;
+		size = SAMPLE_STACK_PAGE - ((start + from) & (SAMPLE_STACK_PAGE - 1));
 		if (size > bytes - from)
 			size = bytes - from;
 		barrier_var(size);
 		if (size > SAMPLE_STACK_PAGE)
 			size = SAMPLE_STACK_PAGE;
+		s->slice_at = from + size;
 		if (bpf_probe_read_user(&to->bytes[from], size, (const void *)(start + from)) ==
 			0) {
 			to->len = from + size;
