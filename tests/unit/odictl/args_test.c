@@ -168,7 +168,7 @@ static void test_bad_options(void **state)
 	refuse("logs -fx", "there is no option -fx");
 	for (int i = 0; i < 17; i++)
 		strcat(line, " a=b");
-	refuse(line, "more than 16 words");
+	refuse(line, "is one word too many");
 	memset(wide, 'x', sizeof(wide) - 1);
 	wide[sizeof(wide) - 1] = '\0';
 	snprintf(line, sizeof(line), "top --%s", wide);
