@@ -72,6 +72,7 @@ struct scratch {
 	__u32 has_user;                /* the task has a user stack */
 	__u32 walked;                  /* by a space */
 	__u64 slice_debt;              /* ns; see slice.h */
+	__u64 doubtful_debt;           /* the same of samples with guesses */
 	__u64 slice_at;                /* bytes of the slice that is being read */
 	__u64 window_at;
 	__u64 window_len; /* 0: nothing was read */

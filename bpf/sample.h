@@ -64,7 +64,7 @@ enum frame_marker {
 	MARKER_TRUNCATED = 1, /* more frames than fit */
 	MARKER_NO_USER = 2,   /* the user stack could not be read */
 	MARKER_LOST = 3,      /* the callers could not be followed: record_sample.end says why */
-	MARKER_KERNEL = 4,    /* the kernel's own work, whose frames are not there: user space's mark */
+	MARKER_KERNEL = 4,    /* the kernel was at work, whose frames are left out */
 };
 
 struct sample_frame {
@@ -210,7 +210,7 @@ struct sample_settings {
 	sample_u64 period_ns;     /* of the events: what one sample stands for; see sampler.bpf.c */
 	sample_u32 half;          /* of the counts (bpf/tables.h): 0 or 1 */
 	sample_u32 space_generation; /* goes up when mapping records were lost: no space is good */
-	sample_u32 slices_a_second;  /* a CPU; as many may come at once as in four seconds */
+	sample_u32 slices_a_second;  /* a CPU, of four seconds at once: see bpf/slice.h */
 	sample_u32 pad;
 };
 _Static_assert(sizeof(struct sample_settings) == 48, "settings");

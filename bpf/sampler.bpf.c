@@ -229,23 +229,37 @@ static __always_inline void add_missed(struct scratch *s)
 	add_frame(s, frame, r->pc);
 }
 
+/* An address in no map, behind a guess, when nobody can look closer: not a new map but a wrong guess, as
+ * nearly always. Such a stack can be counted. */
+static __always_inline __u32 beyond_belief(struct scratch *s, __u32 end)
+{
+	const struct space_map *map = &s->walk.map;
+
+	if (end != WALK_MISS_MAP || !s->walk.guessed || (s->walk.regs.flags & UNWIND_REGS_LEAF) ||
+		unwind_walk_in(map, unwind_lookup_pc(&s->walk.regs)))
+		return end;
+	return WALK_UNMAPPED;
+}
+
 /* The size of the record. */
 static __always_inline __u64 end_record(struct sample_counters *count, struct scratch *s)
 {
 	struct record_sample *head = &s->record.head;
 	__u32 end = s->walk.end, slice = 0, n;
 
-	head->end = end;
 	head->guessed = s->walk.guessed;
 	head->end_file = s->walk.end_file;
 	if (end >= WALK_MISS_SPACE) {
 		if (slice_allowed(s, head->header.time)) {
 			slice = add_slice(s, *(volatile __u32 *)&s->n_frames);
+			slice_pay(s, slice);
 			count->of[COUNT_SLICES]++;
 		} else {
 			count->of[COUNT_NO_SLICE]++;
+			end = beyond_belief(s, end);
 		}
 	}
+	head->end = end;
 	if (!slice && end >= WALK_MISS_SPACE)
 		add_missed(s);
 	if (!slice && s->has_user && unwind_walk_marker(end))
@@ -254,6 +268,14 @@ static __always_inline __u64 end_record(struct sample_counters *count, struct sc
 	head->n_frames = n;
 	head->stack = slice;
 	return sizeof(*head) + n * sizeof(struct sample_frame) + slice;
+}
+
+/* As long as user space does not know of it, each further sample costs more than a wake-up, or lacks its
+ * callers: unknown images, addresses that go from file to file, mappings and rows that are missing. */
+static __always_inline bool is_urgent(const struct scratch *s)
+{
+	return !s->verdict.generation || (s->verdict.flags & VERDICT_UNCOUNTED) ||
+		(s->record.head.stack && !s->walk.guessed);
 }
 
 static __always_inline bool send_sample(
@@ -265,8 +287,8 @@ static __always_inline bool send_sample(
 	barrier_var(size);
 	if (size > sizeof(s->record)) /* for the verifier, which cannot know */
 		size = sizeof(s->record);
-	if (bpf_ringbuf_output(&ring, &s->record, size,
-		    wakeup_flags(head->header.time, !s->verdict.generation))) {
+	if (bpf_ringbuf_output(
+		    &ring, &s->record, size, wakeup_flags(head->header.time, is_urgent(s)))) {
 		count->of[COUNT_LOST_RING]++;
 		return false;
 	}

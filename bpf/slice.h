@@ -9,31 +9,46 @@
  * taken. The slice is read page by page, so that a page that is not there
  * costs no more than itself. It is bounded by size, by a rate a CPU (what was not used of it in the
  * last four seconds may be used at once), and by the ring: a slice that pushes samples out is worth
- * less than they are. */
+ * less than they are.
+ *
+ * The rate counts slices of SLICE_PRICED bytes: what they cost is mostly their bytes, and nearly all are
+ * small, so that many more of those may come, as they do where processes are started by the dozen. A walk
+ * that has guessed before it met the unknown may have lost its way, which a program with code of its own
+ * making does again and again: such samples have a share of their own (1 / DOUBTFUL_SHARE), and leave
+ * the others theirs. */
 
 #include "bpf/find.h"
 
-#define RED_ZONE     128
-#define ABOVE_STACK  256 /* what lies behind the end and may be looked at */
-#define THREAD_SLICE (56 << 10)
-#define SLICE_BURST  4000000000ULL /* ns */
+#define RED_ZONE       128
+#define ABOVE_STACK    256 /* what lies behind the end and may be looked at */
+#define THREAD_SLICE   (56 << 10)
+#define SLICE_BURST    4000000000ULL /* ns */
+#define SLICE_PRICED   (32 << 10)    /* bytes; and one of none costs a quarter of one of so many */
+#define DOUBTFUL_SHARE 4
 
-/* One more slice? slice_debt is the time at which all that were taken are paid for. */
+static __always_inline __u64 *slice_debt(struct scratch *s)
+{
+	return s->walk.guessed ? &s->doubtful_debt : &s->slice_debt;
+}
+
+/* One more slice? A debt is the time at which all that were taken are paid for. */
 static __always_inline bool slice_allowed(struct scratch *s, __u64 now)
 {
-	__u32 rate = settings.slices_a_second;
-	__u64 debt = s->slice_debt, cost;
+	__u64 *debt = slice_debt(s);
 
-	if (!rate)
-		return false;
-	cost = 1000000000ULL / rate;
-	if (debt + SLICE_BURST < now)
-		debt = now - SLICE_BURST;
-	if (debt + cost > now ||
-		bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > 2 * (__u64)settings.wakeup_bytes)
-		return false;
-	s->slice_debt = debt + cost;
-	return true;
+	if (*debt + SLICE_BURST < now)
+		*debt = now - SLICE_BURST;
+	return settings.slices_a_second && *debt < now &&
+		bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) <= 2 * (__u64)settings.wakeup_bytes;
+}
+
+static __always_inline void slice_pay(struct scratch *s, __u32 bytes)
+{
+	__u32 rate = settings.slices_a_second;
+	__u64 cost = rate ? 1000000000ULL / rate : 0;
+
+	cost = cost / 4 + cost * bytes / (SLICE_PRICED / 3 * 4);
+	*slice_debt(s) += s->walk.guessed ? cost * DOUBTFUL_SHARE : cost;
 }
 
 /* How much of the stack from start on is of use. */
