@@ -16,6 +16,7 @@
 #include <lzma.h>
 
 #include "agentd/base/text.h"
+#include "agentd/elf/cursor.h"
 #include "agentd/elf/elf_private.h"
 
 #define CHUNK          65536
@@ -83,6 +84,90 @@ int elf_file_crc(const struct elf_file *f, uint64_t max, uint32_t *ret)
 	}
 	*ret = crc;
 	return 0;
+}
+
+/* ---- the alternate file ---- */
+
+#define ID_MAX 20
+
+static void set_hex(char *out, const uint8_t *data, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		snprintf(out + 2 * i, 3, "%02x", data[i]);
+}
+
+/* A section that holds a name and, at the end, an identity. Its length; 0: there is none. */
+static size_t read_small(const struct elf_file *f, const char *name, uint8_t *data, size_t max)
+{
+	const struct elf_section *s = elf_file_find_name(f, name);
+
+	if (!s || s->type == SHT_NOBITS || (s->flags & SHF_COMPRESSED) || s->size > max ||
+		elf_file_read(f, data, (size_t)s->size, s->offset) < 0)
+		return 0;
+	return (size_t)s->size;
+}
+
+static bool take_path(struct cursor *c, char path[static ELF_FILE_LINK_MAX])
+{
+	const uint8_t *end = memchr(c->at, '\0', (size_t)(c->end - c->at));
+	size_t len = end ? (size_t)(end - c->at) : ELF_FILE_LINK_MAX;
+
+	if (len >= ELF_FILE_LINK_MAX)
+		return false;
+	memcpy(path, cursor_take(c, len + 1), len + 1);
+	return text_is_clean(path, ELF_FILE_LINK_MAX);
+}
+
+/* DWARF 5, 7.3.6. */
+static bool read_sup(const struct elf_file *f, bool *alternate, struct elf_altlink *ret)
+{
+	uint8_t data[ELF_FILE_LINK_MAX + 64];
+	struct cursor c = {.at = data};
+	const uint8_t *sum;
+	uint64_t len;
+
+	c.end = data + read_small(f, ".debug_sup", data, sizeof(data));
+	if (cursor_u16(&c) != 5)
+		return false;
+	*alternate = cursor_u8(&c) != 0;
+	if (!take_path(&c, ret->path))
+		return false;
+	len = cursor_uleb(&c);
+	sum = len && len <= ID_MAX ? cursor_take(&c, len) : NULL;
+	if (sum)
+		set_hex(ret->build_id, sum, (size_t)len);
+	return sum != NULL;
+}
+
+void elf_file_altlink(const struct elf_file *f, struct elf_altlink *ret)
+{
+	uint8_t data[ELF_FILE_LINK_MAX + ID_MAX];
+	size_t size = read_small(f, ".gnu_debugaltlink", data, sizeof(data));
+	struct cursor c = {.at = data, .end = data + size};
+	bool alternate = false;
+
+	*ret = (struct elf_altlink){0};
+	if (!size) {
+		if (!read_sup(f, &alternate, ret) || alternate)
+			*ret = (struct elf_altlink){0};
+		return;
+	}
+	if (take_path(&c, ret->path) && c.end > c.at && c.end - c.at <= ID_MAX)
+		set_hex(ret->build_id, c.at, (size_t)(c.end - c.at));
+	else
+		*ret = (struct elf_altlink){0};
+}
+
+bool elf_file_is_alternate(const struct elf_file *f, const struct elf_altlink *link)
+{
+	struct elf_altlink own = {0};
+	struct elf_ids ids;
+	bool alternate = false;
+
+	elf_file_ids(f, &ids);
+	if (*link->build_id && streq(ids.gnu, link->build_id))
+		return true;
+	return read_sup(f, &alternate, &own) && alternate && streq(own.build_id, link->build_id);
 }
 
 /* ---- .gnu_debugdata ---- */

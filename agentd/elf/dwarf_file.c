@@ -18,11 +18,9 @@
  * 6.2; libdw of elfutils 0.183 to 0.192. Runs in the sandbox. */
 
 #include <dwarf.h>
-#include <gelf.h>
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "agentd/elf/dwarf_private.h"
 
@@ -38,9 +36,8 @@ struct unit {
 };
 
 struct dwarf_file {
-	Elf *elf;
-	Dwarf *dwarf;
-	size_t decoded; /* heap that libdw took since the handle was opened */
+	struct dwarf_handle main, alt; /* alt: none where nothing refers to one */
+	size_t decoded;                /* heap that libdw took since the handle was opened */
 	struct dwarf_ranges units;
 	size_t n_units, n_split;
 	struct unit kept[UNITS_KEPT];
@@ -64,37 +61,6 @@ static void add_growth(struct dwarf_file *f, size_t before)
 
 /* ---- opening ---- */
 
-/* Whether debug sections are there, and can be read. libdw inflates zlib at first use. */
-static bool has_debug_info(Elf *elf, struct err_text *problem)
-{
-	Elf_Scn *section = NULL;
-	size_t names;
-
-	if (elf_getshdrstrndx(elf, &names) < 0)
-		return false;
-	while ((section = elf_nextscn(elf, section))) {
-		GElf_Shdr h;
-		GElf_Chdr c;
-		const char *name;
-
-		if (!gelf_getshdr(section, &h))
-			continue;
-		name = elf_strptr(elf, names, h.sh_name);
-		if (!name || h.sh_type == SHT_NOBITS ||
-			(strcmp(name, ".debug_info") != 0 && strcmp(name, ".zdebug_info") != 0))
-			continue;
-		if (!(h.sh_flags & SHF_COMPRESSED))
-			return true;
-		if (!gelf_getchdr(section, &c) || c.ch_type != ELFCOMPRESS_ZLIB) {
-			err_set(problem, -ENOTSUP,
-				"its debug information is compressed in a way that is not read");
-			return false;
-		}
-		return true;
-	}
-	return false;
-}
-
 static int add_unit(struct dwarf_file *f, Dwarf_Die *die, uint8_t type)
 {
 	if (type == DW_UT_skeleton || dwarf_hasattr(die, DW_AT_GNU_dwo_name)) {
@@ -117,7 +83,7 @@ static int list_units(struct dwarf_file *f, struct err_text *problem)
 	int r = 0, more = 0;
 
 	while (r == 0 &&
-		(more = dwarf_get_units(f->dwarf, cu, &cu, &version, &type, &die, NULL)) == 0)
+		(more = dwarf_get_units(f->main.dwarf, cu, &cu, &version, &type, &die, NULL)) == 0)
 		r = add_unit(f, &die, type);
 	if (r == -ENOSPC)
 		err_set(problem, r, "it has more units or address ranges than are kept");
@@ -135,36 +101,44 @@ struct dwarf_file *dwarf_file_close(struct dwarf_file *f)
 	for (size_t i = 0; i < UNITS_KEPT; i++)
 		free(f->kept[i].functions.v);
 	free(f->units.v);
-	dwarf_end(f->dwarf);
-	elf_end(f->elf);
+	dwarf_handle_close(&f->main);
+	dwarf_handle_close(&f->alt);
 	free(f);
 	return NULL;
 }
 
-int dwarf_file_open(struct dwarf_file **ret, int fd, struct err_text *problem)
+/* libdw opens a file by itself unless it has one. */
+static int open_alternate(struct dwarf_file *f, int fd, struct err_text *problem)
+{
+	int r = fd >= 0 ? dwarf_handle_open(&f->alt, fd, problem) : 0;
+
+	if (r == 0 && !f->alt.dwarf) {
+		dwarf_handle_close(&f->alt);
+		r = dwarf_handle_open_empty(&f->alt);
+	}
+	if (r == 0)
+		dwarf_setalt(f->main.dwarf, f->alt.dwarf);
+	return r;
+}
+
+int dwarf_file_open(struct dwarf_file **ret, int fd, int alt_fd, struct err_text *problem)
 {
 	CLEANUP(dwarf_file_closep) struct dwarf_file *f = calloc(1, sizeof(*f));
-	size_t before;
+	size_t before = heap();
 	int r;
 
 	if (!f)
 		return -ENOMEM;
 	f->units.max = DWARF_FILE_RANGES_MAX;
-	elf_version(EV_CURRENT);
-	f->elf = elf_begin(fd, ELF_C_READ_MMAP, NULL);
-	if (!f->elf || elf_kind(f->elf) != ELF_K_ELF || !has_debug_info(f->elf, problem))
-		return 0;
-	before = heap();
-	f->dwarf = dwarf_begin_elf(f->elf, DWARF_C_READ, NULL);
-	if (!f->dwarf) {
-		err_set(problem, -EBADMSG, "its debug information cannot be read: %s",
-			dwarf_errmsg(-1));
-		return 0;
-	}
-	r = list_units(f, problem);
+	r = dwarf_handle_open(&f->main, fd, problem);
+	if (r < 0 || !f->main.dwarf)
+		return r;
+	r = open_alternate(f, alt_fd, problem);
+	if (r == 0)
+		r = list_units(f, problem);
 	if (r < 0)
 		return r;
-	add_growth(f, before + f->units.room * sizeof(*f->units.v));
+	add_growth(f, before + f->units.room * sizeof(*f->units.v) + f->main.size + f->alt.size);
 	if (!f->units.n && f->n_split)
 		err_set(problem, -ENOTSUP,
 			"its debug information is in .dwo files, which are not read");
@@ -185,7 +159,8 @@ size_t dwarf_file_split_units(const struct dwarf_file *f)
 
 size_t dwarf_file_memory(const struct dwarf_file *f)
 {
-	return sizeof(*f) + f->units.room * sizeof(*f->units.v) + f->decoded;
+	return sizeof(*f) + f->units.room * sizeof(*f->units.v) + f->main.size + f->alt.size +
+		f->decoded;
 }
 
 /* ---- looking ---- */
@@ -197,11 +172,12 @@ static int start_anew(struct dwarf_file *f)
 		free(f->kept[i].functions.v);
 		f->kept[i] = (struct unit){};
 	}
-	dwarf_end(f->dwarf);
 	f->decoded = 0;
-	f->dwarf = dwarf_begin_elf(f->elf, DWARF_C_READ, NULL);
+	if (dwarf_handle_renew(&f->main) < 0 || dwarf_handle_renew(&f->alt) < 0)
+		return -EIO;
+	dwarf_setalt(f->main.dwarf, f->alt.dwarf);
 	malloc_trim(0);
-	return f->dwarf ? 0 : -EIO;
+	return 0;
 }
 
 static struct unit *find_kept(struct dwarf_file *f, Dwarf_Off offset)
@@ -363,10 +339,10 @@ static int find(struct dwarf_file *f, const struct dwarf_range *r, uint64_t addr
 {
 	Dwarf_Die unit, function, chain[DWARF_FILE_DEPTH_MAX];
 
-	if (!dwarf_offdie(f->dwarf, r->die, &unit))
+	if (!dwarf_offdie(f->main.dwarf, r->die, &unit))
 		return 0;
 	r = find_function(f, &unit, address);
-	if (!r || !dwarf_offdie(f->dwarf, r->die, &function))
+	if (!r || !dwarf_offdie(f->main.dwarf, r->die, &function))
 		return 0;
 	return give(&unit, address, chain,
 		dwarf_unit_chain(&function, address, chain, ARRAY_SIZE(chain)), visit, userdata);

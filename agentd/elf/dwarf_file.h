@@ -6,12 +6,14 @@
  * only.
  *
  * Addresses are the ELF's own. Memory is bounded by DWARF_FILE_MEMORY plus what one unit takes;
- * what libdw decoded is dropped when it grows beyond. Source: DWARF 5, chapters 2.17, 3.1, 3.3,
+ * what libdw decoded is dropped when it grows beyond. Sections compressed by zstd are inflated, at most
+ * DWARF_FILE_INFLATED of them; those by zlib are libelf's business, and the process's memory limit bounds them. Source: DWARF 5, chapters 2.17, 3.1, 3.3,
  * 6.2. */
 
 #include "agentd/base/err.h"
 
 #define DWARF_FILE_MEMORY     (48 << 20)
+#define DWARF_FILE_INFLATED   (96 << 20)
 #define DWARF_FILE_UNITS_MAX  262144
 #define DWARF_FILE_RANGES_MAX 1048576 /* address ranges of units: 24 bytes each */
 #define DWARF_FILE_DEPTH_MAX  64      /* of functions inlined into each other */
@@ -27,9 +29,10 @@ struct dwarf_file_function {
 	bool unqualified; /* of a language with scopes, and only the last part of the name is known */
 };
 
-/* Borrows fd for its life. 0 with *ret NULL: there is no debug information (that can be read;
+/* Borrows fd for its life, and alt_fd, the alternate file that its debug information refers to (-1: none to be had; what
+ * lies there is not known then). 0 with *ret NULL: there is no debug information (that can be read;
  * *problem says so if there is some that cannot). -ENOMEM, -errno of reading. */
-int dwarf_file_open(struct dwarf_file **ret, int fd, struct err_text *problem);
+int dwarf_file_open(struct dwarf_file **ret, int fd, int alt_fd, struct err_text *problem);
 struct dwarf_file *dwarf_file_close(struct dwarf_file *f);
 DEFINE_FREEP(dwarf_file_closep, struct dwarf_file *, dwarf_file_close)
 

@@ -27,6 +27,22 @@ void dwarf_ranges_sort(struct dwarf_ranges *r);
 /* The innermost one that holds address, or NULL. */
 const struct dwarf_range *dwarf_ranges_find(const struct dwarf_ranges *r, uint64_t address);
 
+/* An ELF file and what libdw makes of it. */
+struct dwarf_handle {
+	Elf *elf;
+	Dwarf *dwarf;
+	uint8_t *image; /* inflated sections, which elf is made of then; NULL */
+	size_t size;
+};
+
+/* Borrows fd. 0 with dwarf NULL: no debug information that can be read, *problem says so if there is some. -ENOMEM. */
+int dwarf_handle_open(struct dwarf_handle *ret, int fd, struct err_text *problem);
+/* The smallest file there is: what is referred to in it is not there. */
+int dwarf_handle_open_empty(struct dwarf_handle *ret);
+/* What was decoded goes. -EIO. */
+int dwarf_handle_renew(struct dwarf_handle *h);
+void dwarf_handle_close(struct dwarf_handle *h);
+
 /* The functions of a unit that have code; deep: those nested in others, too. */
 int dwarf_unit_functions(Dwarf_Die *unit, struct dwarf_ranges *ret, bool deep);
 /* The chain at address within function, innermost first: function last. Their number. */

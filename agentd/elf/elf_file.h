@@ -131,6 +131,17 @@ void elf_file_debuglink(const struct elf_file *f, struct elf_debuglink *ret);
 /* The CRC-32 (that of .gnu_debuglink) of the whole file. -EFBIG: longer than max. */
 int elf_file_crc(const struct elf_file *f, uint64_t max, uint32_t *ret);
 
+/* The alternate file that its debug information refers to, made of what several files have in common (dwz):
+ * .gnu_debugaltlink, or .debug_sup of DWARF 5. */
+struct elf_altlink {
+	char path[ELF_FILE_LINK_MAX]; /* clean; "" none */
+	char build_id
+		[41]; /* hex of what the alternate file has as build id, or says in its own .debug_sup */
+};
+void elf_file_altlink(const struct elf_file *f, struct elf_altlink *ret);
+/* Whether f is what that refers to. */
+bool elf_file_is_alternate(const struct elf_file *f, const struct elf_altlink *link);
+
 /* .gnu_debugdata: a small ELF file, packed by xz, with the symbols that were stripped ("mini debug
  * information"). 0 with *ret NULL: there is none. -EFBIG: longer than ELF_FILE_DEBUGDATA_MAX unpacked;
  * -EBADMSG: damaged; -ENOMEM. */

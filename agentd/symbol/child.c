@@ -109,6 +109,8 @@ static bool done_is_sound(const struct symbolizer *s, const struct symbol_done_m
 		return !done->n_done && !s->current_had_fd;
 	case SYMBOL_DONE_WANTS_DEBUG:
 		return !done->n_done && s->current_may_ask && s->current_facts.header.size;
+	case SYMBOL_DONE_WANTS_ALT:
+		return !done->n_done && s->current_may_ask_alt && s->current_facts.header.size;
 	default:
 		return false;
 	}
@@ -288,7 +290,8 @@ static int ask(struct symbolizer *s, struct symbol_file *f, const struct symbol_
 	} q;
 	uint32_t n = (uint32_t)MIN(f->n, (size_t)SYMBOL_ADDRESSES_MAX);
 	size_t size = sizeof(q.request) + n * sizeof(uint64_t);
-	const int fds[2] = {h->fd, h->debug};
+	int fds[SYMBOL_REQUEST_FDS] = {h->fd};
+	size_t n_fds = h->fd >= 0;
 
 	/* Neighbours share a unit of debug information, which the reader decodes once and may drop then. */
 	qsort(f->pending + f->head, n, sizeof(uint64_t), by_address);
@@ -312,11 +315,19 @@ static int ask(struct symbolizer *s, struct symbol_file *f, const struct symbol_
 	s->current_had_debug = h->debug >= 0;
 	s->current_demangle = s->demangle;
 	s->current_may_ask = h->flags & SYMBOL_REQUEST_MAY_ASK;
+	s->current_had_alt = h->alt >= 0;
+	s->current_may_ask_alt = h->flags & SYMBOL_REQUEST_MAY_ASK_ALT;
 	s->current_facts.header.size = 0;
 	s->state = CHILD_BUSY;
 	s->counters.requests++;
+	if (h->fd >= 0)
+		log_debug("the symbolizer reads %s for %u addresses", symbol_module_name(s, f->id), n);
 	set_timer(s, s->config.file_deadline_ms * NSEC_PER_MSEC);
-	return fdpass_send(s->child.sock, &q, size, fds, h->fd < 0 ? 0 : h->debug < 0 ? 1 : 2);
+	if (h->debug >= 0)
+		fds[n_fds++] = h->debug;
+	if (h->alt >= 0)
+		fds[n_fds++] = h->alt;
+	return fdpass_send(s->child.sock, &q, size, fds, n_fds);
 }
 
 void symbol_pump(struct symbolizer *s)

@@ -13,6 +13,7 @@
 #include "agentd/base/clock.h"
 #include "agentd/base/text.h"
 #include "agentd/symbol/client.h"
+#include "agentd/symbol/diskcache.h"
 
 #define DEADLINE_DEFAULT_MS 5000
 #define IDLE_DEFAULT_NS     (60 * NSEC_PER_SEC)
@@ -182,10 +183,8 @@ static int want(
 	f->used = s->trims;
 	if (e && e->state == SYMBOL_PENDING)
 		return 1;
-	if (f->retry_at_ns > now)
-		return 0;
 	e = symbol_cache_add(s->cache, q->file, address);
-	if (!e || symbol_file_add(s, f, address) < 0)
+	if (!e || disk_name(s, f, e) || f->retry_at_ns > now || symbol_file_add(s, f, address) < 0)
 		return 0;
 	f->facts.asked += e->state == SYMBOL_NONE;
 	e->state = SYMBOL_PENDING;
@@ -339,22 +338,29 @@ void symbol_debug_changed(struct symbolizer *s, uint32_t file)
 {
 	struct symbol_file *f = map_get(s->files, &file, sizeof(file));
 
-	if (!f || f->facts.has_debug_info || f->debug == DEBUG_USED)
+	if (!f || ((f->facts.has_debug_info || f->debug == DEBUG_USED) &&
+			  (!f->altlink || f->alt == DEBUG_USED)))
 		return;
 	f->generation++;
 	f->loaded_by = 0;
 	f->retry_at_ns = 0;
-	f->debug = DEBUG_UNKNOWN;
+	f->debug = f->alt = DEBUG_UNKNOWN;
 	f->effort = EFFORT_ALL;
+	disk_outdated(f);
 	symbol_cache_drop_others(s->cache, file, NULL, 0);
 }
 
-void symbol_set_demangle(struct symbolizer *s, enum symbol_demangle mode)
+void symbol_debug_places_changed(struct symbolizer *s)
 {
-	if (s->demangle == mode)
-		return;
-	s->demangle = mode;
-	symbol_cache_outdate(s->cache);
+	struct map_iter it = {0};
+
+	while (map_next(s->files, &it)) {
+		struct symbol_file *f = it.value;
+
+		symbol_debug_changed(s, f->id);
+		/* What it has may be at another place from now on; its names stay. */
+		f->debug = f->alt = DEBUG_UNKNOWN;
+	}
 }
 
 void symbol_file_changed(struct symbolizer *s, uint32_t file, bool replaced)
@@ -375,6 +381,14 @@ void symbol_file_changed(struct symbolizer *s, uint32_t file, bool replaced)
 	symbol_cache_expire_file(s->cache, file);
 }
 
+void symbol_set_demangle(struct symbolizer *s, enum symbol_demangle mode)
+{
+	if (s->demangle == mode)
+		return;
+	s->demangle = mode;
+	symbol_cache_outdate(s->cache);
+}
+
 void symbol_forget_kernel(struct symbolizer *s)
 {
 	const uint32_t id = SYMBOL_FILE_KERNEL;
@@ -385,7 +399,8 @@ void symbol_forget_kernel(struct symbolizer *s)
 	f->generation++;
 	f->loaded_by = 0;
 	f->retry_at_ns = 0;
-	symbol_cache_drop_file(s->cache, id);
+	/* What the kernel itself has does not move before it boots again. */
+	symbol_cache_drop_unlike(s->cache, id, symbol_module_name(s, id));
 }
 
 void symbol_counters(struct symbolizer *s, struct symbol_counters *ret)
@@ -430,6 +445,7 @@ struct symbolizer *symbol_free(struct symbolizer *s)
 {
 	if (s) {
 		symbol_child_stop(s);
+		disk_deinit(s);
 		sd_event_source_disable_unref(s->later);
 		while (s->waiters) {
 			struct symbol_waiter *w = s->waiters;

@@ -11,13 +11,22 @@
 
 #define PENDING_MAX 65536 /* addresses waiting over all files */
 
-#define DEBUG_PLACES_MAX 16 /* debug files tried for one file */
+#define DEBUG_PLACES_MAX 128 /* where they may be */
+#define DEBUG_TRIES_MAX  16  /* debug files tried for one file */
 
 enum debug_state {
 	DEBUG_UNKNOWN, /* not known yet whether a separate debug file is wanted */
 	DEBUG_SEEKING, /* wanted: the next place is tried */
 	DEBUG_USED,    /* that at debug_place is the right one */
 	DEBUG_NONE,    /* not wanted, or not to be had */
+};
+
+/* A file's names on the disk (diskcache.c). */
+enum disk_state {
+	DISK_UNKNOWN, /* not looked for yet */
+	DISK_OFF,     /* it has no place there */
+	DISK_HAS,     /* disk_id */
+	DISK_REPLACE, /* there are none, or none that are good enough */
 };
 
 /* What a file is asked with: less after each failure that may have been for what is left out. */
@@ -36,7 +45,14 @@ struct symbol_file {
 	enum debug_state debug;
 	unsigned debug_place;      /* SEEKING: from here on; USED: there */
 	uint64_t debug_checked_ns; /* NONE: since then */
+	unsigned debug_tries;      /* SEEKING: files that were not the right ones */
 	char *debuglink;           /* NULL: none */
+	/* The same of the alternate file that debug information refers to. */
+	enum debug_state alt;
+	unsigned alt_place, alt_tries;
+	uint64_t alt_checked_ns;
+	char *altlink;
+	char alt_build_id[41];
 	char debug_note[96];       /* why one that was found is not used; "" */
 	bool costly;               /* it has something that EFFORT_CHEAP leaves out */
 	enum effort effort;
@@ -52,6 +68,12 @@ struct symbol_file {
 	uint64_t retry_at_ns;     /* in back-off until then */
 	unsigned failures;        /* in a row */
 	uint32_t used;            /* symbolizer.trims at the last question */
+	enum disk_state disk;
+	enum symbol_demangle disk_mode; /* of disk_key and disk_id */
+	bool disk_write;                /* what is read of it now may be kept */
+	uint8_t disk_key[32];
+	uint64_t disk_id;          /* HAS */
+	uint64_t disk_debug_files; /* struct disk_facts */
 };
 
 /* One symbol_resolve() under way: done when each of its files has answered up to a serial. */
@@ -106,10 +128,13 @@ struct symbolizer {
 	uint32_t current_n, current_next;
 	uint64_t current_addresses[SYMBOL_ADDRESSES_MAX];
 	enum symbol_demangle demangle, current_demangle;
-	bool current_had_fd, current_had_debug, current_may_ask;
+	bool current_had_fd, current_had_debug, current_may_ask, current_had_alt, current_may_ask_alt;
 	struct symbol_facts_message current_facts;
 	sd_event_source *io, *exit, *timer; /* timer: deadline, restart or idleness, by state */
 	sd_event_source *later;
+	struct symbol_key *disk_keys; /* named, not on the disk yet: from disk_head on */
+	size_t disk_head, disk_n, disk_size;
+	sd_event_source *disk_timer;
 	uint32_t trims;
 	uint64_t message[SYMBOL_MESSAGE_MAX / 8];
 };
@@ -142,13 +167,15 @@ struct symbol_hand_over {
 	int fd;
 	int own;   /* the kernel's, also in fd */
 	int debug; /* perhaps its debug file */
+	int alt;   /* perhaps the alternate file */
 	uint16_t flags;
 };
-#define SYMBOL_HAND_OVER_NONE ((struct symbol_hand_over){.fd = -1, .own = -1, .debug = -1})
+#define SYMBOL_HAND_OVER_NONE ((struct symbol_hand_over){.fd = -1, .own = -1, .debug = -1, .alt = -1})
 static inline void symbol_hand_over_close(struct symbol_hand_over *h)
 {
 	closep(&h->own);
 	closep(&h->debug);
+	closep(&h->alt);
 }
 
 /* The next file with something to ask, out of the queue. NULL: none. */

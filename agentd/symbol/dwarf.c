@@ -12,11 +12,11 @@ static int dwarf_open(void **ret, const struct native_files *files, const char *
 	uint64_t *functions, struct err_text *problem)
 {
 	struct dwarf_file *f = NULL;
-	int r = dwarf_file_open(&f, elf_file_fd(files->own), problem);
+	int r = dwarf_file_open(&f, elf_file_fd(files->own), files->alt_fd, problem);
 
 	*named_by = "DWARF";
 	if (r == 0 && !f && files->debug) {
-		r = dwarf_file_open(&f, elf_file_fd(files->debug), problem);
+		r = dwarf_file_open(&f, elf_file_fd(files->debug), files->alt_fd, problem);
 		*named_by = "DWARF (debug file)";
 	}
 	*ret = f;

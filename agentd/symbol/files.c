@@ -22,6 +22,7 @@
 #include "agentd/base/log.h"
 #include "agentd/base/text.h"
 #include "agentd/symbol/client.h"
+#include "agentd/symbol/diskcache.h"
 
 #define BACK_OFF_MIN_NS     (30 * NSEC_PER_SEC)
 #define BACK_OFF_MAX_NS     (3600 * NSEC_PER_SEC)
@@ -34,6 +35,7 @@ void symbol_file_free(void *value)
 
 	free(f->pending);
 	free(f->debuglink);
+	free(f->altlink);
 	free(f);
 }
 
@@ -48,7 +50,7 @@ struct symbol_file *symbol_file_get(struct symbolizer *s, uint32_t id)
 		return NULL;
 	f->id = id;
 	f->facts.named_by = "none";
-	f->facts.debuglink = "";
+	f->facts.debuglink = f->facts.altlink = "";
 	f->facts.last_problem = f->problem;
 	if (map_put(s->files, &id, sizeof(id), f, NULL) < 0) {
 		free(f);
@@ -183,7 +185,7 @@ static void open_debug(struct symbolizer *s, struct symbol_file *f, struct symbo
 		now - f->debug_checked_ns > DEBUG_RECHECK_NS)
 		f->debug = DEBUG_UNKNOWN;
 	if (f->debug == DEBUG_SEEKING || f->debug == DEBUG_USED) {
-		if (f->debug_place < DEBUG_PLACES_MAX)
+		if (f->debug_tries < DEBUG_TRIES_MAX)
 			r = s->ops->open_debug(s->userdata, f->id, f->facts.build_id,
 				f->facts.debuglink, &f->debug_place);
 		if (r < 0) {
@@ -194,6 +196,32 @@ static void open_debug(struct symbolizer *s, struct symbol_file *f, struct symbo
 	if (f->debug != DEBUG_NONE)
 		h->flags |= SYMBOL_REQUEST_MAY_ASK;
 	h->debug = r < 0 ? -1 : r;
+	h->flags |= h->debug < 0 ? 0 : SYMBOL_REQUEST_HAS_DEBUG;
+}
+
+/* The same of the alternate file. */
+static void open_alt(struct symbolizer *s, struct symbol_file *f, struct symbol_hand_over *h)
+{
+	uint64_t now = clock_monotonic_ns();
+	int r = -ENOENT;
+
+	if (!s->ops->open_alt || f->id == SYMBOL_FILE_KERNEL || f->effort != EFFORT_ALL)
+		return;
+	if (f->alt == DEBUG_NONE && f->altlink && now - f->alt_checked_ns > DEBUG_RECHECK_NS)
+		f->alt = DEBUG_UNKNOWN;
+	if (f->alt == DEBUG_SEEKING || f->alt == DEBUG_USED) {
+		if (f->alt_tries < DEBUG_TRIES_MAX)
+			r = s->ops->open_alt(s->userdata, f->id, f->alt_build_id, f->facts.altlink,
+				&f->alt_place);
+		if (r < 0) {
+			f->alt = DEBUG_NONE;
+			f->alt_checked_ns = now;
+		}
+	}
+	if (f->alt != DEBUG_NONE)
+		h->flags |= SYMBOL_REQUEST_MAY_ASK_ALT;
+	h->alt = r < 0 ? -1 : r;
+	h->flags |= h->alt < 0 ? 0 : SYMBOL_REQUEST_HAS_ALT;
 }
 
 struct symbol_file *symbol_next_file(struct symbolizer *s, struct symbol_hand_over *ret)
@@ -215,6 +243,7 @@ struct symbol_file *symbol_next_file(struct symbolizer *s, struct symbol_hand_ov
 			ret->fd = -errno;
 		if (ret->fd >= 0) {
 			open_debug(s, f, ret);
+			open_alt(s, f, ret);
 			return f;
 		}
 		set_problem(s, f, "cannot be opened: %s", strerrordesc_np(-ret->fd));
@@ -279,6 +308,11 @@ static void take_ids(struct symbol_file *f, const struct symbol_facts_message *m
 	free(f->debuglink);
 	f->debuglink = *m->debuglink ? strdup(m->debuglink) : NULL;
 	facts->debuglink = f->debuglink ? f->debuglink : "";
+	free(f->altlink);
+	f->altlink = *m->altlink ? strdup(m->altlink) : NULL;
+	facts->altlink = f->altlink ? f->altlink : "";
+	memcpy(f->alt_build_id, m->alt_build_id, sizeof(f->alt_build_id));
+	facts->has_alt_file = m->has & SYMBOL_HAS_ALT_FILE;
 	facts->has_debug_info = m->has & SYMBOL_HAS_DEBUG_INFO;
 	facts->has_symtab = m->has & SYMBOL_HAS_SYMTAB;
 	facts->has_debug_file = m->has & SYMBOL_HAS_DEBUG_FILE;
@@ -326,17 +360,30 @@ static void take_facts(
 /* The file was read with what came. Names from before it had a debug file are not as good. */
 static void settle_debug(struct symbolizer *s, struct symbol_file *f)
 {
-	bool used = s->current_facts.has & SYMBOL_HAS_DEBUG_FILE;
+	uint32_t has = s->current_facts.has;
+	bool used = has & SYMBOL_HAS_DEBUG_FILE, alt = has & SYMBOL_HAS_ALT_FILE;
 
 	if (!s->current_had_fd)
 		return;
-	if (used && f->facts.seen && !f->facts.has_debug_file)
+	if (f->facts.seen && ((used && !f->facts.has_debug_file) || (alt && !f->facts.has_alt_file)))
 		symbol_cache_drop_others(s->cache, f->id, s->current_addresses, s->current_n);
 	if (!used && f->debug != DEBUG_NONE)
 		f->debug_checked_ns = clock_monotonic_ns();
 	f->debug = used ? DEBUG_USED : DEBUG_NONE;
 	if (used)
 		f->debug_note[0] = '\0';
+	if (!alt && f->alt != DEBUG_NONE)
+		f->alt_checked_ns = clock_monotonic_ns();
+	f->alt = alt ? DEBUG_USED : DEBUG_NONE;
+}
+
+/* What was handed over says which build id it has. */
+static void tell_debug(struct symbolizer *s, struct symbol_file *f)
+{
+	const struct symbol_facts_message *m = &s->current_facts;
+
+	if (s->ops->on_debug && s->current_had_debug && m->header.size && *m->debug_build_id)
+		s->ops->on_debug(s->userdata, f->id, f->debug_place, m->debug_build_id);
 }
 
 /* Nothing was looked up yet: with the next debug file, or without when there is none. */
@@ -348,7 +395,20 @@ static void seek_debug(struct symbolizer *s, struct symbol_file *f)
 	if (s->current_had_debug)
 		snprintf(f->debug_note, sizeof(f->debug_note), "%.95s", s->current_facts.problem);
 	f->debug_place = first ? 0 : f->debug_place + 1;
+	f->debug_tries = first ? 0 : f->debug_tries + s->current_had_debug;
 	f->debug = DEBUG_SEEKING;
+}
+
+/* The same with the next alternate file; whether there is a debug file is settled. */
+static void seek_alt(struct symbolizer *s, struct symbol_file *f)
+{
+	bool first = f->alt == DEBUG_UNKNOWN;
+
+	take_ids(f, &s->current_facts);
+	f->debug = s->current_facts.has & SYMBOL_HAS_DEBUG_FILE ? DEBUG_USED : DEBUG_NONE;
+	f->alt_place = first ? 0 : f->alt_place + 1;
+	f->alt_tries = first ? 0 : f->alt_tries + s->current_had_alt;
+	f->alt = DEBUG_SEEKING;
 }
 
 void symbol_on_done(struct symbolizer *s, const struct symbol_done_message *done)
@@ -360,11 +420,15 @@ void symbol_on_done(struct symbolizer *s, const struct symbol_done_message *done
 		return;
 	f->failures = 0;
 	f->facts.cpu_us += done->cpu_us;
+	tell_debug(s, f);
 	if (done->flags & SYMBOL_DONE_UNKNOWN_FILE) {
 		f->loaded_by = 0; /* it needed the room: asked again with a descriptor */
 	} else if (done->flags & SYMBOL_DONE_WANTS_DEBUG) {
 		f->loaded_by = 0;
 		seek_debug(s, f);
+	} else if (done->flags & SYMBOL_DONE_WANTS_ALT) {
+		f->loaded_by = 0;
+		seek_alt(s, f);
 	} else {
 		if (s->current_facts.header.size)
 			settle_debug(s, f);
@@ -373,6 +437,8 @@ void symbol_on_done(struct symbolizer *s, const struct symbol_done_message *done
 		symbol_on_progress(s, f->id, f->answered);
 		if (s->current_facts.header.size)
 			take_facts(s, f, &s->current_facts);
+		if (!f->changed)
+			disk_answered(s, f, done->n_done);
 	}
 	/* What was answered may be of before the change. */
 	if (f->changed)

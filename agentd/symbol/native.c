@@ -65,14 +65,15 @@ static void set_segments(const struct elf_file *elf, struct symbol_facts_message
 /* ---- the separate debug file ---- */
 
 /* Two build ids that are equal prove more than the CRC, and without reading all of it. */
-static const char *debug_mismatch(
-	const struct elf_file *debug, const struct elf_ids *own, const struct elf_debuglink *link)
+static const char *debug_mismatch(const struct elf_file *debug, const struct elf_ids *own,
+	const struct elf_debuglink *link, char debug_build_id[static 41])
 {
 	struct elf_ids ids;
 	uint32_t crc;
 	int r;
 
 	elf_file_ids(debug, &ids);
+	memcpy(debug_build_id, ids.gnu, sizeof(ids.gnu));
 	if (*own->gnu && *ids.gnu)
 		return streq(own->gnu, ids.gnu) ? NULL : "it has another build id";
 	if (!*link->name)
@@ -103,7 +104,8 @@ static int take_debug(struct native *n, const struct resolver_input *in,
 		if (elf_file_open(&n->files.debug, in->debug_fd, &err) < 0)
 			mismatch = err.text;
 		else
-			mismatch = debug_mismatch(n->files.debug, ids, &link);
+			mismatch =
+				debug_mismatch(n->files.debug, ids, &link, facts->debug_build_id);
 		if (!mismatch) {
 			facts->has |= SYMBOL_HAS_DEBUG_FILE;
 			return 0;
@@ -115,6 +117,36 @@ static int take_debug(struct native *n, const struct resolver_input *in,
 	return (in->flags & SYMBOL_REQUEST_MAY_ASK) && (*ids->gnu || *link.name)
 		? RESOLVER_WANTS_DEBUG
 		: 0;
+}
+
+/* The alternate file that came, if it is the one that the debug information refers to. RESOLVER_WANTS_ALT: there may be
+ * another. Without it names that lie there are not known, which is said. */
+static int take_alt(
+	struct native *n, const struct resolver_input *in, struct symbol_facts_message *facts)
+{
+	const struct elf_file *debug =
+		facts->has & SYMBOL_HAS_DEBUG_INFO ? n->files.own : n->files.debug;
+	CLEANUP(elf_file_closep) struct elf_file *alt = NULL;
+	struct elf_altlink link;
+
+	if (!debug || (in->flags & SYMBOL_REQUEST_CHEAP))
+		return 0;
+	elf_file_altlink(debug, &link);
+	if (!*link.path)
+		return 0;
+	memcpy(facts->altlink, link.path, sizeof(link.path));
+	memcpy(facts->alt_build_id, link.build_id, sizeof(link.build_id));
+	if (in->alt_fd >= 0 && elf_file_open(&alt, in->alt_fd, NULL) == 0 &&
+		elf_file_is_alternate(alt, &link)) {
+		n->files.alt_fd = in->alt_fd;
+		facts->has |= SYMBOL_HAS_ALT_FILE;
+		return 0;
+	}
+	if (in->flags & SYMBOL_REQUEST_MAY_ASK_ALT)
+		return RESOLVER_WANTS_ALT;
+	snprintf(facts->problem, sizeof(facts->problem),
+		"a part of its debug information is in %.60s, which was not found", link.path);
+	return 0;
 }
 
 /* ---- */
@@ -151,6 +183,8 @@ static int open_files(struct native *n, const struct resolver_input *in,
 	if (elf_file_find_type(n->files.own, SHT_SYMTAB, NULL))
 		facts->has |= SYMBOL_HAS_SYMTAB;
 	r = take_debug(n, in, facts, &ids);
+	if (r == 0)
+		r = take_alt(n, in, facts);
 	if (r != 0)
 		return r;
 	/* The debug file's table has all of it. */
@@ -173,6 +207,7 @@ static int native_open(
 	if (!n)
 		return -ENOMEM;
 	n->flags = in->flags;
+	n->files.alt_fd = -1;
 	r = open_files(n, in, facts, &problem);
 	if (r != 0)
 		return r;

@@ -89,6 +89,9 @@ static int decode_facts(const struct symbol_facts_message *m)
 		!is_hex(m->htlhash) || !text_is_sound(m->named_by, sizeof(m->named_by)) ||
 		!text_is_sound(m->problem, sizeof(m->problem)) ||
 		!text_is_sound(m->debuglink, sizeof(m->debuglink)) || strchr(m->debuglink, '/') ||
+		!text_is_sound(m->altlink, sizeof(m->altlink)) ||
+		!text_is_sound(m->alt_build_id, 41) || !is_hex(m->alt_build_id) ||
+		!text_is_sound(m->debug_build_id, 41) || !is_hex(m->debug_build_id) ||
 		(m->has & ~SYMBOL_HAS_ALL) || m->n_segments > SYMBOL_SEGMENTS_MAX)
 		return -EBADMSG;
 	return 0;

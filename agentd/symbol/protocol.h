@@ -3,7 +3,8 @@
 
 /* What agentd and the symbolizer say to each other: flat messages of at most 64 KiB over one
  * SOCK_SEQPACKET socket, both ends the same binary. The child says READY once its sandbox is closed. Then, one
- * request at a time: REQUEST (with the file's descriptor, unless agentd has none, and perhaps that of its separate debug file) is answered by any number
+ * request at a time: REQUEST (with the file's descriptor, unless agentd has none, and perhaps those of its separate debug file and of
+ * the alternate file that these refer to) is answered by any number
  * of NAMES, one FACTS (not for a file unknown), and one DONE. Integers are of the host's byte order; strings end with a NUL, are clean
  * (text.h) and at most SYMBOL_NAME_MAX bytes with it; {0, 0} is no string.
  *
@@ -47,6 +48,11 @@ _Static_assert(sizeof(struct symbol_header) == 16, "header");
 #define SYMBOL_REQUEST_DEMANGLE(flags)                                                             \
 	(((flags) >> 8) & 3) /* enum symbol_demangle, whatever is kept of the file */
 #define SYMBOL_REQUEST_DEMANGLED(mode) ((uint16_t)((mode) << 8))
+/* Descriptors behind the file's own, in this order. */
+#define SYMBOL_REQUEST_HAS_DEBUG   4
+#define SYMBOL_REQUEST_HAS_ALT     8
+#define SYMBOL_REQUEST_MAY_ASK_ALT 16 /* SYMBOL_DONE_WANTS_ALT is a welcome answer */
+#define SYMBOL_REQUEST_FDS         3
 
 struct symbol_request {
 	struct symbol_header header;
@@ -70,9 +76,10 @@ _Static_assert(sizeof(struct symbol_wire_segment) == 40, "segment");
 
 #define SYMBOL_HAS_DEBUG_INFO 1 /* DWARF of its own */
 #define SYMBOL_HAS_SYMTAB     2
-#define SYMBOL_HAS_DEBUGDATA  4 /* .gnu_debugdata, looked at if there is nothing better */
-#define SYMBOL_HAS_DEBUG_FILE 8 /* the descriptor that came is its debug file */
-#define SYMBOL_HAS_ALL        15
+#define SYMBOL_HAS_DEBUGDATA  4  /* .gnu_debugdata, looked at if there is nothing better */
+#define SYMBOL_HAS_DEBUG_FILE 8  /* the descriptor that came is its debug file */
+#define SYMBOL_HAS_ALT_FILE   16 /* the alternate file came, and is the right one */
+#define SYMBOL_HAS_ALL        31
 
 struct symbol_facts_message {
 	struct symbol_header header;
@@ -82,13 +89,17 @@ struct symbol_facts_message {
 	char named_by[24];     /* "DWARF (debug file)", ".symtab", "kallsyms", "none" */
 	char problem[128];     /* "" none */
 	char debuglink[256];   /* a name without folders, "" none */
+	char altlink
+		[256]; /* path of the alternate file that its debug information refers to, "" none */
+	char alt_build_id[48];   /* 41 used */
+	char debug_build_id[48]; /* 41 used: of the debug file that came, whether it was the right one or not */
 	uint32_t debuglink_crc;
 	uint32_t has;       /* SYMBOL_HAS_* */
 	uint64_t functions; /* known by name */
 	uint32_t n_segments, pad;
 	struct symbol_wire_segment segments[SYMBOL_SEGMENTS_MAX];
 };
-_Static_assert(sizeof(struct symbol_facts_message) == 960, "facts");
+_Static_assert(sizeof(struct symbol_facts_message) == 1312, "facts");
 
 struct symbol_wire_string {
 	uint32_t offset, len; /* in the message's string bytes; len without the NUL */
@@ -121,6 +132,7 @@ _Static_assert(sizeof(struct symbol_names_message) == 32, "names");
 /* Nothing was looked up: a separate debug file would help, and none came (or another file's). The facts say how it
  * may be found. */
 #define SYMBOL_DONE_WANTS_DEBUG 2
+#define SYMBOL_DONE_WANTS_ALT   4 /* the same of the alternate file */
 
 struct symbol_done_message {
 	struct symbol_header header;

@@ -40,16 +40,19 @@ int found_add(struct found *f, const char *system_name, const char *file, uint32
 
 /* What agentd handed over for a file. Descriptors are borrowed for the life of what is opened. */
 struct resolver_input {
-	int fd, debug_fd; /* debug_fd: a separate debug file, not looked at yet; -1 none */
-	uint16_t flags;   /* SYMBOL_REQUEST_* */
+	int fd;
+	int debug_fd,
+		alt_fd; /* a separate debug file and an alternate file, not looked at yet; -1 none */
+	uint16_t flags; /* SYMBOL_REQUEST_* */
 };
 
 #define RESOLVER_WANTS_DEBUG 1 /* see SYMBOL_DONE_WANTS_DEBUG */
+#define RESOLVER_WANTS_ALT   2
 
 struct resolver {
 	const char *name;
 	uint16_t kind; /* enum symbol_file_kind */
-	/* Sets what it can of facts, also on failure. 0, RESOLVER_WANTS_DEBUG (*ret is left alone), -errno. */
+	/* Sets what it can of facts, also on failure. 0, RESOLVER_WANTS_* (*ret is left alone), -errno. */
 	int (*open)(
 		void **ret, const struct resolver_input *in, struct symbol_facts_message *facts);
 	void *(*close)(void *state);
@@ -70,6 +73,7 @@ struct native_files {
 	struct elf_file *own;
 	struct elf_file *debug; /* its separate debug file, proven to be; NULL none */
 	struct elf_file *mini;  /* what was packed in .gnu_debugdata; NULL none */
+	int alt_fd;             /* the alternate file, proven to be; -1 none */
 };
 
 struct native_source {

@@ -43,7 +43,7 @@ static const struct resolver *const resolvers[] = {
 
 struct loaded {
 	uint32_t file, generation;
-	int fd, debug_fd;
+	int fd, debug_fd, alt_fd;
 	const struct resolver *resolver;
 	void *state; /* NULL: it could not be read, the facts say why */
 	struct symbol_facts_message facts;
@@ -102,6 +102,7 @@ static struct loaded *loaded_free(struct loaded *l)
 			l->resolver->close(l->state);
 		closep(&l->fd);
 		closep(&l->debug_fd);
+		closep(&l->alt_fd);
 		free(l);
 	}
 	return NULL;
@@ -186,9 +187,10 @@ static struct symbol_header header(
 		.request = q ? q->header.request : 0};
 }
 
-/* Consumes descriptors. 0: *ret is set, and kept; 1: a debug file is wanted, and facts say so; -ENOMEM. */
+/* Consumes descriptors. 0: *ret is set, and kept; RESOLVER_WANTS_*: another file is wanted, and facts say
+ * which; -ENOMEM. */
 static int load(struct role *role, const struct symbol_request *q, const struct resolver *by,
-	int fds[static 2], struct symbol_facts_message *facts, struct loaded **ret)
+	int fds[static SYMBOL_REQUEST_FDS], struct symbol_facts_message *facts, struct loaded **ret)
 {
 	CLEANUP(loaded_freep) struct loaded *l = NULL;
 	struct resolver_input in = {.flags = q->flags};
@@ -203,9 +205,11 @@ static int load(struct role *role, const struct symbol_request *q, const struct 
 		.generation = q->generation,
 		.fd = TAKE_FD(fds[0]),
 		.debug_fd = TAKE_FD(fds[1]),
+		.alt_fd = TAKE_FD(fds[2]),
 		.resolver = by};
 	in.fd = l->fd;
 	in.debug_fd = l->debug_fd;
+	in.alt_fd = l->alt_fd;
 	for (int try = 0; try < 3; try++) {
 		memset(&l->facts, 0, sizeof(l->facts));
 		snprintf(l->facts.named_by, sizeof(l->facts.named_by), "none");
@@ -221,9 +225,9 @@ static int load(struct role *role, const struct symbol_request *q, const struct 
 	if (r == 0 && in.flags != q->flags && !*l->facts.problem)
 		snprintf(l->facts.problem, sizeof(l->facts.problem),
 			"its debug information is too big for the memory allowed");
-	if (r == RESOLVER_WANTS_DEBUG) {
+	if (r > 0) {
 		*facts = l->facts;
-		return 1;
+		return r;
 	}
 	if (r < 0 && !*l->facts.problem)
 		snprintf(l->facts.problem, sizeof(l->facts.problem), "%s", strerrordesc_np(-r));
@@ -321,7 +325,8 @@ static struct loaded *refresh(struct role *role, struct loaded *l)
 }
 
 /* Borrows fds (-1: none came), takes those that it keeps. */
-static int serve(struct role *role, const struct symbol_request *q, int fds[static 2])
+static int serve(
+	struct role *role, const struct symbol_request *q, int fds[static SYMBOL_REQUEST_FDS])
 {
 	struct symbol_done_message done = {.header = header(q, SYMBOL_MESSAGE_DONE, sizeof(done))};
 	struct loaded *l = find_loaded(role, q);
@@ -337,8 +342,8 @@ static int serve(struct role *role, const struct symbol_request *q, int fds[stat
 			by = resolvers[i];
 	if (!l && fds[0] >= 0 && by)
 		r = load(role, q, by, fds, &facts, &l);
-	if (r == 1) {
-		done.flags = SYMBOL_DONE_WANTS_DEBUG;
+	if (r > 0) {
+		done.flags = r == RESOLVER_WANTS_ALT ? SYMBOL_DONE_WANTS_ALT : SYMBOL_DONE_WANTS_DEBUG;
 		r = send_facts(role, q, &facts);
 	} else if (l) {
 		l->used = ++role->clock;
@@ -364,10 +369,23 @@ static bool is_request(const struct symbol_request *q, size_t len)
 		q->n <= SYMBOL_ADDRESSES_MAX && len == sizeof(*q) + q->n * sizeof(q->addresses[0]);
 }
 
+/* Descriptors by what the request says of them: the file's own, its debug file, the alternate file. */
+static bool sort_fds(
+	const struct symbol_request *q, int fds[static SYMBOL_REQUEST_FDS], size_t n_fds)
+{
+	bool debug = q->flags & SYMBOL_REQUEST_HAS_DEBUG, alt = q->flags & SYMBOL_REQUEST_HAS_ALT;
+
+	if (n_fds != (size_t)(debug + alt) + 1 && (n_fds || debug || alt))
+		return false;
+	if (alt && !debug)
+		fds[2] = TAKE_FD(fds[1]);
+	return true;
+}
+
 static int loop(struct role *role)
 {
 	for (;;) {
-		int fds[2] = {-1, -1}, r = -EBADMSG;
+		int fds[SYMBOL_REQUEST_FDS] = {-1, -1, -1}, r = -EBADMSG;
 		size_t n_fds = ARRAY_SIZE(fds);
 		ssize_t len = fdpass_recv(role->sock, &role->in, sizeof(role->in), fds, &n_fds);
 
@@ -380,10 +398,11 @@ static int loop(struct role *role)
 		}
 		if (len < 0)
 			return (int)len;
-		if (is_request(&role->in.request, (size_t)len))
+		if (is_request(&role->in.request, (size_t)len) &&
+			sort_fds(&role->in.request, fds, n_fds))
 			r = serve(role, &role->in.request, fds);
-		closep(&fds[0]);
-		closep(&fds[1]);
+		for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+			closep(&fds[i]);
 		if (r == -EPIPE)
 			return 0;
 		if (r < 0)

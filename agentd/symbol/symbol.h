@@ -48,6 +48,8 @@ struct symbol_file_facts {
 	bool has_symtab;       /* .symtab of its own */
 	bool has_debug_file;   /* a separate debug file was found and is read */
 	const char *debuglink; /* what it calls its debug file; "" none */
+	bool has_alt_file;     /* the alternate file was found and is read */
+	const char *altlink;   /* what its debug information calls the alternate file; "" none */
 	uint64_t asked, named; /* distinct addresses */
 	uint64_t cpu_us;       /* spent on it in the symbolizer */
 	uint32_t crashes, timeouts;
@@ -67,7 +69,27 @@ struct symbol_query {
 	uint64_t offset;     /* file offset; kernel: address */
 };
 
+/* Names kept over restarts: keys, facts and values are bytes, made and checked here. All of it has to be quick (tens
+ * of microseconds), and whatever fails costs a parse only. Bytes answered are borrowed until the next call. */
+struct symbol_disk {
+	/* What a file's names may be kept by; -errno: they may not. */
+	int (*key)(void *userdata, uint32_t file, uint8_t ret[static 32]);
+	/* 1: the file has not changed for ten seconds, more than any reading of it takes. */
+	int (*at_rest)(void *userdata, uint32_t file);
+	int (*find)(void *userdata, const uint8_t key[static 32], uint64_t *id, const void **facts,
+		size_t *len);
+	int (*put_file)(void *userdata, const uint8_t key[static 32], const void *facts, size_t len,
+		uint64_t *id);
+	int (*get)(void *userdata, uint64_t id, uint64_t address, const void **value, size_t *len);
+	int (*begin)(void *userdata);
+	/* -ESTALE: the file has to be put again. */
+	int (*put)(void *userdata, uint64_t id, uint64_t address, const void *value, size_t len);
+	int (*commit)(void *userdata);
+	int (*tidy)(void *userdata); /* 1: there is more to do */
+};
+
 struct symbol_ops {
+	const struct symbol_disk *disk; /* NULL: names are not kept */
 	/* A borrowed descriptor for the file (the vDSO's memfd, /proc/kallsyms for FILE_ID_KERNEL is opened here), or
 	 * -errno: then fallback names. */
 	int (*open_file)(void *userdata, uint32_t file);
@@ -82,6 +104,12 @@ struct symbol_ops {
 	 * asked for. May be NULL. */
 	int (*open_debug)(void *userdata, uint32_t file, const char *build_id,
 		const char *debuglink, unsigned *n);
+	/* The same of the alternate file (of dwz) that its debug information refers to by a path; its build id may be
+	 * "". */
+	int (*open_alt)(void *userdata, uint32_t file, const char *build_id, const char *path,
+		unsigned *n);
+	/* What was opened at the n-th place says that this is its build id. May be NULL. */
+	void (*on_debug)(void *userdata, uint32_t file, unsigned n, const char *build_id);
 	/* Facts arrived or changed (build id, segments). */
 	void (*on_facts)(void *userdata, uint32_t file, const struct symbol_file_facts *facts);
 };
@@ -95,6 +123,7 @@ struct symbol_config {
 
 struct symbol_counters {
 	uint64_t asked, cached, named, fallback;
+	uint64_t from_disk, to_disk, not_to_disk; /* the last: no room, or an error */
 	uint64_t requests, restarts, crashes, timeouts,
 		refused; /* refused: an answer that broke the contract */
 	uint64_t entries, string_bytes;
@@ -125,13 +154,16 @@ void symbol_trim(struct symbolizer *s);
 void symbol_forget_file(struct symbolizer *s, uint32_t file);
 /* A debug file of it may be had now that could not before: its names are looked up afresh. */
 void symbol_debug_changed(struct symbolizer *s, uint32_t file);
-/* How names are written from now on. Those that are there are asked for afresh when they are needed again, and stay
- * until their answer comes. */
-void symbol_set_demangle(struct symbolizer *s, enum symbol_demangle mode);
+/* The places where debug files may be are others now: the same for all files. */
+void symbol_debug_places_changed(struct symbolizer *s);
 /* A file that is written while it is read (perf map, jitdump) has changed: its names are asked for anew by who
  * resolves them next, and hold until then. replaced: it is another file now. */
 void symbol_file_changed(struct symbolizer *s, uint32_t file, bool replaced);
-/* Kernel modules come and go: names of kernel addresses are looked up afresh. */
+/* How names are written from now on. Those that are there are asked for afresh when they are needed again, and stay
+ * until their answer comes. */
+void symbol_set_demangle(struct symbolizer *s, enum symbol_demangle mode);
+/* Modules, BPF programs and trampolines come and go: names of kernel addresses are looked up afresh, but those of
+ * the kernel proper. */
 void symbol_forget_kernel(struct symbolizer *s);
 void symbol_counters(struct symbolizer *s, struct symbol_counters *ret);
 pid_t symbol_child_pid(struct symbolizer *s); /* -1: none runs */

@@ -127,7 +127,7 @@ static void compare(const char *path)
 	char command[512];
 	FILE *list, *answers;
 
-	assert_int_equal(dwarf_file_open(&f, fd, &problem), 0);
+	assert_int_equal(dwarf_file_open(&f, fd, -1, &problem), 0);
 	if (!f)
 		fail_msg("%s: no debug information: %s", path, problem.text);
 	text_of(path, &start, &size);
@@ -212,7 +212,7 @@ static void test_split(void **state)
 	write_file(work_path("split.cc"), cxx_source);
 	assert_int_equal(shell("cd %s && g++ -O2 -g -gsplit-dwarf -o split split.cc", work_dir), 0);
 	fd = open(work_path("split"), O_RDONLY | O_CLOEXEC);
-	assert_int_equal(dwarf_file_open(&f, fd, &problem), 0);
+	assert_int_equal(dwarf_file_open(&f, fd, -1, &problem), 0);
 	assert_null(f);
 	assert_non_null(strstr(problem.text, ".dwo"));
 }
@@ -245,7 +245,7 @@ static void test_damaged(void **state)
 		seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
 		at = debug + (seed >> 33) % ((uint64_t)st.st_size - debug);
 		assert_int_equal(pwrite(fd, &(uint8_t){(uint8_t)(seed >> 20)}, 1, (off_t)at), 1);
-		(void)dwarf_file_open(&f, fd, NULL);
+		(void)dwarf_file_open(&f, fd, -1, NULL);
 		for (uint64_t a = start; f && a < start + size; a += 16) {
 			c.len = 0;
 			(void)dwarf_file_find(f, a, add, &c);
