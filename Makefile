@@ -195,6 +195,17 @@ $(B)/compile_commands.json: Makefile
 install: all
 	install -D -m 0755 $(B)/bin/agentd $(DESTDIR)$(PREFIX)/lib/odi/agentd
 	install -D -m 0755 $(B)/bin/odictl $(DESTDIR)$(PREFIX)/bin/odictl
+	@mkdir -p $(B)/man $(DESTDIR)$(PREFIX)/share/man/man1
+	$(B)/bin/odictl help --man > $(B)/man/odictl.1
+	set -e; for p in $$($(B)/bin/odictl help --man-pages); do \
+	  $(B)/bin/odictl help --man $$p > $(B)/man/odictl-$$p.1; done
+	install -m 0644 $(B)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -D -m 0644 packaging/man/agentd.8 $(DESTDIR)$(PREFIX)/share/man/man8/agentd.8
+	install -D -m 0644 odictl/assets/complete.bash \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/odictl
+	install -D -m 0644 odictl/assets/complete.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_odictl
+	install -D -m 0644 odictl/assets/complete.fish \
+	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/odictl.fish
 
 .PHONY: lint format
 format:

@@ -95,6 +95,9 @@ void help_group(FILE *f, const char *group);
 bool help_is_group(const char *word);
 /* What is known about these words: all, a group, a command, a kind of one. An exit code. */
 int help_words(struct cli *cli, int argc, char **argv);
+/* ---- man.c: manual pages, as man(7). word: a group or command, NULL: odictl(1). An exit code. ---- */
+int man_page(struct cli *cli, const char *word);
+int man_list(void); /* the words that have pages */
 #define HELP_INDENT 28
 #define HELP_WIDTH  80
 /* One option's lines; what: its text, NULL: its own. */

@@ -33,6 +33,10 @@ int cmd_version(struct cli *cli, struct args *args)
 
 int cmd_help(struct cli *cli, struct args *args)
 {
+	if (args_flag(args, "man-pages"))
+		return man_list();
+	if (args_flag(args, "man"))
+		return man_page(cli, args->n_positional ? args->positional[0] : NULL);
 	return help_words(cli, (int)args->n_positional, (char **)args->positional);
 }
 

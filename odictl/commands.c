@@ -143,6 +143,12 @@ static const struct option_spec logs_options[] = {
 	{},
 };
 
+static const struct option_spec help_options[] = {
+	{.name = "man", .help = "as a manual page, in the language of man(7)"},
+	{.name = "man-pages", .help = "the words that have manual pages"},
+	{},
+};
+
 const struct command commands[] = {
 	{.words = "status",
 		.positional = "",
@@ -350,6 +356,7 @@ const struct command commands[] = {
 		.max = 3,
 		.summary = "this list, or one command",
 		.example = "odictl help source add",
+		.options = help_options,
 		.run = cmd_help},
 };
 const size_t n_commands = ARRAY_SIZE(commands);

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # timeout: 120 s
-"""Completion in real shells: bash, zsh and fish, with what a running agentd has."""
+"""What is made from the command table besides --help: completion in real shells (bash, zsh and fish) with what a
+running agentd has, and manual pages."""
 
 import os
 import pty
@@ -136,6 +137,35 @@ def alone():
     r = a.run("completion", "tcsh")
     equal(r.returncode, 2)
     check("bash, zsh, fish" in r.stderr, r.stderr)
+
+
+def text(a, *args):
+    r = a.run(*args)
+    equal((r.returncode, r.stderr), (0, ""), args)
+    return r.stdout
+
+
+@case("manual pages: every command and option, and nothing that a formatter complains of")
+def manual():
+    a = Agentd(start=False)
+    names = text(a, "help", "--man-pages").split()
+    check({"source", "destination", "profiling", "status", "top", "flamegraph"} <= set(names), names)
+    for name in [""] + names:
+        page = text(a, "help", "--man", *name.split())
+        r = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-P-c"], input=page, capture_output=True, text=True)
+        equal((r.returncode, r.stderr), (0, ""), f"odictl-{name}")
+        shown = re.sub(".\x08", "", r.stdout).replace("\u2010", "-").replace("\u2212", "-")
+        help_text = text(a, *name.split(), "--help") if name not in ("help", "") else ""
+        for option in re.findall(r"^ +(?:-\w,)? *(--[a-z-]+)", help_text, re.M):
+            check(option in shown, f"odictl-{name}: {option}")
+        for command in re.findall(r"^  (\w+) ", help_text, re.M) if "COMMAND" in help_text else []:
+            check(f"odictl {name} {command}" in shown, f"odictl-{name}: {command}")
+    with open(os.path.join(os.path.dirname(__file__), "../../packaging/man/agentd.8")) as f:
+        page = f.read()
+    r = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-P-c"], input=page, capture_output=True, text=True)
+    equal((r.returncode, r.stderr), (0, ""), "agentd.8")
+    for option in re.findall(r"--[a-z-]+", subprocess.run([AGENTD, "--help"], capture_output=True, text=True).stdout):
+        check(option.replace("-", "\\-") in page, f"agentd.8: {option}")
 
 
 if __name__ == "__main__":
