@@ -164,7 +164,8 @@ def manual():
         page = f.read()
     r = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-P-c"], input=page, capture_output=True, text=True)
     equal((r.returncode, r.stderr), (0, ""), "agentd.8")
-    for option in re.findall(r"--[a-z-]+", subprocess.run([AGENTD, "--help"], capture_output=True, text=True).stdout):
+    usage = subprocess.run([AGENTD, "--help"], capture_output=True, text=True).stdout
+    for option in re.findall(r"(?:^  |, )(--[a-z-]+)", usage, re.M):
         check(option.replace("-", "\\-") in page, f"agentd.8: {option}")
 
 
