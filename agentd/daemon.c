@@ -19,6 +19,7 @@
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "agentd/daemon.h"
+#include "agentd/daemon_disknames.h"
 #include "agentd/daemon_fetch.h"
 #include "agentd/daemon_host.h"
 
@@ -117,6 +118,7 @@ static int make_rooms(struct daemon *d, struct err_text *err)
 	int r = process_table_new(
 		&d->processes, d->loop, &(struct process_config){}, &daemon_process_ops, d, err);
 
+	daemon_disknames_open(d);
 	if (r >= 0)
 		r = symbol_new(&d->symbols, d->loop, &(struct symbol_config){}, &daemon_symbol_ops,
 			d, err);
@@ -187,6 +189,7 @@ static void stop(struct daemon *d)
 	daemon_interval_free(TAKE_PTR(d->open));
 	daemon_fetch_free(d);
 	d->symbols = symbol_free(d->symbols);
+	daemon_disknames_close(d);
 	d->processes = process_table_free(d->processes);
 	daemon_unwinding_free(d);
 	daemon_cost_free(d);

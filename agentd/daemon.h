@@ -11,7 +11,7 @@
  *   daemon_stacks.c    how far the stacks went
  *   daemon_cost.c      what we cost, and daemon_budget.c: the rate that follows from it
  *   daemon_interval.c  an interval's way: names -> batch -> out; the open one, as queries see it
- *   daemon_names.c     from frames to names and locations
+ *   daemon_names.c     from frames to names and locations; daemon_disknames.c: over restarts
  *   daemon_fetch.c     debug files that are not on this host: what is wanted, and what came
  *   daemon_ledger.c    where every sample went
  *   daemon_status.c    `status`: one screen of truth; daemon_status_unwind.c: its part on stacks
@@ -44,6 +44,7 @@ struct survey_wait;
 struct unwinding;
 struct fetching;
 struct cost;
+struct names;
 
 /* Whose an image is, under one generation of the configuration. Owned by image->assignment. */
 struct assignment {
@@ -105,6 +106,7 @@ struct daemon {
 	char state_problem[256];   /* what the store could not keep for us; "" none */
 	uint64_t active_since_unix_ns;
 	struct process_table *processes;
+	struct names *disknames; /* NULL: names are not kept over a restart */
 	struct symbolizer *symbols;
 	struct unwinding *unwinding;
 	struct counts *counts;

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 
 #include "agentd/daemon_fetch.h"
+#include "agentd/daemon_disknames.h"
 #include "agentd/daemon_names.h"
 #include "agentd/symbol/debugfile.h"
 
@@ -63,6 +64,7 @@ static void on_file_facts(void *userdata, uint32_t file, const struct symbol_fil
 }
 
 const struct symbol_ops daemon_symbol_ops = {
+	.disk = &daemon_disknames,
 	.open_file = open_file,
 	.open_debug = open_debug,
 	.module_name = module_name,
