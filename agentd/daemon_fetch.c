@@ -378,10 +378,13 @@ static void note_failure(struct fetching *f, struct want *w, const struct link_f
 		doubled(result->outcome == FETCH_FAILED_FILE ? FILE_PAUSE_NS : HERE_PAUSE_NS,
 			a->failures, DAY_NS);
 	a->failures += a->failures < 255;
+	/* A server that is down is said once, not with every try. */
+	if (result->outcome == FETCH_FAILED_SERVER && s->failures)
+		log_debug("debuginfod: %s", f->figures.last_error);
+	else
+		log_warning("debuginfod: %s", f->figures.last_error);
 	if (result->outcome != FETCH_FAILED_SERVER)
 		return;
-	if (!s->failures)
-		log_warning("debuginfod: %s", f->figures.last_error);
 	s->retry_ns = now +
 		MAX(result->retry_after_ns,
 			doubled(SERVER_PAUSE_NS, s->failures, SERVER_PAUSE_MAX));
@@ -422,6 +425,7 @@ static void on_done(void *userdata, const struct link_fetch_result *result)
 	}
 	if (failed.outcome == FETCH_NOT_FOUND) {
 		f->figures.not_found++;
+		log_debug("debug file %s: not found", f->build_id);
 		if (w) {
 			w->answers[f->server].not_found = true;
 			w->answers[f->server].retry_ns = clock_monotonic_ns() + DAY_NS;
