@@ -81,9 +81,9 @@ libs_sampler := -lbpf -lelf
 libs_bpf := -lbpf
 libs_container := -ljson-c
 libs_symbol := -liberty
-libs_destinations := -lcurl -lyaml
+libs_destinations := -lyaml
 libs_odictl :=
-LIBS_AGENTD := -lbpf -ldw -lelf -lcurl -lyaml -lsqlite3 -lprotobuf-c -lsystemd -lseccomp -lcap \
+LIBS_AGENTD := -lbpf -ldw -lelf -lyaml -lsqlite3 -lprotobuf-c -lsystemd -lseccomp -lcap \
                -ljson-c -liberty -lzstd -llzma -lz
 LIBS_ODICTL := -lprotobuf-c -lsystemd -lseccomp -lcap -lzstd -lz
 

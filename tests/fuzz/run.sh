@@ -35,7 +35,7 @@ rooms_of() { # ROOM: it and those that it may include
 	esac
 }
 
-libs="-lelf -ldw -liberty -lzstd -llzma -lprotobuf-c -ljson-c -lyaml -lsqlite3 -lcurl -lsystemd -lseccomp -lcap -lz"
+libs="-lelf -ldw -liberty -lzstd -llzma -lprotobuf-c -ljson-c -lyaml -lsqlite3 -lsystemd -lseccomp -lcap -lz"
 failed=0
 for t in "${targets[@]}"; do
 	archives=()
