@@ -13,6 +13,7 @@
  *   daemon_interval.c  an interval's way: names -> batch -> out; the open one, as queries see it
  *   daemon_names.c     from frames to names and locations; daemon_disknames.c: over restarts
  *   daemon_fetch.c     debug files that are not on this host: what is wanted, and what came
+ *   daemon_jit.c       the same for JIT-compiled code
  *   daemon_ledger.c    where every sample went
  *   daemon_status.c    `status`: one screen of truth; daemon_status_unwind.c: its part on stacks
  *   daemon_verbs.c     the table of the other verbs; daemon_sources.c, daemon_destinations.c,

@@ -10,7 +10,7 @@
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "agentd/daemon.h"
-#include "agentd/daemon_names.h"
+#include "agentd/daemon_jit.h"
 
 #define SERIAL_STEP        64
 #define NAMES_DEADLINE_MAX (10 * NSEC_PER_SEC)
@@ -211,6 +211,7 @@ void daemon_interval_close(struct daemon *d)
 	d->n_pending++;
 	aggregate_each_frame(i->aggregate, daemon_frames_add, &l);
 	hold_files(i, &l);
+	daemon_jit_refresh(d, &l);
 	wait = MIN(d->in_force->profiling.interval_ns, NAMES_DEADLINE_MAX);
 	if (d->n_pending > DAEMON_MAX_PENDING)
 		wait = MIN(wait, NSEC_PER_SEC);
@@ -324,6 +325,7 @@ int daemon_snapshot(struct daemon *d, unsigned deadline_ms,
 	d->snapshots = s;
 	daemon_settle(d);
 	aggregate_each_frame(d->open->aggregate, daemon_frames_add, &l);
+	daemon_jit_refresh(d, &l);
 	r = symbol_resolve(d->symbols, l.queries, l.failed ? 0 : l.n,
 		clock_monotonic_ns() + deadline_ms * NSEC_PER_MSEC, on_snapshot_named, s);
 	free(l.queries);

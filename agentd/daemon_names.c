@@ -9,6 +9,7 @@
 
 #include "agentd/daemon_fetch.h"
 #include "agentd/daemon_disknames.h"
+#include "agentd/daemon_jit.h"
 #include "agentd/daemon_names.h"
 #include "agentd/symbol/debugfile.h"
 
@@ -66,6 +67,7 @@ static void on_file_facts(void *userdata, uint32_t file, const struct symbol_fil
 const struct symbol_ops daemon_symbol_ops = {
 	.disk = &daemon_disknames,
 	.open_file = open_file,
+	.file_kind = daemon_file_kind,
 	.open_debug = open_debug,
 	.module_name = module_name,
 	.on_facts = on_file_facts,
@@ -75,7 +77,7 @@ void daemon_frames_add(void *userdata, const struct sample_frame *frame)
 {
 	struct daemon_frames *l = userdata;
 
-	if (frame->kind != FRAME_KERNEL && frame->kind != FRAME_NATIVE)
+	if (frame->kind != FRAME_KERNEL && frame->kind != FRAME_NATIVE && frame->kind != FRAME_JIT)
 		return;
 	if (l->n == l->room) {
 		size_t room = MAX(l->room * 2, (size_t)256);
@@ -153,7 +155,8 @@ void daemon_locate_frame(
 
 	*ret = (struct aggregate_location){
 		.chain = l->names, .n = 1, .build_id = "", .go_build_id = "", .htlhash = ""};
-	if (frame->kind != FRAME_KERNEL && frame->kind != FRAME_NATIVE) {
+	if (frame->kind != FRAME_KERNEL && frame->kind != FRAME_NATIVE &&
+		frame->kind != FRAME_JIT) {
 		l->names[0] = (struct aggregate_name){
 			.name = marker_name(frame->offset), .system_name = "", .file = ""};
 		ret->map_file = "[marker]";
@@ -176,6 +179,8 @@ void daemon_locate_frame(
 		ret->map_file = chain->module;
 		ret->build_id = core ? d->kernel_build_id : "";
 		ret->address = frame->offset;
+	} else if (frame->kind == FRAME_JIT) {
+		daemon_jit_locate(d, frame, !chain->fallback, l->names, ret);
 	} else {
 		locate_native(d, frame, ret);
 	}
@@ -216,7 +221,8 @@ void daemon_count_names(struct daemon *d, const struct batch *b)
 					batch_function_at(b, batch_lines(b, l)->function);
 				/* Fallbacks have no name of the symbol table's. */
 				bool named = f->system_name != 0;
-				bool user = l->frame_type == PROFILE_FRAME_NATIVE;
+				bool user = l->frame_type != PROFILE_FRAME_KERNEL &&
+					l->frame_type != PROFILE_FRAME_UNKNOWN;
 
 				if (samples)
 					samples[stack[i]] += value;

@@ -258,6 +258,54 @@ uint32_t files_add_anon(struct files *f, const char *label)
 	return n->file.id;
 }
 
+uint32_t files_add_jit(struct files *f, const char *name, const char *path)
+{
+	bool added;
+	struct node *n = add_named(f, name, FILE_JIT, path, &added);
+
+	if (!n)
+		return crowded(f);
+	files_touch(f, n->file.id);
+	return n->file.id;
+}
+
+void files_set_reason(struct files *f, uint32_t id, const char *reason)
+{
+	struct node *n = files_node(f, id);
+
+	if (!n)
+		return;
+	free(n->file.reason);
+	n->file.reason = reason ? strdup(reason) : NULL;
+}
+
+void files_set_jit(struct files *f, uint32_t id, enum file_jit jit, const char *path, int *fd)
+{
+	struct node *n = files_node(f, id);
+	char *copy = n && *path ? strdup(path) : NULL;
+
+	if (copy) {
+		free(n->file.path);
+		n->file.path = copy;
+	}
+	if (n) {
+		close_node(f, n);
+		set_fd(f, n, fd);
+		n->file.jit = jit;
+		n->file.jit_replaced = true;
+		files_set_reason(f, id, NULL);
+	}
+	closep(fd);
+}
+
+void files_drop(struct files *f, uint32_t id)
+{
+	struct node *n = files_node(f, id);
+
+	if (n && !n->holds)
+		free_node(f, n);
+}
+
 uint32_t files_add_unopened(
 	struct files *f, const struct file_key *key, const char *path, const char *reason)
 {

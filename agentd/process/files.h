@@ -26,6 +26,12 @@ struct file_seen {
 uint32_t files_add(struct files *f, const struct file_seen *seen, const struct file_key *key,
 	const char *path, int *fd);
 uint32_t files_add_anon(struct files *f, const char *label);
+/* Code of one image, which name stands for. */
+uint32_t files_add_jit(struct files *f, const char *name, const char *path);
+/* What names it from now on; consumes *fd. path: "" leaves the one it has. */
+void files_set_jit(struct files *f, uint32_t id, enum file_jit jit, const char *path, int *fd);
+void files_set_reason(struct files *f, uint32_t id, const char *reason); /* NULL: none */
+void files_drop(struct files *f, uint32_t id); /* unless somebody holds it: then it goes with age */
 uint32_t files_add_unopened(
 	struct files *f, const struct file_key *key, const char *path, const char *reason);
 /* What was mapped under this key and path when it could still be looked at; 0: nothing was. */

@@ -181,6 +181,7 @@ void image_free(struct entry *e, const char *why)
 	forget_wanted(e);
 	forget_ended(e);
 	walks_forget(e);
+	jit_end(e);
 	spaces_drop(e);
 	image_set_parent(e, NULL);
 	orphan_children(e);

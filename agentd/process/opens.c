@@ -40,12 +40,15 @@ bool opens_mapping(struct process_table *t, struct mapping *ret, uint64_t start,
 	snprintf(text, sizeof(text), "%s", path);
 	procfs_strip_deleted(text);
 	text_clean(text);
-	if (text_starts(text, "//anon") || text_starts(text, "/anon_hugepage"))
+	/* The last is where .NET writes its code, by another mapping. */
+	if (text_starts(text, "//anon") || text_starts(text, "/anon_hugepage") ||
+		streq(text, "/memfd:doublemapper"))
 		ret->key.inode = 0;
 	if (!ret->key.inode) {
 		ret->key = (struct file_key){};
 		ret->pgoff = 0;
-		if (text[0] != '[')
+		/* Named by the program itself: [anon:v8]. */
+		if (text[0] != '[' || text_starts(text, "[anon"))
 			snprintf(text, sizeof(text), "[anon]");
 		/* Ours is the 64-bit one. */
 		if (streq(text, "[vdso]") && start < LOW_4G)
@@ -283,6 +286,11 @@ static int want_file(struct entry *e, struct mapping *m, pid_t tid)
 	return -EAGAIN;
 }
 
+static uint32_t anon_file(struct process_table *t, const char *label)
+{
+	return streq(label, "[anon]") ? jit_anon(t) : files_add_anon(t->files, label);
+}
+
 uint32_t opens_known(struct entry *e, struct mapping *m)
 {
 	struct process_table *t = e->table;
@@ -294,7 +302,7 @@ uint32_t opens_known(struct entry *e, struct mapping *m)
 	if (m->opening)
 		return 0;
 	if (!m->key.inode)
-		id = files_add_anon(t->files, m->path->text);
+		id = anon_file(t, m->path->text);
 	else if (is_gone(e))
 		id = files_guess(t->files, &m->key, m->path->text);
 	else
@@ -310,7 +318,7 @@ uint32_t opens_known(struct entry *e, struct mapping *m)
 static uint32_t forced_file(struct process_table *t, const struct mapping *m)
 {
 	uint32_t id = m->key.inode ? files_guess(t->files, &m->key, m->path->text)
-				   : files_add_anon(t->files, m->path->text);
+				   : anon_file(t, m->path->text);
 
 	return id ? id : files_add_unopened(t->files, &m->key, m->path->text, "not opened in time");
 }

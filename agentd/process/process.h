@@ -25,9 +25,30 @@ struct file_identity {
 enum file_kind {
 	FILE_ELF = 1, /* a regular file; what it holds is for the sandbox to say */
 	FILE_VDSO, /* the kernel's own; one for the host (fd: a memfd copy of agentd's own vDSO) */
-	FILE_ANON, /* executable memory without a file: [anon], [heap], [stack], //memfd-less JIT */
+	FILE_ANON, /* executable memory without a file that is no FILE_JIT: [heap], [stack], [unmapped] */
 	FILE_UNOPENED, /* has a file but could not be opened: names come from its path and offset only */
 	FILE_KERNEL, /* kernel addresses; id FILE_ID_KERNEL */
+	FILE_JIT, /* code that one image made for itself: its FRAME_JIT frames, offset the address; [jit] */
+};
+
+/* What names the code of a FILE_JIT. */
+enum file_jit {
+	FILE_JIT_NONE,
+	FILE_JIT_MAP,  /* /tmp/perf-PID.map */
+	FILE_JIT_DUMP, /* jit-PID.dump */
+};
+
+/* What made it. */
+enum file_runtime {
+	RUNTIME_NONE, /* not known */
+	RUNTIME_JVM,
+	RUNTIME_V8,
+	RUNTIME_DOTNET,
+	RUNTIME_PYTHON,
+	RUNTIME_RUBY,
+	RUNTIME_PHP,
+	RUNTIME_BEAM,
+	RUNTIME_LUAJIT,
 };
 
 #define FILE_ID_KERNEL 1
@@ -41,7 +62,11 @@ struct file {
 	bool shared_by_build_id; /* root owns it, nobody else may write it */
 	int fd;                  /* -1 once closed by the bound on open files or not opened */
 	char *path;              /* as its first image saw it, " (deleted)" stripped; clean text */
-	char *reason;            /* FILE_UNOPENED: why */
+	char *reason;            /* FILE_UNOPENED: why; FILE_JIT: why what would name it is not used, NULL */
+	enum file_jit jit;       /* FILE_JIT: what fd is; it is written to while it is read */
+	enum file_runtime runtime; /* FILE_JIT */
+	bool jit_replaced;       /* FILE_JIT: fd is another file than it was */
+	uint64_t jit_looked_ns;  /* FILE_JIT: for the daemon */
 	char build_id[41];       /* hex, "" until the symbolizer said it */
 	char go_build_id[97];
 	char htlhash[33];
@@ -95,7 +120,7 @@ struct image {
 };
 
 /* One frame resolved. Kernel frames: file FILE_ID_KERNEL, offset the address. Native: offset into the file
- * (for FILE_ANON: the address). Return addresses are kept as they are, flags say so. */
+ * (for FILE_ANON: the address). JIT: the image's FILE_JIT and the address. Return addresses are kept as they are, flags say so. */
 struct process_sample {
 	uint64_t time_ns;
 	pid_t tid;
@@ -213,6 +238,9 @@ struct file *process_file(struct process_table *t, uint32_t id);
 /* A file's frames are in use by an interval that is not closed yet: it must not be evicted before. */
 void process_file_hold(struct process_table *t, uint32_t id);
 void process_file_release(struct process_table *t, uint32_t id);
+/* Whether what names the code of a FILE_JIT is not what it was when this was asked last: longer, written anew, or
+ * (*replaced) another file. Costs one fstat. */
+bool process_jit_changed(struct process_table *t, uint32_t id, bool *replaced);
 /* Opens it again if its descriptor was closed by the bound and an image still maps it. Borrowed fd or -errno. */
 int process_file_open(struct process_table *t, uint32_t id);
 void process_counters(struct process_table *t, struct process_counters *ret);

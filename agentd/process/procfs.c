@@ -56,6 +56,46 @@ static bool hex(char **at, uint64_t *ret, char end)
 	return true;
 }
 
+/* The n-th number (from 0) of the line that begins so; the last one, if n is -1. */
+static int status_number(const char *text, const char *key, int n, uint32_t *ret)
+{
+	const char *line = text, *at;
+	unsigned long v = 0;
+	int found = -1;
+
+	while (line && strncmp(line, key, strlen(key)) != 0) {
+		line = strchr(line, '\n');
+		line = line ? line + 1 : NULL;
+	}
+	if (!line)
+		return -EBADMSG;
+	for (at = line + strlen(key); *at && *at != '\n' && found != n;) {
+		char *end;
+
+		at += strspn(at, " \t");
+		if (*at < '0' || *at > '9')
+			break;
+		v = strtoul(at, &end, 10);
+		at = end;
+		found++;
+	}
+	if (found < 0 || (n >= 0 && found < n) || v > UINT32_MAX)
+		return -EBADMSG;
+	*ret = (uint32_t)v;
+	return 0;
+}
+
+int procfs_status(const char *text, struct procfs_status *ret)
+{
+	int r = status_number(text, "Uid:", 1, &ret->uid);
+
+	if (r < 0)
+		return r;
+	r = status_number(text, "NSpid:", -1, &ret->ns_pid);
+	/* A kernel without pid namespaces. */
+	return r < 0 ? status_number(text, "Pid:", 0, &ret->ns_pid) : 0;
+}
+
 int procfs_map(char *line, struct procfs_map *ret)
 {
 	uint64_t major, minor;

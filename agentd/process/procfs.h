@@ -18,6 +18,13 @@ struct procfs_stat {
 /* -EBADMSG when it is no stat line. */
 int procfs_stat(const char *text, struct procfs_stat *ret);
 
+struct procfs_status {
+	uint32_t uid;    /* effective */
+	uint32_t ns_pid; /* as the process itself knows it: in its innermost pid namespace */
+};
+/* The text of /proc/PID/status. -EBADMSG when it does not say both. */
+int procfs_status(const char *text, struct procfs_status *ret);
+
 struct procfs_map {
 	uint64_t start, end, pgoff, inode;
 	uint32_t major, minor;

@@ -205,6 +205,9 @@ static int serve(struct reader *r, const struct reader_request *q, const char *p
 	case READER_OPEN:
 		e = reader_do_open(r, q, path, &fd);
 		break;
+	case READER_JIT:
+		e = reader_do_jit(r, q, path, &fd);
+		break;
 	case READER_SURVEY:
 		e = do_survey(r);
 		break;
@@ -217,7 +220,7 @@ static int serve(struct reader *r, const struct reader_request *q, const char *p
 	return answer(r, q, e, t0, fd);
 }
 
-static const int syscalls[] = {SYS_openat, SYS_read, SYS_pread64, SYS_close, SYS_fstat,
+static const int syscalls[] = {SYS_openat, SYS_openat2, SYS_read, SYS_pread64, SYS_close, SYS_fstat,
 	SYS_newfstatat, SYS_fstatfs, SYS_readlinkat, SYS_getdents64, SYS_lseek, SYS_dup, SYS_fcntl,
 	SYS_sendmsg, SYS_recvmsg, SYS_ppoll, SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect,
 	SYS_madvise, SYS_brk, SYS_futex, SYS_getrandom, SYS_write, SYS_writev, SYS_rt_sigaction,

@@ -35,6 +35,12 @@ struct reader_walk {
 int reader_walk_maps(struct reader_walk *w, int dir,
 	void (*visit)(struct reader_walk *w, const struct procfs_map *map));
 
+/* What is mapped there: an O_PATH descriptor, or -errno. */
+int reader_open_mapped(struct reader *r, const struct reader_request *q, const char *path);
+/* Of a kind that may not answer, or that cannot be told. */
+bool reader_refused_filesystem(int fd);
+
 /* The requests; answers' bodies go to r->body. */
 int reader_do_read(struct reader *r, const struct reader_request *q);
+int reader_do_jit(struct reader *r, const struct reader_request *q, const char *dump, int *ret);
 int reader_do_open(struct reader *r, const struct reader_request *q, const char *path, int *ret);

@@ -22,7 +22,7 @@
 #define MAGIC_SMB2    0xfe534d42
 #define MAGIC_AFS     0x6b414653
 
-static bool refused_filesystem(int fd)
+bool reader_refused_filesystem(int fd)
 {
 	static const unsigned long refused[] = {FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, CODA_SUPER_MAGIC,
 		AFS_SUPER_MAGIC, SMB_SUPER_MAGIC, MAGIC_CEPH, MAGIC_CIFS, MAGIC_SMB2, MAGIC_AFS};
@@ -96,7 +96,7 @@ static void find_map(struct reader_walk *w, const struct procfs_map *map)
 
 /* What is mapped: an O_PATH descriptor. The kernel's range may have been split or joined since the
  * event that told of it, so that maps is asked for the range that holds its first address. */
-static int open_mapped(struct reader *r, const struct reader_request *q, const char *path)
+int reader_open_mapped(struct reader *r, const struct reader_request *q, const char *path)
 {
 	_cleanup_close_ int dir = reader_open_pid(r, q->pid), living = -1, fd = -1;
 	struct procfs_stat stat;
@@ -146,14 +146,14 @@ static int open_path(const struct reader_request *q, const char *path)
 int reader_do_open(struct reader *r, const struct reader_request *q, const char *path, int *ret)
 {
 	_cleanup_close_ int fd =
-		q->flags & READER_BY_PATH ? open_path(q, path) : open_mapped(r, q, path);
+		q->flags & READER_BY_PATH ? open_path(q, path) : reader_open_mapped(r, q, path);
 	struct reader_file file;
 	struct stat st;
 	char link[32];
 
 	if (fd < 0)
 		return fd;
-	if (refused_filesystem(fd))
+	if (reader_refused_filesystem(fd))
 		return -EREMOTE;
 	if (fstat(fd, &st) < 0)
 		return -errno;

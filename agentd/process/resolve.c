@@ -245,6 +245,7 @@ int resolve_sample(struct entry *e, const struct arrived *a)
 	if (p.unmapped)
 		cut_lost(t, s, frames, &w);
 	fill_empty(frames, &w);
+	jit_frames(e, frames, w.n, s->header.time);
 	deliver(e, s, frames, &w);
 	if (s->end >= WALK_MISS_SPACE && wanted)
 		spaces_on_miss(e, s);

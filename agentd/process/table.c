@@ -61,6 +61,7 @@ void table_housekeeping(struct process_table *t)
 		return;
 	t->last_reap = t->stream_ns;
 	image_reap(t, t->stream_ns);
+	jit_housekeeping(t);
 }
 
 void process_on_drained(struct process_table *t, uint64_t up_to_ns)
@@ -364,6 +365,7 @@ struct process_table *process_table_free(struct process_table *t)
 		mappings_unref(s->pending);
 		free(s);
 	}
+	jit_free_all(t);
 	map_free(t->by_pid);
 	map_free(t->by_key);
 	files_free(t->files);

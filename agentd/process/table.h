@@ -72,6 +72,7 @@ struct entry {
 	struct entry *parent; /* counted in its children */
 	unsigned children;
 	struct mappings *mappings; /* NULL: none known */
+	struct jit *jit;           /* NULL: no code of its own making was seen */
 	/* What is known as of when, and what is too old; CLOCK_MONOTONIC, 0: never. */
 	uint64_t facts_at, facts_after, maps_at, maps_after;
 	uint64_t superseded_ns; /* its process execed away from it */
@@ -97,6 +98,12 @@ struct entry {
 		in_ended;
 	bool waits_parent, waits_name, running_queue, facts_changed, name_asked;
 	bool waits_rows, space_listed, later_listed;
+};
+
+struct jit;
+struct jit_list {
+	struct jit *first, *last;
+	size_t n;
 };
 
 /* By pid: the image that runs now, and mappings of one whose exec has begun. */
@@ -151,6 +158,8 @@ struct process_table {
 	struct survey *survey;
 	uint32_t survey_serial;
 	uint32_t unmapped; /* the file "[unmapped]" */
+	uint32_t anon;     /* the file "[anon]": jit_anon() */
+	struct jit_list jits, jits_ended; /* of images; of such that are gone, oldest first */
 	struct process_counters counters;
 };
 
@@ -233,6 +242,14 @@ bool opens_mapping(struct process_table *t, struct mapping *ret, uint64_t start,
 int opens_file(struct entry *e, struct mapping *m, pid_t tid, const struct file **ret);
 /* The same without asking anybody: 0 where it would have to. */
 uint32_t opens_known(struct entry *e, struct mapping *m);
+
+/* ---- jit.c: code that a process made for itself --------------------------------------------------------------- */
+/* Frames in memory without a file become the image's own; sees to it that they get names. */
+void jit_frames(struct entry *e, struct sample_frame *frames, size_t n, uint64_t time_ns);
+uint32_t jit_anon(struct process_table *t); /* the file of such memory, "[anon]" */
+void jit_end(struct entry *e);              /* the entry goes away */
+void jit_housekeeping(struct process_table *t);
+void jit_free_all(struct process_table *t);
 
 /* ---- walks.c: the walk in user space ------------------------------------------------------------------------- */
 struct walked {

@@ -48,6 +48,11 @@ enum profile_frame_type { /* profile.frame.type of the location */
 	PROFILE_FRAME_CPYTHON,
 	PROFILE_FRAME_V8JS,
 	PROFILE_FRAME_UNKNOWN,
+	PROFILE_FRAME_DOTNET,
+	PROFILE_FRAME_RUBY,
+	PROFILE_FRAME_PHP,
+	PROFILE_FRAME_BEAM,
+	PROFILE_FRAME_LUAJIT,
 	PROFILE_FRAME_TYPES
 };
 struct profile_location {

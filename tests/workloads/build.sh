@@ -54,6 +54,7 @@ c libwork.so c/libwork.c -fPIC -shared -Wl,-soname,libwork.so
 # shellcheck disable=SC2016 # $ORIGIN is the dynamic linker's
 c shared c/shared.c -fPIE -pie "$out/libwork.so" '-Wl,-rpath,$ORIGIN'
 c plugin c/plugin.c -fPIE -pie -ldl
+c jit c/jit.c -fno-pie -static
 
 if wanted shares_cpp && ! newer shares_cpp cpp/shares.cpp c/work.h; then
 	g++ -std=c++17 -D_GNU_SOURCE "${flags[@]}" -fPIE -pie -o "$out/shares_cpp" cpp/shares.cpp

@@ -295,8 +295,9 @@ static void test_vdso_anon_unmapped(void **state)
 	assert_int_equal(st.st_size, vdso.end - vdso.start);
 	assert_int_equal(pread(process_file(f.table, FILE_ID_VDSO)->fd, magic, 4, 0), 4);
 	assert_memory_equal(magic, "\177ELF", 4);
-	assert_int_equal(file_of(0, 1)->kind, FILE_ANON);
-	assert_string_equal(file_of(0, 1)->path, "[anon]");
+	assert_int_equal(file_of(0, 1)->kind, FILE_JIT);
+	assert_string_equal(file_of(0, 1)->path, "[jit]");
+	assert_int_equal(f.given[0].frames[1].kind, FRAME_JIT);
 	assert_int_equal(f.given[0].frames[1].offset, anon.start + 4);
 	assert_string_equal(file_of(0, 2)->path, "[unmapped]");
 	assert_int_equal(f.given[0].frames[2].offset, 0x1000);
@@ -322,7 +323,7 @@ static void test_unmapped_reads_again(void **state)
 		sched_yield();
 	send_sample(&f, key, clock_monotonic_ns(), address + 5);
 	run_until(&f, f.n_given == 2);
-	assert_string_equal(file_of(1, 0)->path, "[anon]");
+	assert_string_equal(file_of(1, 0)->path, "[jit]");
 	/* One that no reading helps does not make us read for every sample. */
 	process_counters(f.table, &before);
 	for (int i = 0; i < 50; i++)
@@ -507,7 +508,7 @@ static void test_mapping_replaced_while_waiting(void **state)
 	assert_int_equal(f.given[1].frames[0].offset, 0x7004);
 	assert_int_equal(f.given[2].frames[0].offset, 0x3004);
 	assert_int_equal(f.given[3].frames[0].offset, 0x1004);
-	assert_string_equal(file_of(4, 0)->path, "[anon]");
+	assert_string_equal(file_of(4, 0)->path, "[jit]");
 	assert_int_equal(f.given[0].frames[0].file, f.given[2].frames[0].file);
 	assert_int_not_equal(f.given[0].frames[0].file, f.given[1].frames[0].file);
 	assert_true(f.given[4].epoch > f.given[0].epoch);
@@ -534,7 +535,7 @@ static void test_snapshot_and_waiting_events(void **state)
 	send_sample(&f, key, t0 + 4, text.start);
 	run_until(&f, f.n_given == 3);
 	assert_string_equal(file_of(0, 0)->path, "[unmapped]");
-	assert_string_equal(file_of(1, 0)->path, "[anon]");
+	assert_string_equal(file_of(1, 0)->path, "[jit]");
 	assert_int_equal(file_of(2, 0)->kind, FILE_ELF);
 	child_stop(&c);
 }
