@@ -213,5 +213,6 @@ int cmd_host_label(struct cli *cli, struct args *args);
 int cmd_history(struct cli *cli, struct args *args);
 int cmd_logs(struct cli *cli, struct args *args);
 int cmd_version(struct cli *cli, struct args *args);
+int cmd_doctor(struct cli *cli, struct args *args);
 int cmd_completion(struct cli *cli, struct args *args);
 int cmd_help(struct cli *cli, struct args *args);

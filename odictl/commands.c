@@ -317,6 +317,14 @@ const struct command commands[] = {
 		.example = "odictl flamegraph --from 03:12 --to 03:20 -o night.html",
 		.options = flamegraph_options,
 		.run = cmd_flamegraph},
+	{.words = "doctor",
+		.positional = "",
+		.summary = "what may be wrong with this host, and how to mend it",
+		.details =
+			"Looks at the kernel, its settings, agentd, every source, and every destination by sending "
+			"it an empty profile. Changes nothing. Exits with 1 when something is wrong.",
+		.example = "odictl doctor",
+		.run = cmd_doctor},
 	{.words = "host label",
 		.positional = "[K=V ...]",
 		.max = 16,

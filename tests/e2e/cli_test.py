@@ -35,7 +35,7 @@ COMMANDS = [
     "status", "profiling enable", "profiling disable", "profiling status", "source add", "source list", "source show",
     "source enable", "source disable", "source remove", "source candidates", "destination types", "destination add",
     "destination test", "destination list", "destination show", "destination enable", "destination disable",
-    "destination remove", "top", "flamegraph", "history", "logs", "version", "host label",
+    "destination remove", "top", "flamegraph", "history", "logs", "version", "host label", "doctor",
 ]  # fmt: skip
 
 
@@ -250,6 +250,25 @@ def headers():
         check(len(receiver.requests) >= 4, f"{len(receiver.requests)} requests")
         check(len({r.peer for r in receiver.requests}) <= 2, "each request came by a connection of its own")
         check_messages(receiver)
+
+
+@case("doctor: the host, agentd, sources and destinations, each with what to do; it changes nothing")
+def doctor():
+    a = Agentd(start=False)
+    r = expect(a, FAILED, "doctor", out=["failure", "agentd is not", "Linux", "BTF"])
+    check(r.stderr == "", r.stderr)
+    a = Agentd()
+    report = json.loads(expect(a, DONE, "doctor", "--json").stdout)
+    equal((report["ok"], report["failures"]), (True, 0), report)
+    found = {f["what"]: f for f in report["findings"]}
+    check({"kernel", "btf", "agentd", "profiling", "sources", "cgroups"} <= set(found), found)
+    equal(found["profiling"]["remedy"], "odictl profiling enable --all")
+    a.ctl("source", "add", "process", "/no/such/program", "--name", "nobody")
+    a.ctl("destination", "add", "pyroscope", "away", "--url", "http://127.0.0.1:9")
+    before = a.ctl("history")
+    expect(a, FAILED, "doctor", out=["source nobody", "matches no process", "destination away", "refused"])
+    equal(a.ctl("history"), before, "doctor changed something")
+    equal(json.loads(expect(a, FAILED, "doctor", "--json").stdout)["ok"], False)
 
 
 @case("profiling: enable without a source says what is missing; status; disable")
