@@ -20,6 +20,7 @@
 #include "agentd/base/log.h"
 #include "agentd/daemon.h"
 #include "agentd/daemon_disknames.h"
+#include "agentd/daemon_debugfiles.h"
 #include "agentd/daemon_fetch.h"
 #include "agentd/daemon_host.h"
 
@@ -128,7 +129,7 @@ static int make_rooms(struct daemon *d, struct err_text *err)
 		r = daemon_cost_new(d, err);
 	if (r < 0)
 		return r;
-	if (counts_new(&d->counts, max_counted()) < 0)
+	if (counts_new(&d->counts, max_counted()) < 0 || figures_new(&d->figures) < 0)
 		return err_set(err, -ENOMEM, "out of memory");
 	if (asprintf(&dir, "%s/profiles", d->state_dir) < 0)
 		return -ENOMEM;
@@ -157,8 +158,9 @@ static int start(struct daemon *d, struct err_text *err)
 	r = open_state(d, err);
 	if (r < 0)
 		return r;
-	daemon_host_facts(d);
-	r = make_rooms(d, err);
+	r = daemon_host_facts(d, err);
+	if (r >= 0)
+		r = make_rooms(d, err);
 	if (r < 0)
 		return r;
 	daemon_verbs_init(d);
@@ -188,7 +190,9 @@ static void stop(struct daemon *d)
 	/* The open interval is empty, or start() failed; it holds files of the process table. */
 	daemon_interval_free(TAKE_PTR(d->open));
 	daemon_fetch_free(d);
+	figures_free(d->figures);
 	d->symbols = symbol_free(d->symbols);
+	daemon_debugfiles_free(d);
 	daemon_disknames_close(d);
 	d->processes = process_table_free(d->processes);
 	daemon_unwinding_free(d);

@@ -11,9 +11,11 @@
  *   daemon_stacks.c    how far the stacks went
  *   daemon_cost.c      what we cost, and daemon_budget.c: the rate that follows from it
  *   daemon_interval.c  an interval's way: names -> batch -> out; the open one, as queries see it
+ *   daemon_debugfiles.c  where debug files may be
  *   daemon_names.c     from frames to names and locations; daemon_disknames.c: over restarts
  *   daemon_fetch.c     debug files that are not on this host: what is wanted, and what came
  *   daemon_jit.c       the same for JIT-compiled code
+ *   daemon_symbols.c   how well each binary is named; daemon_symbols_verb.c: as `odictl symbols` shows it
  *   daemon_ledger.c    where every sample went
  *   daemon_status.c    `status`: one screen of truth; daemon_status_unwind.c: its part on stacks
  *   daemon_verbs.c     the table of the other verbs; daemon_sources.c, daemon_destinations.c,
@@ -27,11 +29,13 @@
 #include "agentd/daemon_budget.h"
 #include "agentd/daemon_counts.h"
 #include "agentd/daemon_stacks.h"
+#include "agentd/daemon_symbols.h"
 #include "agentd/process/process.h"
 #include "agentd/profile/aggregate.h"
 #include "agentd/profile/local.h"
 #include "agentd/sampler/sampler.h"
 #include "agentd/store/store.h"
+#include "agentd/symbol/kernel_code.h"
 #include "agentd/symbol/symbol.h"
 #include "agentd/unwind/client.h"
 #include "destinations/link.h"
@@ -109,6 +113,7 @@ struct daemon {
 	struct process_table *processes;
 	struct names *disknames; /* NULL: names are not kept over a restart */
 	struct symbolizer *symbols;
+	struct debugfiles *debugfiles; /* NULL: no places that an administrator named */
 	struct unwinding *unwinding;
 	struct counts *counts;
 	struct stacks stacks;
@@ -117,8 +122,9 @@ struct daemon {
 	struct local *local;
 	struct link *link;
 	struct fetching *fetching;
+	struct figures *figures;
 	struct host_facts host;
-	char kernel_build_id[41];
+	struct kernel_code *kernel_code;
 	uint8_t boot_id[16];
 
 	/* What images are assigned by: config_current(), but already the next one while a swap goes on.

@@ -11,7 +11,7 @@
 #include "agentd/daemon_disknames.h"
 #include "agentd/daemon_jit.h"
 #include "agentd/daemon_names.h"
-#include "agentd/symbol/debugfile.h"
+#include "agentd/daemon_debugfiles.h"
 
 /* ---- names ---- */
 
@@ -20,23 +20,6 @@ static int open_file(void *userdata, uint32_t file)
 	struct daemon *d = userdata;
 
 	return process_file_open(d->processes, file);
-}
-
-static int open_debug(
-	void *userdata, uint32_t file, const char *build_id, const char *debuglink, unsigned *n)
-{
-	struct daemon *d = userdata;
-	const struct file *f = process_file(d->processes, file);
-	_cleanup_close_ int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	struct debugfile_query q = {.root = root, .build_id = build_id, .debuglink = debuglink};
-	int r;
-
-	if (!f || root < 0)
-		return -ENOENT;
-	q.path = f->path ? f->path : "";
-	q.owner = f->owner;
-	r = debugfile_open(&q, n);
-	return r == -ENOENT ? daemon_fetch_open(d, file, build_id, n) : r;
 }
 
 static const char *module_name(void *userdata, uint32_t file)
@@ -62,13 +45,20 @@ static void on_file_facts(void *userdata, uint32_t file, const struct symbol_fil
 	snprintf(f->go_build_id, sizeof(f->go_build_id), "%s", facts->go_build_id);
 	snprintf(f->htlhash, sizeof(f->htlhash), "%s", facts->htlhash);
 	daemon_fetch_on_facts(d, file, facts);
+	figures_facts(d->figures,
+		file == FILE_ID_KERNEL        ? FIGURES_KERNEL
+			: f->path && *f->path ? f->path
+					      : "[unknown]",
+		file, facts);
 }
 
 const struct symbol_ops daemon_symbol_ops = {
 	.disk = &daemon_disknames,
 	.open_file = open_file,
 	.file_kind = daemon_file_kind,
-	.open_debug = open_debug,
+	.open_debug = daemon_open_debug,
+	.open_alt = daemon_open_alternate,
+	.on_debug = daemon_on_debug,
 	.module_name = module_name,
 	.on_facts = on_file_facts,
 };
@@ -177,7 +167,7 @@ void daemon_locate_frame(
 
 		ret->type = PROFILE_FRAME_KERNEL;
 		ret->map_file = chain->module;
-		ret->build_id = core ? d->kernel_build_id : "";
+		ret->build_id = kernel_code_build_id(d->kernel_code, core ? NULL : chain->module);
 		ret->address = frame->offset;
 	} else if (frame->kind == FRAME_JIT) {
 		daemon_jit_locate(d, frame, !chain->fallback, l->names, ret);
@@ -233,6 +223,7 @@ void daemon_count_names(struct daemon *d, const struct batch *b)
 			}
 		}
 	}
+	figures_count(d->figures, b);
 	if (samples)
 		weigh_files(d, b, samples);
 	daemon_fetch_next(d);

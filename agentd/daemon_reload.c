@@ -17,6 +17,7 @@
 #include "agentd/base/clock.h"
 #include "agentd/base/log.h"
 #include "agentd/daemon.h"
+#include "agentd/daemon_debugfiles.h"
 #include "agentd/daemon_fetch.h"
 
 /* Loaded, not started. rate: 0 the configured one. */
@@ -158,6 +159,7 @@ static void apply_settings(struct daemon *d, const struct config *next)
 	process_set_max_user_frames(d->processes, next->profiling.max_frames);
 	if (link_configure(d->link, next->destinations, next->n_destinations, &err) < 0)
 		log_error("destinations: %s", err.text);
+	daemon_debug_paths_changed(d);
 	daemon_fetch_configure(d);
 	d->open->revision = next->revision;
 }

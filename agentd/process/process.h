@@ -241,6 +241,8 @@ void process_file_release(struct process_table *t, uint32_t id);
 /* Whether what names the code of a FILE_JIT is not what it was when this was asked last: longer, written anew, or
  * (*replaced) another file. Costs one fstat. */
 bool process_jit_changed(struct process_table *t, uint32_t id, bool *replaced);
+/* Living images that map a file, those in use first, at most max: their number. Borrowed. */
+size_t process_file_users(struct process_table *t, uint32_t id, const struct image **ret, size_t max);
 /* Opens it again if its descriptor was closed by the bound and an image still maps it. Borrowed fd or -errno. */
 int process_file_open(struct process_table *t, uint32_t id);
 void process_counters(struct process_table *t, struct process_counters *ret);

@@ -249,6 +249,27 @@ static int reopen(struct process_table *t, const struct entry *e, const struct m
 	return r < 0 ? r : !file ? -ENOENT : file->fd >= 0 ? file->fd : -ESTALE;
 }
 
+static struct mapping *find_mapping(struct entry *e, uint32_t id)
+{
+	if (e->image.ended || e->superseded_ns || e->unreadable || !e->mappings)
+		return NULL;
+	for (size_t i = 0; i < e->mappings->n; i++)
+		if (e->mappings->v[i].file == id)
+			return &e->mappings->v[i];
+	return NULL;
+}
+
+size_t process_file_users(
+	struct process_table *t, uint32_t id, const struct image **ret, size_t max)
+{
+	size_t n = 0;
+
+	for (struct entry *e = t->lru.lru_next; e != &t->lru && n < max; e = e->lru_next)
+		if (find_mapping(e, id))
+			ret[n++] = &e->image;
+	return n;
+}
+
 int process_file_open(struct process_table *t, uint32_t id)
 {
 	struct file *file = files_get(t->files, id);
@@ -261,11 +282,10 @@ int process_file_open(struct process_table *t, uint32_t id)
 	if (file->kind != FILE_ELF)
 		return -EBADF;
 	for (struct entry *e = t->lru.lru_next; e != &t->lru; e = e->lru_next) {
-		if (e->image.ended || e->superseded_ns || e->unreadable || !e->mappings)
-			continue;
-		for (size_t i = 0; i < e->mappings->n; i++)
-			if (e->mappings->v[i].file == id)
-				return reopen(t, e, &e->mappings->v[i]);
+		struct mapping *m = find_mapping(e, id);
+
+		if (m)
+			return reopen(t, e, m);
 	}
 	return -ESRCH;
 }

@@ -11,7 +11,7 @@
 
 #define PENDING_MAX 65536 /* addresses waiting over all files */
 
-#define DEBUG_PLACES_MAX 128 /* where they may be */
+#define DEBUG_PLACES_MAX 256 /* where they may be */
 #define DEBUG_TRIES_MAX  16  /* debug files tried for one file */
 
 enum debug_state {

@@ -13,6 +13,10 @@
  * (statfs would ask it), and only then is anything looked up in it. Under /usr/lib/debug, which is root's, links are
  * followed, since distributions put them there.
  *
+ * In a container's root, all of it is somebody else's: there no mount point is crossed at all but on the way to the program's
+ * folder, and the file systems are those of that mount namespace. Folders that an administrator named are his to
+ * answer for, but for one thing: what lies on a network or FUSE file system is told by its path, from mountinfo.
+ *
  * Opened by O_PATH first: what is no regular file is never opened for reading. Runs in agentd. Source: GDB manual,
  * "Separate Debug Files"; openat2(2), kernels from 5.12 on (before, the program's folder is not looked into). */
 
@@ -75,7 +79,18 @@ static bool is_local_mount(const char *mountinfo, uint64_t id)
 	return false;
 }
 
-static bool on_local_filesystem(int fd)
+static int read_mountinfo(const struct debugfile_query *q, struct buf *text)
+{
+	int r = q->proc < 0 ? io_read_file(AT_FDCWD, "/proc/self/mountinfo", text, MOUNTINFO_MAX)
+			    : io_read_file(q->proc, "mountinfo", text, MOUNTINFO_MAX);
+
+	if (r < 0)
+		return r;
+	buf_add(text, "", 1);
+	return text->failed ? -ENOMEM : 0;
+}
+
+static bool on_local_filesystem(const struct debugfile_query *q, int fd)
 {
 	CLEANUP(buf_deinit) struct buf text = {0};
 	struct statx st;
@@ -83,10 +98,7 @@ static bool on_local_filesystem(int fd)
 	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &st) < 0 ||
 		!(st.stx_mask & STATX_MNT_ID))
 		return false;
-	if (io_read_file(AT_FDCWD, "/proc/self/mountinfo", &text, MOUNTINFO_MAX) < 0)
-		return false;
-	buf_add(&text, "", 1);
-	if (text.failed)
+	if (read_mountinfo(q, &text) < 0)
 		return false;
 	return is_local_mount((const char *)text.data, st.stx_mnt_id);
 }
@@ -95,18 +107,53 @@ static bool on_local_filesystem(int fd)
 
 static int in_tree(const struct debugfile_query *q, const char *path)
 {
-	return open_path(q->root, path, 0, RESOLVE_IN_ROOT);
+	return open_path(q->root, path, 0, RESOLVE_IN_ROOT | (q->proc >= 0 ? RESOLVE_NO_XDEV : 0));
+}
+
+/* PREFIX/xx/yyyy.debug. False: that is no build id. */
+static bool build_id_path(
+	const struct debugfile_query *q, const char *prefix, char *path, size_t size)
+{
+	size_t len = strlen(q->build_id);
+
+	if (len < 4 || len > 80 || strspn(q->build_id, "0123456789abcdef") != len)
+		return false;
+	snprintf(path, size, "%s%.2s/%s.debug", prefix, q->build_id, q->build_id + 2);
+	return true;
 }
 
 static int by_build_id(const struct debugfile_query *q)
 {
-	size_t len = strlen(q->build_id);
 	char path[160];
 
-	if (len < 4 || len > 80 || strspn(q->build_id, "0123456789abcdef") != len)
+	return build_id_path(q, TREE "/.build-id/", path, sizeof(path)) ? in_tree(q, path)
+									: -ENOENT;
+}
+
+/* Distributions keep alternate files in a folder of their own, and refer to them by paths of many kinds. */
+static int in_alternates(const struct debugfile_query *q)
+{
+	const char *in = q->alternate ? strstr(q->alternate, "/.dwz/") : NULL;
+	char path[PATH_MAX];
+
+	if (!in || (size_t)snprintf(path, sizeof(path), TREE "%s", in) >= sizeof(path))
 		return -ENOENT;
-	snprintf(path, sizeof(path), TREE "/.build-id/%.2s/%s.debug", q->build_id, q->build_id + 2);
 	return in_tree(q, path);
+}
+
+/* What is looked for by name: a plain one. NULL: nothing. */
+static const char *plain_name(const struct debugfile_query *q)
+{
+	const char *name = q->debuglink, *slash;
+
+	if (q->alternate) {
+		slash = strrchr(q->alternate, '/');
+		name = slash ? slash + 1 : q->alternate;
+	}
+	if (q->build_id_only || !*name || strlen(name) > NAME_MAX_OF_LINK || strchr(name, '/') ||
+		streq(name, ".") || streq(name, ".."))
+		return NULL;
+	return name;
 }
 
 /* The length of the program's folder, with the slash. 0: there is no link, or no folder. */
@@ -114,8 +161,7 @@ static size_t folder_len(const struct debugfile_query *q)
 {
 	const char *slash = strrchr(q->path, '/');
 
-	if (q->path[0] != '/' || !*q->debuglink || strlen(q->debuglink) > NAME_MAX_OF_LINK ||
-		strchr(q->debuglink, '/') || streq(q->debuglink, ".") || streq(q->debuglink, ".."))
+	if (q->path[0] != '/' || !plain_name(q))
 		return 0;
 	return (size_t)(slash - q->path) + 1;
 }
@@ -129,7 +175,7 @@ static int beside(const struct debugfile_query *q, const char *subfolder)
 	if (!len || len >= sizeof(path))
 		return -ENOENT;
 	/* It may be its own debug file's name, when that lies elsewhere. */
-	if (!*subfolder && streq(q->path + len, q->debuglink))
+	if (!*subfolder && streq(q->path + len, plain_name(q)))
 		return -ENOENT;
 	memcpy(path, q->path, len);
 	path[len] = '\0';
@@ -137,9 +183,9 @@ static int beside(const struct debugfile_query *q, const char *subfolder)
 		q->root, path, O_DIRECTORY, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_CACHED);
 	if (folder < 0)
 		return folder;
-	if (!on_local_filesystem(folder))
+	if (!on_local_filesystem(q, folder))
 		return -EREMOTE;
-	snprintf(name, sizeof(name), "%s%s", subfolder, q->debuglink);
+	snprintf(name, sizeof(name), "%s%s", subfolder, plain_name(q));
 	return open_path(folder, name, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
 }
 
@@ -160,28 +206,28 @@ static int in_tree_by_link(const struct debugfile_query *q)
 
 	if (!len ||
 		(size_t)snprintf(path, sizeof(path), TREE "%.*s%s", (int)len, q->path,
-			q->debuglink) >= sizeof(path))
+			plain_name(q)) >= sizeof(path))
 		return -ENOENT;
 	return in_tree(q, path);
 }
 
 static int (*const places[DEBUGFILE_PLACES])(const struct debugfile_query *q) = {
-	by_build_id, in_folder, in_subfolder, in_tree_by_link};
+	by_build_id, in_folder, in_subfolder, in_tree_by_link, in_alternates};
 
 /* ---- opening ---- */
 
 /* NULL: it may be opened. */
-static const char *refusal(const struct debugfile_query *q, int fd)
+static const char *refusal(const struct debugfile_query *q, int fd, bool any_owner)
 {
 	struct stat st;
 
-	if (!on_local_filesystem(fd))
+	if (!on_local_filesystem(q, fd))
 		return "it is on a network or FUSE file system";
 	if (fstat(fd, &st) < 0)
 		return "it cannot be looked at";
 	if (!S_ISREG(st.st_mode))
 		return "it is not a regular file";
-	if (st.st_uid != 0 && st.st_uid != q->owner)
+	if (!any_owner && st.st_uid != 0 && st.st_uid != q->owner)
 		return "neither root nor the program's owner owns it";
 	if (st.st_mode & S_IWOTH)
 		return "everybody may write to it";
@@ -190,16 +236,17 @@ static const char *refusal(const struct debugfile_query *q, int fd)
 	return NULL;
 }
 
-static int open_place(const struct debugfile_query *q, unsigned n)
+/* Consumes found, an O_PATH descriptor or -errno. */
+static int open_found(const struct debugfile_query *q, int found, bool any_owner)
 {
-	_cleanup_close_ int fd = places[n](q);
+	_cleanup_close_ int fd = found;
 	const char *why;
 	char link[32];
 	int ret;
 
 	if (fd < 0)
 		return fd;
-	why = refusal(q, fd);
+	why = refusal(q, fd, any_owner);
 	if (why) {
 		log_debug("the debug file of %s is not read: %s", q->path, why);
 		return -EPERM;
@@ -213,7 +260,89 @@ static int open_place(const struct debugfile_query *q, unsigned n)
 int debugfile_open(const struct debugfile_query *q, unsigned *n)
 {
 	for (; *n < DEBUGFILE_PLACES; (*n)++) {
-		int fd = open_place(q, *n);
+		int fd = open_found(q, places[*n](q), false);
+
+		if (fd >= 0)
+			return fd;
+	}
+	return -ENOENT;
+}
+
+/* ---- what an administrator named ---- */
+
+/* Whether a mount point (as mountinfo has it: blanks and backslashes in octal) holds path; how long it is. */
+static bool mount_holds(const char *point, const char *path, size_t *len)
+{
+	size_t n = 0;
+
+	for (; *point && *point != ' '; point++, n++) {
+		char c = *point;
+
+		if (c == '\\' && point[1] && point[2] && point[3]) {
+			c = (char)((point[1] - '0') << 6 | (point[2] - '0') << 3 |
+				(point[3] - '0'));
+			point += 3;
+		}
+		if (path[n] != c)
+			return false;
+	}
+	*len = n;
+	return n == 1 || path[n] == '/' || path[n] == '\0';
+}
+
+/* By its path alone: looking may wait for whoever serves the file system. */
+static bool path_is_local(const struct debugfile_query *q, const char *path)
+{
+	CLEANUP(buf_deinit) struct buf text = {0};
+	size_t best = 0, len;
+	bool local = false;
+
+	if (read_mountinfo(q, &text) < 0)
+		return false;
+	for (const char *line = (const char *)text.data; *line;) {
+		const char *end = strchrnul(line, '\n'), *point = line, *dash;
+
+		for (int i = 0; i < 4 && point && point < end; i++)
+			point = strchr(point, ' ') ? strchr(point, ' ') + 1 : NULL;
+		dash = memmem(line, (size_t)(end - line), " - ", 3);
+		/* Of those at one point the last is what is seen. */
+		if (point && dash && mount_holds(point, path, &len) && len >= best) {
+			best = len;
+			local = is_local_type(dash + 3, strcspn(dash + 3, " \n"));
+		}
+		line = *end ? end + 1 : end;
+	}
+	return local;
+}
+
+static int named_place(const struct debugfile_query *q, int folder, unsigned n)
+{
+	const char *name = plain_name(q);
+	char path[512];
+
+	if (n == 1 && name)
+		snprintf(path, sizeof(path), "%s", name);
+	else if (n == 1 || !build_id_path(q, n ? "" : ".build-id/", path, sizeof(path)))
+		return -ENOENT;
+	return open_path(folder, path, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV);
+}
+
+int debugfile_open_named(const struct debugfile_query *q, const char *path, unsigned *n)
+{
+	_cleanup_close_ int at = -1;
+	struct stat st;
+
+	if (*n >= DEBUGFILE_NAMED_PLACES || !path_is_local(q, path))
+		return -ENOENT;
+	at = open_path(q->root, path, 0, RESOLVE_IN_ROOT);
+	if (at < 0 || fstat(at, &st) < 0)
+		return -ENOENT;
+	if (!S_ISDIR(st.st_mode))
+		return *n == 0 ? open_found(q, TAKE_FD(at), true) : -ENOENT;
+	if (!on_local_filesystem(q, at))
+		return -ENOENT;
+	for (; *n < DEBUGFILE_NAMED_PLACES; (*n)++) {
+		int fd = open_found(q, named_place(q, at, *n), true);
 
 		if (fd >= 0)
 			return fd;

@@ -317,7 +317,7 @@ static int try_open(const char *build_id, const char *path, const char *link)
 {
 	_cleanup_close_ int root = open(work_path("root"), O_PATH | O_DIRECTORY | O_CLOEXEC);
 	struct debugfile_query q = {
-		.root = root, .path = path, .owner = 4321, .build_id = build_id, .debuglink = link};
+		.root = root, .proc = -1, .path = path, .owner = 4321, .build_id = build_id, .debuglink = link};
 	unsigned n = 0;
 	int fd = debugfile_open(&q, &n);
 

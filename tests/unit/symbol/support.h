@@ -53,6 +53,7 @@ static inline int room_open_debug(
 {
 	struct room *room = userdata;
 	struct debugfile_query q = {.root = room->debug_root,
+		.proc = -1,
 		.path = room->files[file].path,
 		.owner = geteuid(),
 		.build_id = build_id,
