@@ -3,12 +3,9 @@
 /* What is said of the host in every profile. The machine id itself never leaves: machine-id(5) asks
  * that it be hashed with an id of the application's own. Runs in agentd. */
 
-#include <elf.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <sys/resource.h>
 #include <systemd/sd-id128.h>
-#include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "agentd/base/text.h"
 #include "agentd/daemon_host.h"
@@ -20,36 +17,11 @@
 static const sd_id128_t odi_app_id =
 	SD_ID128_MAKE(8c, 1f, 0b, 5e, 93, 4d, 4a, 6f, b2, 0e, 57, c1, 36, d8, a9, 74);
 
-/* GNU build id out of a run of ELF notes; lower-case hex. */
-static void build_id_from_notes(const uint8_t *p, size_t len, char out[41])
+int daemon_host_facts(struct daemon *d, struct err_text *err)
 {
-	while (len >= sizeof(Elf64_Nhdr)) {
-		Elf64_Nhdr n;
-		size_t name, desc;
-
-		memcpy(&n, p, sizeof(n));
-		name = ((size_t)n.n_namesz + 3) & ~(size_t)3;
-		desc = ((size_t)n.n_descsz + 3) & ~(size_t)3;
-		if (name > len - sizeof(n) || desc > len - sizeof(n) - name)
-			return;
-		if (n.n_type == NT_GNU_BUILD_ID && n.n_namesz == 4 && n.n_descsz <= 20 &&
-			memcmp(p + sizeof(n), "GNU", 4) == 0) {
-			const uint8_t *id = p + sizeof(n) + name;
-
-			for (size_t i = 0; i < n.n_descsz; i++)
-				snprintf(out + 2 * i, 3, "%02x", id[i]);
-			return;
-		}
-		p += sizeof(n) + name + desc;
-		len -= sizeof(n) + name + desc;
-	}
-}
-
-void daemon_host_facts(struct daemon *d)
-{
-	_cleanup_buf_ struct buf notes = {};
 	char name[HOST_NAME_MAX + 1] = "";
 	sd_id128_t id;
+	int r;
 
 	gethostname(name, sizeof(name) - 1);
 	text_clean(name);
@@ -64,9 +36,10 @@ void daemon_host_facts(struct daemon *d)
 	}
 	if (sd_id128_get_boot(&id) == 0)
 		memcpy(d->boot_id, &id, sizeof(d->boot_id));
-	buf_init(&notes, 65536);
-	if (io_read_file(AT_FDCWD, "/sys/kernel/notes", &notes, 65536) == 0)
-		build_id_from_notes(notes.data, notes.len, d->kernel_build_id);
+	r = kernel_code_new(&d->kernel_code, "/");
+	if (r < 0)
+		return err_set(err, r, "the kernel's code cannot be watched: %s", strerror(-r));
+	return 0;
 }
 
 void daemon_host_free(struct daemon *d)
@@ -74,6 +47,7 @@ void daemon_host_free(struct daemon *d)
 	free(d->host.name);
 	free(d->host.id);
 	d->host = (struct host_facts){};
+	d->kernel_code = kernel_code_free(d->kernel_code);
 }
 
 void daemon_raise_limits(void)

@@ -212,6 +212,8 @@ void daemon_interval_close(struct daemon *d)
 	aggregate_each_frame(i->aggregate, daemon_frames_add, &l);
 	hold_files(i, &l);
 	daemon_jit_refresh(d, &l);
+	if (kernel_code_changed(d->kernel_code))
+		symbol_forget_kernel(d->symbols);
 	wait = MIN(d->in_force->profiling.interval_ns, NAMES_DEADLINE_MAX);
 	if (d->n_pending > DAEMON_MAX_PENDING)
 		wait = MIN(wait, NSEC_PER_SEC);
@@ -326,6 +328,8 @@ int daemon_snapshot(struct daemon *d, unsigned deadline_ms,
 	daemon_settle(d);
 	aggregate_each_frame(d->open->aggregate, daemon_frames_add, &l);
 	daemon_jit_refresh(d, &l);
+	if (kernel_code_changed(d->kernel_code))
+		symbol_forget_kernel(d->symbols);
 	r = symbol_resolve(d->symbols, l.queries, l.failed ? 0 : l.n,
 		clock_monotonic_ns() + deadline_ms * NSEC_PER_MSEC, on_snapshot_named, s);
 	free(l.queries);

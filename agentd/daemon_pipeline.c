@@ -366,6 +366,8 @@ static void on_event(void *userdata, const struct sampler_event *event)
 		counts_sent(d->counts, event->sample->id);
 	if (event->kind == SAMPLER_LOST_EVENTS)
 		sampler_distrust_spaces(d->sampler);
+	if (event->kind == SAMPLER_KERNEL_CODE || event->kind == SAMPLER_LOST_EVENTS)
+		kernel_code_touch(d->kernel_code);
 	process_on_event(d->processes, event);
 }
 

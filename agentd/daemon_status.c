@@ -204,6 +204,20 @@ static void fill_budget(struct filling *f)
 			b->cost_percent, b->limit_percent);
 }
 
+/* Kernel frames without names, while there are any to name. */
+static void fill_kernel(struct filling *f, const struct config *c)
+{
+	const struct symbol_file_facts *facts = symbol_facts(f->daemon->symbols, FILE_ID_KERNEL);
+	struct err_text why = {}, remedy = {};
+
+	if (!f->daemon->sampler || !c->profiling.kernel_frames || !facts->last_problem[0])
+		return;
+	kernel_code_explain(f->daemon->kernel_code, &why, &remedy);
+	problem(f, "warning", remedy.text[0] ? remedy.text : "odictl logs",
+		"kernel frames have no names: %s",
+		why.text[0] ? why.text : facts->last_problem);
+}
+
 static void fill_sources(struct filling *f, const struct config *c)
 {
 	Control__Status *s = f->status;
@@ -356,6 +370,7 @@ void daemon_status(void *userdata, struct control_reply *r, const Control__GetSt
 		return;
 	}
 	fill_profiling(&f, c);
+	fill_kernel(&f, c);
 	fill_sources(&f, c);
 	fill_destinations(&f, c);
 	fill_local(&f, c);

@@ -221,6 +221,8 @@ void process_on_event(struct process_table *t, const struct sampler_event *event
 	case SAMPLER_LOST_EVENTS:
 		t->lost_ns = MAX(t->lost_ns, event->time_ns);
 		break;
+	case SAMPLER_KERNEL_CODE:
+		break;
 	}
 	table_housekeeping(t);
 }

@@ -58,6 +58,7 @@ static int open_track(unsigned cpu)
 		.mmap2 = 1,
 		.comm = 1,
 		.comm_exec = 1,
+		.ksymbol = 1,
 		.use_clockid = 1,
 		.clockid = CLOCK_MONOTONIC,
 		.watermark = 1,

@@ -74,6 +74,9 @@ bool perf_record_check(const void *record, size_t size, uint64_t *time)
 	case PERF_RECORD_LOST:
 		least = sizeof(struct lost_record);
 		break;
+	case PERF_RECORD_KSYMBOL: /* that it came is all that we want to know */
+		least = sizeof(*header);
+		break;
 	default:
 		return false;
 	}
@@ -114,6 +117,9 @@ void perf_record_event(const void *record, size_t size, struct sampler_event *ev
 	case PERF_RECORD_COMM:
 		event->kind = SAMPLER_EXEC_BEGIN;
 		event->mmap = (struct sampler_mmap){.pid = comm->pid, .tid = comm->tid, .path = ""};
+		return;
+	case PERF_RECORD_KSYMBOL:
+		event->kind = SAMPLER_KERNEL_CODE;
 		return;
 	default:
 		event->kind = SAMPLER_LOST_EVENTS;

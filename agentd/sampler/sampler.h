@@ -31,6 +31,8 @@ enum sampler_event_kind {
 	SAMPLER_MMAP, /* .mmap: an executable range was mapped */
 	/* .lost: process or mapping records were lost: read mappings afresh on next use. */
 	SAMPLER_LOST_EVENTS,
+	/* The kernel got or lost code of its own making: a BPF program, a trampoline. */
+	SAMPLER_KERNEL_CODE,
 };
 
 struct sampler_mmap {

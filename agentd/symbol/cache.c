@@ -386,6 +386,27 @@ void symbol_cache_drop_others(
 		(void)entries_rebuild(c, c->n, is_kept, &keep);
 }
 
+struct unlike {
+	uint32_t file;
+	const char *module;
+};
+
+static bool is_like(void *userdata, const struct symbol_entry *e)
+{
+	const struct unlike *u = userdata;
+
+	return e->file != u->file || e->state == SYMBOL_PENDING ||
+		(e->state == SYMBOL_NAMED && streq(e->chain->module, u->module));
+}
+
+void symbol_cache_drop_unlike(struct symbol_cache *c, uint32_t file, const char *module)
+{
+	struct unlike unlike = {.file = file, .module = module};
+
+	if (c->n)
+		(void)entries_rebuild(c, c->n, is_like, &unlike);
+}
+
 /* ---- trimming ------------------------------------------------------------------------------------------------------ */
 
 struct drop {

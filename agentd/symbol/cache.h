@@ -44,6 +44,8 @@ void symbol_cache_drop_others(
 	struct symbol_cache *c, uint32_t file, const uint64_t *addresses, size_t n);
 /* Every name stays, and is asked for again. */
 void symbol_cache_outdate(struct symbol_cache *c);
+/* The same, but for those named as functions of this module, and pending ones. */
+void symbol_cache_drop_unlike(struct symbol_cache *c, uint32_t file, const char *module);
 /* Beyond a bound the least recently used half goes (never a pending entry), and what nobody uses any more. */
 void symbol_cache_trim(struct symbol_cache *c);
 void symbol_cache_size(const struct symbol_cache *c, uint64_t *entries, uint64_t *string_bytes);

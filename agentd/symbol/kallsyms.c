@@ -6,6 +6,10 @@
  * symbol is another module's somewhere else, reaches to the end of the page behind the one it begins in, as
  * perf has it. Names are kept once, in one block; data symbols are kept as ends only.
  *
+ * What has no file and yet a module in the list is code that the kernel made while it ran: BPF programs (bpf) and
+ * trampolines (__builtin__ftrace, __builtin__kprobes). Their modules keep their brackets, which no module's name
+ * has. They lie alone or side by side in no order, so each reaches no farther than such code is long.
+ *
  * The text is the kernel's, but names in it are a module's or a BPF program's author's, and the reader is in
  * the sandbox with the others: every line is checked, a line that is not understood is left out.
  *
@@ -21,6 +25,7 @@
 #define MODULES_MAX 4096
 #define LINE_MAX    1024
 #define PAGE        4096ULL
+#define BPF_REACH   (256ULL << 10) /* the largest programs seen are of some 100 KB */
 #define NO_NAME     UINT32_MAX
 
 struct ksym {
@@ -93,18 +98,31 @@ static int add_name(struct kallsyms *k, const char *name, size_t len, uint32_t *
 	return 0;
 }
 
-/* Symbols of a module come together: the last one added is most often it. */
-static int find_module(struct kallsyms *k, const char *name, size_t len, uint16_t *ret)
+static bool is_generated(const char *module, size_t len)
 {
+	return (len == 3 && memcmp(module, "bpf", 3) == 0) ||
+		(len > 11 && memcmp(module, "__builtin__", 11) == 0);
+}
+
+/* text: "[name]...". Symbols of a module come together: the last one added is most often it. */
+static int find_module(struct kallsyms *k, const char *text, uint16_t *ret)
+{
+	size_t len = strcspn(text, "]") - 1;
+
+	text++;
+	if (is_generated(text, len)) {
+		text--;
+		len += 2;
+	}
 	for (size_t i = k->n_modules; i-- > 0;) {
-		if (strlen(k->modules[i]) == len && memcmp(k->modules[i], name, len) == 0) {
+		if (strlen(k->modules[i]) == len && memcmp(k->modules[i], text, len) == 0) {
 			*ret = (uint16_t)i;
 			return 0;
 		}
 	}
 	if (k->n_modules == MODULES_MAX)
 		return -E2BIG;
-	k->modules[k->n_modules] = strndup(name, len);
+	k->modules[k->n_modules] = strndup(text, len);
 	if (!k->modules[k->n_modules])
 		return -ENOMEM;
 	*ret = (uint16_t)k->n_modules++;
@@ -157,8 +175,7 @@ static int add_line(struct kallsyms *k, const char *line)
 		return 0;
 	module = line + len + strspn(line + len, "\t ");
 	if (module[0] == '[' && strchr(module, ']') && module[1] != ']')
-		r = find_module(
-			k, module + 1, (size_t)(strchr(module, ']') - module - 1), &symbol.module);
+		r = find_module(k, module, &symbol.module);
 	if (r == 0 && strchr("tTwW", type)) {
 		k->any_address |= symbol.address != 0;
 		symbol.rank = rank(type, line);
@@ -269,6 +286,18 @@ int kallsyms_finish(struct kallsyms *k)
 	return 0;
 }
 
+/* How far a function may reach, from its first page on. */
+static uint64_t reach(const struct kallsyms *k, const struct ksym *symbol, const struct ksym *next)
+{
+	const char *module = k->modules[symbol->module];
+
+	if (streq(module, "[bpf]"))
+		return BPF_REACH;
+	if (module[0] == '[' || !next || next->module != symbol->module)
+		return 2 * PAGE;
+	return UINT64_MAX;
+}
+
 bool kallsyms_find(
 	const struct kallsyms *k, uint64_t address, const char **name, const char **module)
 {
@@ -287,8 +316,7 @@ bool kallsyms_find(
 	next = low < k->n ? &k->symbols[low] : NULL;
 	if (!symbol || symbol->name == NO_NAME || !symbol->address)
 		return false;
-	if ((!next || next->module != symbol->module) &&
-		address - (symbol->address & ~(PAGE - 1)) >= 2 * PAGE)
+	if (address - (symbol->address & ~(PAGE - 1)) >= reach(k, symbol, next))
 		return false;
 	*name = k->names + symbol->name;
 	*module = k->modules[symbol->module];

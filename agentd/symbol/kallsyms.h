@@ -15,8 +15,8 @@ DEFINE_FREEP(kallsyms_freep, struct kallsyms *, kallsyms_free)
 int kallsyms_add(struct kallsyms *k, const char *text, size_t len);
 /* After the last piece. -EPERM: all addresses are zero (kernel.kptr_restrict); -ENODATA: no function. */
 int kallsyms_finish(struct kallsyms *k);
-/* The function that holds an address, and its module ("vmlinux" for the kernel itself). False: none.
- * Borrowed. */
+/* The function that holds an address, and its module: "vmlinux" for the kernel itself; with brackets for code
+ * that the kernel made while it ran ("[bpf]", "[__builtin__ftrace]"). False: none. Borrowed. */
 bool kallsyms_find(
 	const struct kallsyms *k, uint64_t address, const char **name, const char **module);
 size_t kallsyms_functions(const struct kallsyms *k);

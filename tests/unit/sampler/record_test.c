@@ -90,6 +90,10 @@ static void test_comm_and_lost(void **state)
 	assert_int_equal(event.lost, 9);
 	header->size = 24;
 	assert_false(perf_record_check(r, 24, &time));
+	*header = (struct perf_event_header){.type = PERF_RECORD_KSYMBOL, .size = 40};
+	assert_true(perf_record_check(r, 40, &time));
+	perf_record_event(r, 40, &event);
+	assert_int_equal(event.kind, SAMPLER_KERNEL_CODE);
 	*header = (struct perf_event_header){.type = PERF_RECORD_FORK, .size = 48};
 	assert_false(perf_record_check(r, 48, &time));
 }
