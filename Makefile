@@ -70,7 +70,7 @@ deps_destinations := destinations profile config sources process container unwin
 deps_odictl := odictl api wire base
 # Of the composition root only what is pure is tested so: the objects named here.
 deps_agentd := profile wire base
-AGENTD_PURE := daemon_budget daemon_counts daemon_stacks
+AGENTD_PURE := daemon_budget daemon_counts daemon_stacks daemon_symbols
 
 libs_base := -lsystemd -lseccomp -lcap -lz -lzstd
 libs_wire := -lprotobuf-c

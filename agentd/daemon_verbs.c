@@ -126,6 +126,7 @@ void daemon_verbs_init(struct daemon *d)
 		.destinations = daemon_get_destinations,
 		.destination_types = daemon_destination_types,
 		.source_kinds = daemon_source_kinds,
+		.symbols = daemon_get_symbols,
 		.test_destination = daemon_test_destination,
 		.query = daemon_query,
 	};

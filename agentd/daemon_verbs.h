@@ -23,4 +23,6 @@ void daemon_test_destination(
 	void *userdata, struct control_reply *r, const Control__TestDestination *request);
 void daemon_candidates(
 	void *userdata, struct control_reply *r, const Control__GetCandidates *request);
+void daemon_get_symbols(
+	void *userdata, struct control_reply *r, const Control__GetSymbols *request);
 void daemon_query(void *userdata, struct control_reply *r, const Control__RunQuery *request);

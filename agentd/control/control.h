@@ -48,6 +48,8 @@ struct control_ops { /* each fills and sends its reply, now or later; called fro
 		void *userdata, struct control_reply *r, const Control__GetDestinations *request);
 	void (*destination_types)(void *userdata, struct control_reply *r);
 	void (*source_kinds)(void *userdata, struct control_reply *r);
+	void (*symbols)(
+		void *userdata, struct control_reply *r, const Control__GetSymbols *request);
 	void (*test_destination)(
 		void *userdata, struct control_reply *r, const Control__TestDestination *request);
 	/* Sends QueryPart replies, the last one final; cancelled through control_on_cancel(). */
