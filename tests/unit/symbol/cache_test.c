@@ -66,6 +66,31 @@ static void test_entries(void **state)
 	assert_int_equal(n, 50000 - 50000 / 7 - 1);
 }
 
+/* Of one file, what another module has and what nobody named goes; what is pending stays. */
+static void test_unlike(void **state)
+{
+	CLEANUP(symbol_cache_freep) struct symbol_cache *c = NULL;
+	const struct symbol_chain *chain;
+
+	assert_int_equal(symbol_cache_new(&c, 0, 0), 0);
+	chain = chain_of(c, "work", 1);
+	add(c, 1, 1, chain);
+	symbol_cache_add(c, 1, 2)->state = SYMBOL_PENDING;
+	symbol_cache_add(c, 1, 3)->state = SYMBOL_FALLBACK;
+	symbol_cache_find(c, 1, 3)->chain = chain;
+	symbol_cache_add(c, 1, 4)->state = SYMBOL_PROVISIONAL;
+	add(c, 2, 5, chain);
+	symbol_cache_drop_unlike(c, 1, "lib.so");
+	assert_non_null(symbol_cache_find(c, 1, 1));
+	assert_non_null(symbol_cache_find(c, 1, 2));
+	assert_null(symbol_cache_find(c, 1, 3));
+	assert_null(symbol_cache_find(c, 1, 4));
+	symbol_cache_drop_unlike(c, 1, "other");
+	assert_null(symbol_cache_find(c, 1, 1));
+	assert_non_null(symbol_cache_find(c, 1, 2));
+	assert_non_null(symbol_cache_find(c, 2, 5));
+}
+
 /* The older half goes, what is pending stays, and what nobody uses is freed. */
 static void test_trim(void **state)
 {
@@ -134,6 +159,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_interned),
 		cmocka_unit_test(test_entries),
+		cmocka_unit_test(test_unlike),
 		cmocka_unit_test(test_trim),
 		cmocka_unit_test(test_bounds),
 	};

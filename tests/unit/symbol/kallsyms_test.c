@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+/* Names of the kernel: crafted lists; the real one, read by another reader; and a BPF program that comes later. */
+
+#include <inttypes.h>
+#include <linux/bpf.h>
+#include <sys/syscall.h>
+
 #include "tests/unit/symbol/support.h"
 #include "agentd/symbol/kallsyms.h"
 
@@ -36,6 +42,10 @@ static const char sample[] = "0000000000000000 A fixed_percpu_data\n"
 			     "ffffffffc0001040 T mod_last\t[alpha]\n"
 			     "ffffffffc0100000 T other\t[beta]\n"
 			     "ffffffffc0200000 t bpf_prog_0123456789abcdef_xdp\t[bpf]\n"
+			     "ffffffffc0300000 t bpf_prog_00112233445566ff_tc\t[bpf]\n"
+			     "ffffffffc0400000 t ftrace_trampoline\t[__builtin__ftrace]\n"
+			     "ffffffffc0500000 t ftrace_trampoline\t[__builtin__ftrace]\n"
+			     "ffffffffc0600000 t kprobe_insn_page\t[__builtin__kprobes]\n"
 			     "not a line at all\n"
 			     "ffffffff81004000 T\n"
 			     "ffffffff81004000 T \n"
@@ -64,9 +74,17 @@ static void test_lookup(void **state)
 		check(k, 0xffffffffc0001fff, "mod_last", "alpha");
 		check(k, 0xffffffffc0003000, "-", "-");
 		check(k, 0xffffffffc0100000, "other", "beta");
-		check(k, 0xffffffffc0200004, "bpf_prog_0123456789abcdef_xdp", "bpf");
+		check(k, 0xffffffffc0200004, "bpf_prog_0123456789abcdef_xdp", "[bpf]");
+		/* Programs are longer than two pages; and what lies between them is not theirs. */
+		check(k, 0xffffffffc0210000, "bpf_prog_0123456789abcdef_xdp", "[bpf]");
+		check(k, 0xffffffffc0280000, "-", "-");
+		check(k, 0xffffffffc0310000, "bpf_prog_00112233445566ff_tc", "[bpf]");
+		check(k, 0xffffffffc0400123, "ftrace_trampoline", "[__builtin__ftrace]");
+		check(k, 0xffffffffc0403000, "-", "-");
+		check(k, 0xffffffffc0500000, "ftrace_trampoline", "[__builtin__ftrace]");
+		check(k, 0xffffffffc0600010, "kprobe_insn_page", "[__builtin__kprobes]");
 		check(k, UINT64_MAX, "-", "-");
-		assert_int_equal(kallsyms_functions(k), 9);
+		assert_int_equal(kallsyms_functions(k), 13);
 	}
 }
 
@@ -115,49 +133,171 @@ static void test_many_modules(void **state)
 	assert_int_equal(r, -E2BIG);
 }
 
-/* The real list, where its addresses can be seen: each symbol is found at its own address, by its name or that of
- * another at the same one. */
-static void test_real(void **state)
+/* ---- the real list ------------------------------------------------------------------------------------------- */
+
+static bool addresses_are_hidden(const char *path)
 {
-	CLEANUP(kallsyms_freep) struct kallsyms *k = NULL;
-	FILE *f = fopen("/proc/kallsyms", "re");
-	char line[1024], name[512], last[512] = "";
-	unsigned long long address, last_address = 0;
-	size_t wrong = 0, n = 0;
-	char type;
-	int r;
+	return shell("awk '$1 !~ /^0*$/ { found = 1; exit } END { exit found }' %s", path) == 0;
+}
+
+/* Another reading, by awk and sort alone: "address end name module", one a line and address. The same choice of
+ * names, and the same ends, said anew. */
+static const char read_again[] =
+	"awk '{ m = $4 == \"\" ? \"vmlinux\" : $4; gsub(/\\t/, \"\", m);\n"
+	"  if (m ~ /^\\[/ && m !~ /^\\[(bpf|__builtin__.*)\\]$/) m = substr(m, 2, length(m) - 2);\n"
+	"  code = $2 ~ /^[tTwW]$/; u = match($3, /[^_]/) ? RSTART - 1 : length($3);\n"
+	"  rank = (u > 7 ? 7 : u) * 4 + ($2 == \"T\" ? 0 : $2 == \"t\" ? 1 : 2);\n"
+	"  print $1, code ? 0 : 1, sprintf(\"%%02d\", rank), sprintf(\"%%04d\", length($3)), $3, m }' %s |\n"
+	"LC_ALL=C sort -s -k1,1 -k2,2 -k3,3 -k4,4 -k5,5 | awk '$1 != last { print $1, $2, $5, $6; last = $1 }' |\n"
+	"tac | awk '{ print $1, NR == 1 ? \"-\" : next_at, $2, NR == 1 ? \"-\" : next_module, $3, $4; next_at = $1; next_module = $4 }' |\n"
+	"tac | awk '$3 == 0 { print $1, $2, $4 == $6 ? 1 : 0, $5, $6 }' > %s";
+
+static struct kallsyms *read_file(const char *path)
+{
+	struct kallsyms *k = NULL;
+	FILE *f = fopen(path, "re");
+	char chunk[4096];
+	size_t n;
 
 	assert_non_null(f);
 	assert_int_equal(kallsyms_new(&k), 0);
-	while (fgets(line, sizeof(line), f))
-		assert_int_equal(kallsyms_add(k, line, strlen(line)), 0);
-	r = kallsyms_finish(k);
-	if (r == -EPERM) {
-		print_message("kernel addresses are hidden here\n");
-		fclose(f);
+	while ((n = fread(chunk, 1, sizeof(chunk), f)) > 0)
+		assert_int_equal(kallsyms_add(k, chunk, n), 0);
+	fclose(f);
+	return k;
+}
+
+/* Each function, at its first byte, in its middle and at its last: as another reader has it. */
+static void test_real(void **state)
+{
+	CLEANUP(kallsyms_freep) struct kallsyms *k = NULL;
+	const char *text = work_path("kallsyms"), *again = work_path("again");
+	char line[1024], name[512], module[128], end_text[32];
+	unsigned long long address;
+	unsigned wrong = 0;
+	size_t n = 0;
+	int same;
+	FILE *f;
+
+	assert_int_equal(shell("cat /proc/kallsyms >%s", text), 0);
+	if (addresses_are_hidden(text)) {
+		print_message("not compared: kernel addresses are hidden here\n");
 		return;
 	}
-	assert_int_equal(r, 0);
-	rewind(f);
+	assert_int_equal(shell(read_again, text, again), 0);
+	k = read_file(text);
+	assert_int_equal(kallsyms_finish(k), 0);
+	f = fopen(again, "re");
+	assert_non_null(f);
 	while (fgets(line, sizeof(line), f)) {
-		const char *found = "-", *module = "-";
+		unsigned long long at[3], end;
 
-		if (sscanf(line, "%llx %c %511s", &address, &type, name) != 3 ||
-			!strchr("tT", type) || !address)
+		assert_int_equal(sscanf(line, "%llx %31s %d %511s %127s", &address, end_text, &same,
+					 name, module),
+			5);
+		if (!address)
 			continue;
+		end = streq(end_text, "-") ? address + 1 : strtoull(end_text, NULL, 16);
+		if (!same || module[0] == '[') /* at least so far */
+			end = MIN(end, (address & ~4095ULL) + 8192);
+		at[0] = address;
+		at[1] = address + (end - address) / 2;
+		at[2] = end - 1;
+		for (size_t i = 0; i < ARRAY_SIZE(at); i++) {
+			const char *got = "-", *in = "-";
+
+			kallsyms_find(k, at[i], &got, &in);
+			if ((!streq(got, name) || !streq(in, module)) && ++wrong <= 5)
+				print_message("%llx: %s of %s instead of %s of %s\n", at[i], got,
+					in, name, module);
+		}
 		n++;
-		if (!kallsyms_find(k, address, &found, &module))
-			wrong++;
-		/* Neighbours in the list at one address are aliases. */
-		else if (!streq(found, name) && address == last_address && !streq(found, last))
-			wrong += streq(found, "-");
-		last_address = address;
-		snprintf(last, sizeof(last), "%s", name);
 	}
 	fclose(f);
 	print_message("%zu kernel functions, %zu bytes\n", n, kallsyms_memory(k));
 	assert_true(n > 10000);
+	assert_int_equal(kallsyms_functions(k), n);
 	assert_int_equal(wrong, 0);
+}
+
+/* ---- BPF programs -------------------------------------------------------------------------------------------- */
+
+static uint64_t pointer(const void *p)
+{
+	return (uint64_t)(uintptr_t)p;
+}
+
+static int load_program(const char *name)
+{
+	struct bpf_insn code[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 7},
+		{.code = BPF_JMP | BPF_EXIT}};
+	union bpf_attr attr = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER,
+		.insns = pointer(code),
+		.insn_cnt = ARRAY_SIZE(code),
+		.license = pointer("GPL")};
+
+	memcpy(attr.prog_name, name, strlen(name));
+	return (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
+}
+
+/* Where it is, and what the kernel calls it. */
+static uint64_t find_program(int fd, const char *name, char *symbol, size_t size)
+{
+	struct bpf_prog_info info = {.nr_jited_ksyms = 1};
+	union bpf_attr attr = {.info.bpf_fd = (uint32_t)fd, .info.info_len = sizeof(info)};
+	uint64_t address = 0;
+
+	info.jited_ksyms = pointer(&address);
+	attr.info.info = pointer(&info);
+	assert_int_equal(syscall(SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &attr, sizeof(attr)), 0);
+	snprintf(symbol, size, "bpf_prog_%02x%02x%02x%02x%02x%02x%02x%02x_%s", info.tag[0],
+		info.tag[1], info.tag[2], info.tag[3], info.tag[4], info.tag[5], info.tag[6],
+		info.tag[7], name);
+	return address;
+}
+
+/* Through the real symbolizer: a program that was loaded after the list was read has its name once the list is read
+ * afresh, and what the kernel itself has does not have to be asked for again. */
+static void test_program(void **state)
+{
+	struct symbol_query q = {.file = SYMBOL_FILE_KERNEL}, core = q;
+	const struct symbol_chain *chain;
+	_cleanup_close_ int fd = -1;
+	struct room room;
+	char symbol[128];
+	uint64_t asked;
+	FILE *f;
+
+	if (geteuid() != 0 || addresses_are_hidden("/proc/kallsyms")) {
+		print_message("not run here: takes root and the kernel's addresses\n");
+		return;
+	}
+	f = popen("awk '$3 == \"vfs_read\" { print \"0x\" $1; exit }' /proc/kallsyms", "re");
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%" SCNx64, &core.offset), 1);
+	pclose(f);
+	room_init(&room, &(struct symbol_config){});
+	assert_string_equal(room_name(&room, SYMBOL_FILE_KERNEL, core.offset), "vfs_read");
+	fd = load_program("odi_test_name");
+	assert_true(fd >= 0);
+	q.offset = find_program(fd, "odi_test_name", symbol, sizeof(symbol));
+	if (!q.offset) {
+		print_message("not run here: the kernel does not compile BPF programs\n");
+		room_deinit(&room);
+		return;
+	}
+	room_name(&room, SYMBOL_FILE_KERNEL, q.offset);
+	assert_true(symbol_chain(room.s, &q)->fallback ||
+		!streq(symbol_chain(room.s, &q)->functions[0].name, symbol));
+	symbol_forget_kernel(room.s);
+	asked = room_counters(&room).requests;
+	assert_string_equal(room_name(&room, SYMBOL_FILE_KERNEL, core.offset), "vfs_read");
+	assert_int_equal(room_counters(&room).requests, asked);
+	assert_string_equal(room_name(&room, SYMBOL_FILE_KERNEL, q.offset), symbol);
+	chain = symbol_chain(room.s, &q);
+	assert_string_equal(chain->module, "[bpf]");
+	assert_false(chain->fallback);
+	room_deinit(&room);
 }
 
 int main(int argc, char **argv)
@@ -169,6 +309,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_long_line),
 		cmocka_unit_test(test_many_modules),
 		cmocka_unit_test(test_real),
+		cmocka_unit_test(test_program),
 	};
 
 	dispatch_role(argc, argv);
