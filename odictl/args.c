@@ -149,6 +149,13 @@ const struct command *args_find(struct cli *cli, int argc, char **argv, int *n_w
 			best_words = n;
 		}
 	}
+	for (size_t i = 0; i < n_commands && !best; i++)
+		if (commands[i].by_group && (argc < 2 || argv[1][0] == '-') && argc &&
+			text_starts(commands[i].words, argv[0]) &&
+			commands[i].words[strlen(argv[0])] == ' ') {
+			best = &commands[i];
+			best_words = 1;
+		}
 	if (!best)
 		say_unknown(cli, argc, argv);
 	*n_words = (int)best_words;

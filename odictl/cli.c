@@ -194,6 +194,7 @@ static int apply(struct cli *cli, struct change_list *l, const char *reason, boo
 	apply.n_changes = l->n;
 	apply.reason = (char *)reason;
 	apply.dry_run = dry_run;
+	apply.expected_revision = l->revision;
 	request.verb_case = CONTROL__REQUEST__VERB_APPLY;
 	request.apply = &apply;
 	r = cli_call(cli, &request, reply);

@@ -62,6 +62,7 @@ struct command {
 	const char *summary, *details, *example;
 	const struct option_spec *options;
 	const struct option_spec *setting_options; /* KEY=VALUE words are named as these */
+	bool by_group;                             /* its group alone ("symbols") means it */
 	int kinds; /* its first word is a kind or type, which has options of its own (kinds.h) */
 	int (*run)(struct cli *cli, struct args *args);
 };
@@ -121,6 +122,7 @@ int cli_finish_output(struct cli *cli, int exit_code);
 struct change_list {
 	Control__Change *changes[256];
 	size_t n;
+	uint64_t revision; /* that they were made for; 0: whatever is current */
 };
 /* Paths and values are copied. set NULL: remove. */
 Control__Change *change_add(struct change_list *l, const char *set, const char *path_format, ...)
@@ -209,6 +211,10 @@ int cmd_destination_remove(struct cli *cli, struct args *args);
 int cmd_destination_set(struct cli *cli, struct args *args);
 int cmd_top(struct cli *cli, struct args *args);
 int cmd_flamegraph(struct cli *cli, struct args *args);
+int cmd_symbols_list(struct cli *cli, struct args *args);
+int cmd_symbols_fetch(struct cli *cli, struct args *args);
+int cmd_symbols_add(struct cli *cli, struct args *args);
+int cmd_symbols_remove(struct cli *cli, struct args *args);
 int cmd_host_label(struct cli *cli, struct args *args);
 int cmd_history(struct cli *cli, struct args *args);
 int cmd_logs(struct cli *cli, struct args *args);

@@ -70,7 +70,7 @@ static int add_host_source(struct cli *cli, struct change_list *l, char *name, s
 static int enable_changes(struct cli *cli, const struct args *args, struct change_list *l)
 {
 	static const char *const settings[] = {
-		"rate", "types", "interval", "max-frames", "unwind-memory", "budget"};
+		"rate", "types", "interval", "max-frames", "unwind-memory", "budget", "demangle"};
 	bool kernel = args_flag(args, "kernel-frames"), none = args_flag(args, "no-kernel-frames");
 
 	if (kernel && none)

@@ -34,6 +34,12 @@ static const struct option_spec enable_options[] = {
 		.kind = VALUE,
 		.value = "PERCENT",
 		.help = "of the host's CPU time that profiling may take (default 2; 0: no limit)"},
+	{.name = "demangle",
+		.kind = VALUE,
+		.value = "MODE",
+		.help = "how C++ and Rust names are shown: full (with parameters), templates (default), "
+			"simple (without template arguments) or none",
+		.choices = "full templates simple none"},
 	{.name = "all", .help = "the whole host is a source: one command to a flame graph"},
 	{},
 };
@@ -123,6 +129,25 @@ static const struct option_spec flamegraph_options[] = {
 	{},
 };
 
+static const struct option_spec symbols_options[] = {
+	{.name = "limit",
+		.kind = VALUE,
+		.value = "N",
+		.help = "how many binaries (default 20)",
+		.letter = 'n'},
+	{.name = "all", .help = "every binary"},
+	{},
+};
+
+static const struct option_spec symbols_fetch_options[] = {
+	{.name = "url",
+		.kind = REPEAT,
+		.value = "URL",
+		.help = "a debuginfod server; may come again, best first (default "
+			"https://debuginfod.elfutils.org)"},
+	{},
+};
+
 static const struct option_spec lines_options[] = {
 	{.name = "lines", .kind = VALUE, .value = "N", .help = "how many", .letter = 'n'},
 	{},
@@ -177,7 +202,7 @@ const struct command commands[] = {
 		.max = 16,
 		.summary = "change its settings, on or off (KEY- takes the default again)",
 		.details =
-			"KEY is rate, types, interval, kernel-frames, max-frames, unwind-memory or budget: odictl "
+			"KEY is rate, types, interval, kernel-frames, max-frames, unwind-memory, budget or demangle: odictl "
 			"profiling enable --help says what they are. Above its budget profiling lowers its rate in "
 			"steps, and raises it again when there is room; odictl status says so.",
 		.example = "odictl profiling set budget=0.5 max-frames=500 rate-",
@@ -325,6 +350,45 @@ const struct command commands[] = {
 			"it an empty profile. Changes nothing. Exits with 1 when something is wrong.",
 		.example = "odictl doctor",
 		.run = cmd_doctor},
+	{.words = "symbols list",
+		.positional = "",
+		.summary =
+			"the binaries met: what names their functions, and what to do where names are missing",
+		.details =
+			"By samples since agentd started; odictl symbols alone means the same. NAMED is the "
+			"share of its frames that have a name.",
+		.example = "odictl symbols --all --json",
+		.options = symbols_options,
+		.by_group = true,
+		.run = cmd_symbols_list},
+	{.words = "symbols fetch",
+		.positional = "on|off",
+		.min = 1,
+		.max = 1,
+		.summary = "let debug files that are not on this host be fetched, or not",
+		.details =
+			"It sends the build ids of programs that run here to the servers named; they can tell "
+			"from them what runs here. Off unless it is switched on.",
+		.example = "odictl symbols fetch on --url https://debuginfod.debian.net",
+		.options = symbols_fetch_options,
+		.run = cmd_symbols_fetch},
+	{.words = "symbols add",
+		.positional = "FILE|DIR ...",
+		.min = 1,
+		.max = 16,
+		.summary = "use debug files that lie there, or in that folder",
+		.details =
+			"A debug file is used for the program with the same build id. It must be root's, or the "
+			"program's owner's, and nobody else may be able to write to it.",
+		.example = "odictl symbols add /opt/app/app.debug",
+		.run = cmd_symbols_add},
+	{.words = "symbols remove",
+		.positional = "FILE|DIR ...",
+		.min = 1,
+		.max = 16,
+		.summary = "use them no more",
+		.example = "odictl symbols remove /opt/app/app.debug",
+		.run = cmd_symbols_remove},
 	{.words = "host label",
 		.positional = "[K=V ...]",
 		.max = 16,
