@@ -219,7 +219,8 @@ static void say_timeout(const struct fetch *f, struct message_fetch_done *m, boo
 			"no connection to %s within %s", f->host, limit);
 		return;
 	}
-	if (clock_monotonic_ns() < f->deadline_ns) {
+	/* libcurl rounds; the limit of a stall is far from that of all. */
+	if (clock_monotonic_ns() + NSEC_PER_SEC / 2 < f->deadline_ns) {
 		text_format_duration(f->what.stall_ms * NSEC_PER_MSEC, limit, sizeof(limit));
 		say(m, FETCH_FAILED_SERVER, "it is tried again later; a mirror may be nearer",
 			"%s sent less than 1 KB a second for %s", f->host, limit);

@@ -34,7 +34,8 @@
 
 static struct {
 	_Atomic unsigned requests;
-	char last[1024]; /* the head of the last request */
+	_Atomic unsigned gone; /* answers that nobody wanted to the end */
+	char last[1024];       /* the head of the last request */
 } * seen;
 
 static void put(int fd, const void *data, size_t len)
@@ -44,8 +45,10 @@ static void put(int fd, const void *data, size_t len)
 	while (len) {
 		ssize_t n = send(fd, at, len, MSG_NOSIGNAL);
 
-		if (n <= 0)
+		if (n <= 0) {
+			seen->gone++;
 			_exit(0);
+		}
 		at += n;
 		len -= (size_t)n;
 	}
@@ -101,6 +104,19 @@ static void drip(int fd, const char *head)
 	}
 }
 
+/* Fast enough at each moment, and too slow for a whole file. */
+static void trickle(int fd)
+{
+	say(fd, "HTTP/1.1 200 OK\r\n\r\n");
+	put_file(fd, 4);
+	for (;;) {
+		char bytes[1000] = "";
+
+		usleep(100000);
+		put(fd, bytes, sizeof(bytes));
+	}
+}
+
 /* Does what the path says. */
 static void answer(int fd, const char *how, uint16_t port)
 {
@@ -114,6 +130,8 @@ static void answer(int fd, const char *how, uint16_t port)
 		endless_chunks(fd);
 	else if (IS("drip"))
 		drip(fd, "HTTP/1.1 200 OK\r\n\r\n\177ELF");
+	else if (IS("trickle"))
+		trickle(fd);
 	else if (IS("head"))
 		for (say(fd, "HTTP/1.1 200 OK\r\n");;)
 			say(fd, "X-More: %0200d\r\n", 0);
@@ -232,7 +250,7 @@ static int set_up(void **state)
 	assert_int_equal(link_new(&w->link, w->loop, &config, &err), 0);
 	w->file = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	assert_true(w->file >= 0);
-	seen->requests = 0;
+	seen->requests = seen->gone = 0;
 	start_server(w);
 	*state = w;
 	return 0;
@@ -391,6 +409,7 @@ static void test_slow(void **state)
 	struct world *w = *state;
 
 	fetch(w, "drip", FETCH_FAILED_SERVER, "less than 1 KB a second");
+	fetch(w, "trickle", FETCH_FAILED_SERVER, "did not send the whole file within 6");
 }
 
 static void test_redirect(void **state)
@@ -465,6 +484,10 @@ static void test_cancel(void **state)
 		assert_true(sd_event_run(w->loop, 10000) >= 0);
 	}
 	link_fetch_cancel(w->link);
+	for (uint64_t end = clock_monotonic_ns() + WAIT_MS * NSEC_PER_MSEC; !seen->gone;) {
+		assert_true(clock_monotonic_ns() < end);
+		assert_true(sd_event_run(w->loop, 10000) >= 0);
+	}
 	assert_int_equal(ftruncate(w->file, 0), 0);
 	assert_int_equal(lseek(w->file, 0, SEEK_SET), 0);
 	fetch(w, "file", FETCH_FOUND, "");
