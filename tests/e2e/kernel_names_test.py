@@ -70,5 +70,36 @@ def programs():
         a.check_ledger()
 
 
+class WithoutSyslog(Agentd):
+    """As where its service was not given the capability that the kernel shows its addresses for."""
+
+    def argv(self):
+        return ["setpriv", "--bounding-set", "-syslog", "--inh-caps", "-syslog", *super().argv()]
+
+
+@case("status says why kernel frames have no names, and what to type")
+def hidden():
+    with open("/proc/sys/kernel/kptr_restrict") as f, open("/proc/sys/kernel/perf_event_paranoid") as g:
+        if int(f.read()) == 0 and int(g.read()) < 2:
+            raise CannotRun("the kernel shows its addresses to everybody here (kernel.perf_event_paranoid)")
+    with OtlpReceiver() as receiver, WithoutSyslog() as a:
+        a.add_receiver(receiver)
+        a.add_process("kernel_work", "--service-name", "work")
+        a.enable()
+        Workload("kernel_work zero", 3).wait()
+        profiles = a.settle(receiver, "work", 500)
+        names = {f.name for s in profiles.samples("work") for f in s.frames if f.kind == "kernel"}
+        check(names and all(n.startswith("vmlinux+0x") for n in names), f"{sorted(names)[:5]}")
+        text = " ".join(a.run("status").stdout.split())
+        for wanted in ("kernel frames have no names", "CAP_SYSLOG", "AmbientCapabilities=CAP_SYSLOG"):
+            check(wanted in text, f"{wanted} is not in: {text}")
+        a.check_ledger()
+    with Agentd() as a:
+        a.add_process("kernel_work", "--service-name", "work")
+        a.enable()
+        Workload("kernel_work zero", 2).wait()
+        check("kernel frames have no names" not in a.run("status").stdout, "a problem that is none")
+
+
 if __name__ == "__main__":
     main()
