@@ -33,11 +33,15 @@ struct unit {
 	struct dwarf_ranges functions;
 	uint64_t used;
 	bool there, deep;
+	struct dwarf_lines *lines; /* NULL: none, or left to libdw */
+	bool lines_read, lines_by_libdw;
 };
 
 struct dwarf_file {
-	struct dwarf_handle main, alt; /* alt: none where nothing refers to one */
-	size_t decoded;                /* heap that libdw took since the handle was opened */
+	struct dwarf_sections sections; /* of main */
+	char path[4096];                /* of a source, while it is shown */
+	struct dwarf_handle main, alt;  /* alt: none where nothing refers to one */
+	size_t decoded;                 /* heap that libdw took since the handle was opened */
 	struct dwarf_ranges units;
 	size_t n_units, n_split;
 	struct unit kept[UNITS_KEPT];
@@ -94,12 +98,19 @@ static int list_units(struct dwarf_file *f, struct err_text *problem)
 	return r == -ENOMEM ? r : 0;
 }
 
+static void unit_drop(struct unit *u)
+{
+	free(u->functions.v);
+	dwarf_lines_free(u->lines);
+	*u = (struct unit){0};
+}
+
 struct dwarf_file *dwarf_file_close(struct dwarf_file *f)
 {
 	if (!f)
 		return NULL;
 	for (size_t i = 0; i < UNITS_KEPT; i++)
-		free(f->kept[i].functions.v);
+		unit_drop(&f->kept[i]);
 	free(f->units.v);
 	dwarf_handle_close(&f->main);
 	dwarf_handle_close(&f->alt);
@@ -134,8 +145,10 @@ int dwarf_file_open(struct dwarf_file **ret, int fd, int alt_fd, struct err_text
 	if (r < 0 || !f->main.dwarf)
 		return r;
 	r = open_alternate(f, alt_fd, problem);
-	if (r == 0)
+	if (r == 0) {
+		dwarf_sections_find(&f->sections, f->main.elf);
 		r = list_units(f, problem);
+	}
 	if (r < 0)
 		return r;
 	add_growth(f, before + f->units.room * sizeof(*f->units.v) + f->main.size + f->alt.size);
@@ -168,15 +181,12 @@ size_t dwarf_file_memory(const struct dwarf_file *f)
 /* What libdw decoded goes; nothing of it is held here. */
 static int start_anew(struct dwarf_file *f)
 {
-	for (size_t i = 0; i < UNITS_KEPT; i++) {
-		free(f->kept[i].functions.v);
-		f->kept[i] = (struct unit){};
-	}
+	for (size_t i = 0; i < UNITS_KEPT; i++)
+		unit_drop(&f->kept[i]);
 	f->decoded = 0;
 	if (dwarf_handle_renew(&f->main) < 0 || dwarf_handle_renew(&f->alt) < 0)
 		return -EIO;
 	dwarf_setalt(f->main.dwarf, f->alt.dwarf);
-	malloc_trim(0);
 	return 0;
 }
 
@@ -200,7 +210,7 @@ static struct unit *get_unit(struct dwarf_file *f, Dwarf_Die *die)
 	for (size_t i = 0; i < UNITS_KEPT; i++)
 		if (f->kept[i].used < oldest->used)
 			oldest = &f->kept[i];
-	free(oldest->functions.v);
+	unit_drop(oldest);
 	*oldest = (struct unit){.offset = offset,
 		.functions.max = DWARF_FILE_RANGES_MAX,
 		.used = ++f->clock,
@@ -213,13 +223,11 @@ static struct unit *get_unit(struct dwarf_file *f, Dwarf_Die *die)
 	return oldest;
 }
 
-static const struct dwarf_range *find_function(
-	struct dwarf_file *f, Dwarf_Die *unit, uint64_t address)
+static const struct dwarf_range *find_function(struct unit *u, Dwarf_Die *unit, uint64_t address)
 {
-	struct unit *u = get_unit(f, unit);
-	const struct dwarf_range *r = u ? dwarf_ranges_find(&u->functions, address) : NULL;
+	const struct dwarf_range *r = dwarf_ranges_find(&u->functions, address);
 
-	if (r || !u || u->deep)
+	if (r || u->deep)
 		return r;
 	u->deep = true;
 	u->functions.n = 0;
@@ -282,13 +290,32 @@ static uint32_t own(Dwarf_Die *die, unsigned name)
 	return number(dwarf_attr(die, name, &attribute));
 }
 
-/* A line of the table at address: that of the instruction. */
-static void place_of_address(Dwarf_Die *unit, uint64_t address, struct dwarf_file_function *ret)
+/* The unit's own table, read when it is needed first. */
+static const struct dwarf_lines *lines_of(struct dwarf_file *f, struct unit *u, Dwarf_Die *unit)
 {
-	Dwarf_Line *line = dwarf_getsrc_die(unit, address);
-	const char *file = line ? dwarf_linesrc(line, NULL, NULL) : NULL;
+	if (!u->lines_read) {
+		u->lines_read = true;
+		u->lines_by_libdw = dwarf_lines_read(&u->lines, &f->sections, unit) == -ENOTSUP;
+	}
+	return u->lines;
+}
+
+/* A line of the table at address: that of the instruction. */
+static void place_of_address(struct dwarf_file *f, struct unit *u, Dwarf_Die *unit,
+	uint64_t address, struct dwarf_file_function *ret)
+{
+	const struct dwarf_lines *lines = lines_of(f, u, unit);
+	Dwarf_Line *line;
+	const char *file;
+	uint32_t number;
 	int n;
 
+	if (lines && dwarf_lines_find(lines, address, &number, &ret->line)) {
+		ret->file = dwarf_lines_file(lines, number, f->path, sizeof(f->path));
+		ret->line = MIN(ret->line, (uint32_t)INT32_MAX);
+	}
+	line = u->lines_by_libdw ? dwarf_getsrc_die(unit, address) : NULL;
+	file = line ? dwarf_linesrc(line, NULL, NULL) : NULL;
 	if (file)
 		ret->file = file;
 	if (line && dwarf_lineno(line, &n) == 0 && n > 0)
@@ -296,22 +323,27 @@ static void place_of_address(Dwarf_Die *unit, uint64_t address, struct dwarf_fil
 }
 
 /* Where inner was inlined. */
-static void place_of_call(Dwarf_Die *unit, Dwarf_Die *inner, struct dwarf_file_function *ret)
+static void place_of_call(struct dwarf_file *f, struct unit *u, Dwarf_Die *unit, Dwarf_Die *inner,
+	struct dwarf_file_function *ret)
 {
-	Dwarf_Files *files;
-	size_t n;
+	const struct dwarf_lines *lines = lines_of(f, u, unit);
 	uint32_t file = own(inner, DW_AT_call_file);
+	Dwarf_Files *files;
 	const char *name;
+	size_t n;
 
 	ret->line = own(inner, DW_AT_call_line);
-	if (dwarf_getsrcfiles(unit, &files, &n) != 0 || file >= n)
+	if (lines)
+		ret->file = dwarf_lines_file(lines, file, f->path, sizeof(f->path));
+	if (!u->lines_by_libdw || dwarf_getsrcfiles(unit, &files, &n) != 0 || file >= n)
 		return;
 	name = dwarf_filesrc(files, file, NULL, NULL);
 	if (name)
 		ret->file = name;
 }
 
-static int give(Dwarf_Die *unit, uint64_t address, Dwarf_Die *chain, size_t n,
+static int give(struct dwarf_file *f, struct unit *u, Dwarf_Die *unit, uint64_t address,
+	Dwarf_Die *chain, size_t n,
 	int (*visit)(void *userdata, const struct dwarf_file_function *function), void *userdata)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -324,9 +356,9 @@ static int give(Dwarf_Die *unit, uint64_t address, Dwarf_Die *chain, size_t n,
 
 		out.unqualified = !mangled && has_scopes(unit) && strcmp(out.name, "main") != 0;
 		if (i == 0)
-			place_of_address(unit, address, &out);
+			place_of_address(f, u, unit, address, &out);
 		else
-			place_of_call(unit, &chain[i - 1], &out);
+			place_of_call(f, u, unit, &chain[i - 1], &out);
 		r = visit(userdata, &out);
 		if (r < 0)
 			return r;
@@ -338,13 +370,15 @@ static int find(struct dwarf_file *f, const struct dwarf_range *r, uint64_t addr
 	int (*visit)(void *userdata, const struct dwarf_file_function *function), void *userdata)
 {
 	Dwarf_Die unit, function, chain[DWARF_FILE_DEPTH_MAX];
+	struct unit *u;
 
 	if (!dwarf_offdie(f->main.dwarf, r->die, &unit))
 		return 0;
-	r = find_function(f, &unit, address);
+	u = get_unit(f, &unit);
+	r = u ? find_function(u, &unit, address) : NULL;
 	if (!r || !dwarf_offdie(f->main.dwarf, r->die, &function))
 		return 0;
-	return give(&unit, address, chain,
+	return give(f, u, &unit, address, chain,
 		dwarf_unit_chain(&function, address, chain, ARRAY_SIZE(chain)), visit, userdata);
 }
 

@@ -43,6 +43,25 @@ int dwarf_handle_open_empty(struct dwarf_handle *ret);
 int dwarf_handle_renew(struct dwarf_handle *h);
 void dwarf_handle_close(struct dwarf_handle *h);
 
+/* What line tables are made of, in an ELF handle that libdw has begun. */
+enum { DWARF_LINE, DWARF_LINE_STR, DWARF_STR };
+struct dwarf_sections {
+	struct {
+		const uint8_t *data; /* NULL: not there */
+		size_t size;
+	} v[3];
+};
+void dwarf_sections_find(struct dwarf_sections *s, Elf *elf);
+
+struct dwarf_lines;
+/* The line table of a unit. -ENOTSUP: of a kind that only libdw may know; -ENODATA: it has none; -EBADMSG, -ENOMEM. */
+int dwarf_lines_read(struct dwarf_lines **ret, const struct dwarf_sections *s, Dwarf_Die *unit);
+struct dwarf_lines *dwarf_lines_free(struct dwarf_lines *l);
+bool dwarf_lines_find(
+	const struct dwarf_lines *l, uint64_t address, uint32_t *file, uint32_t *line);
+/* The path of a file by its number, perhaps in out; "" not known. */
+const char *dwarf_lines_file(const struct dwarf_lines *l, uint32_t file, char *out, size_t size);
+
 /* The functions of a unit that have code; deep: those nested in others, too. */
 int dwarf_unit_functions(Dwarf_Die *unit, struct dwarf_ranges *ret, bool deep);
 /* The chain at address within function, innermost first: function last. Their number. */

@@ -10,6 +10,7 @@ Peers' figures were measured on a like machine (2 CPUs, Linux 6.18): believe the
 12 minutes on a host that does nothing else; ODI_BENCH_SCALE=0.1 is for trying the benchmark itself."""
 
 from cost import *  # noqa: F403
+import bigfile
 import load
 import slowdown
 import stacks
@@ -25,6 +26,7 @@ PARTS = {
     "first": stacks.first,
     "brief": stacks.brief,
     "execs": stacks.execs,
+    "bigfile": bigfile.bigfile,
 }
 
 

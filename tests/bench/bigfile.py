@@ -6,6 +6,7 @@
 
 import array
 import random
+import re
 import subprocess
 import threading
 
@@ -157,7 +158,12 @@ def peer(*command, addresses):
 
 def outermost(text):
     """llvm-symbolizer's outermost names, by address: two lines a function, an empty line behind each address."""
-    return [block.split("\n")[-2].split(".")[0] for block in text.strip().split("\n\n")]
+    return [block.split("\n")[-2] for block in text.strip().split("\n\n")]
+
+
+def plain(name):
+    """Without a suffix (f.cold), and constructors whose variants share their code alike."""
+    return re.sub(r"([CD])[0-5]", r"\1", name.split(".")[0])
 
 
 def bigfile(table, path=None):
@@ -177,7 +183,7 @@ def bigfile(table, path=None):
     if text:
         for i, name in enumerate(outermost(text)):
             of += name != "??"
-            same += name != "??" and i in us["rows"] and us["rows"][i][-1].split(".")[0] == name
+            same += name != "??" and i in us["rows"] and plain(us["rows"][i][-1]) == plain(name)
     met = us["s"] <= BAR_S and us["peak"] <= BAR_BYTES and us["back"] is not None and same >= 0.99 * of
     back = f"given back after {us['back']:.0f} s" if us["back"] is not None else f"{us['left'] / 1e6:.0f} MB kept after {BACK_S} s"
     table.add(f"first naming of {ADDRESSES:,} addresses in a program with {debug / 1e9:.2f} GB of debug information",
