@@ -9,8 +9,10 @@
 #include "agentd/base/text.h"
 #include "odictl/named.h"
 
-#define FILES_SHOWN  20
-#define ADVICE_SHOWN 8
+#define FILES_SHOWN    20
+#define ADVICE_SHOWN   8
+#define FILES_ADVISED  6
+#define PROBLEMS_SHOWN 8
 
 /* ---- list ---- */
 
@@ -126,24 +128,77 @@ static void print_files(const Control__Symbols *s)
 			percent(s->other_frames_named, s->other_frames));
 }
 
+/* The advice with "FILE" where it names the file, so that what is to be done for many is said once. The caller frees. */
+static char *advice_for_any(const Control__SymbolFile *f)
+{
+	const char *at = strstr(f->advice, f->path);
+	struct buf b;
+
+	buf_init(&b, 0);
+	buf_add(&b, f->advice, at ? (size_t)(at - f->advice) : strlen(f->advice));
+	if (at)
+		buf_printf(&b, "FILE%s", at + strlen(f->path));
+	return buf_take_str(&b);
+}
+
+struct advice {
+	char *text;
+	struct buf files;
+	size_t n;
+};
+
 static void print_advice(const Control__Symbols *s)
+{
+	struct advice all[ADVICE_SHOWN] = {};
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->n_files; i++) {
+		const Control__SymbolFile *f = s->files[i];
+		char *text = *f->advice ? advice_for_any(f) : NULL;
+		size_t k = 0;
+
+		while (text && k < n && !streq(all[k].text, text))
+			k++;
+		if (!text || k == ADVICE_SHOWN) {
+			free(text);
+			continue;
+		}
+		if (k == n) {
+			buf_init(&all[n].files, 0);
+			all[n++].text = TAKE_PTR(text);
+		}
+		free(text);
+		if (all[k].n++ < FILES_ADVISED)
+			buf_printf(&all[k].files, "%s%s", all[k].n > 1 ? ", " : "", f->path);
+	}
+	for (size_t k = 0; k < n; k++) {
+		if (all[k].n > FILES_ADVISED)
+			buf_printf(&all[k].files, " and %zu more", all[k].n - FILES_ADVISED);
+		printf("\n");
+		out_line("", 0, "names are missing in %s",
+			buf_error(&all[k].files) ? "" : (const char *)all[k].files.data);
+		out_line("  ->", 5, "%s", all[k].text);
+		buf_deinit(&all[k].files);
+		free(all[k].text);
+	}
+}
+
+static void print_problems(const Control__Symbols *s)
 {
 	size_t shown = 0, more = 0;
 
 	for (size_t i = 0; i < s->n_files; i++) {
 		const Control__SymbolFile *f = s->files[i];
 
-		if (!*f->advice && !*f->problem)
+		if (!*f->problem)
 			continue;
-		if (shown == ADVICE_SHOWN) {
+		if (shown == PROBLEMS_SHOWN) {
 			more++;
 			continue;
 		}
-		out_line(shown++ ? "" : "\n", 0, "%s", f->path);
-		if (*f->problem)
-			out_line("", 4, "%s", f->problem);
-		if (*f->advice)
-			out_line("", 4, "-> %s", f->advice);
+		if (!shown++)
+			printf("\n");
+		out_line("", 0, "%s: %s", f->path, f->problem);
 	}
 	if (more)
 		printf("and %zu more; --json has all\n", more);
@@ -201,6 +256,7 @@ int cmd_symbols_list(struct cli *cli, struct args *args)
 	if (s->n_files) {
 		print_files(s);
 		print_advice(s);
+		print_problems(s);
 		printf("\n");
 		out_line("named", 8, "%.1f %% of all frames, in %s",
 			percent(s->frames_named, s->frames),

@@ -495,7 +495,7 @@ static void test_apply(void **state)
 	assert_false(reply->config->values[0]->is_default);
 	g.prefix = "";
 	assert_int_equal(CALL(c, get_config, GET_CONFIG, g), 0);
-	assert_int_equal(reply->config->n_values, 11);
+	assert_int_equal(reply->config->n_values, 15);
 	assert_int_equal(reply->config->revision, 1);
 
 	assert_int_equal(CALL(c, get_history, GET_HISTORY, h), 0);
