@@ -13,8 +13,9 @@
  *
  * A stack that is counted was walked by the mappings of the time at which it was sent. When addresses
  * are given to another file afterwards (dlclose, dlopen), samples between that moment and the one
- * when the kernel learns of it are counted for a stack that they do not have. Only the time of the
- * last of them is known, so all that were counted are said to be in doubt then. Runs in agentd. */
+ * when the kernel learns of it are counted for a stack that they do not have, if it leads through the file
+ * that had them. Only the time of the last of them is known, so all that were counted of such a stack are
+ * said to be in doubt then. Runs in agentd. */
 
 #include "agentd/daemon_counts.h"
 
@@ -34,10 +35,10 @@ struct entry {
 	bool placed;
 };
 
-/* Of one image: all of what is between the first and the last time counts as reused. */
+/* Of one image: all of what is between the first and the last time counts as reused, of all the files. */
 struct reuse {
 	struct sample_image image;
-	uint64_t first_ns, last_ns;
+	uint64_t first_ns, last_ns, files;
 	uint32_t turn;
 };
 
@@ -173,45 +174,45 @@ static bool same_image(const struct sample_image *a, const struct sample_image *
 	return a->tgid == b->tgid && a->exec == b->exec && a->start_boottime == b->start_boottime;
 }
 
-static void widen(struct reuse *r, uint64_t time_ns, uint32_t turn)
+static void widen(struct reuse *r, uint64_t time_ns, uint64_t files, uint32_t turn)
 {
+	r->files |= files;
 	r->first_ns = MIN(r->first_ns, time_ns);
 	r->last_ns = MAX(r->last_ns, time_ns);
 	r->turn = turn;
 }
 
-void counts_reused(struct counts *c, const struct sample_image *image, uint64_t time_ns)
+void counts_reused(
+	struct counts *c, const struct sample_image *image, uint64_t time_ns, uint64_t files)
 {
 	for (size_t i = 0; i < c->n_reuses; i++) {
 		if (same_image(&c->reuses[i].image, image)) {
-			widen(&c->reuses[i], time_ns, c->turn);
+			widen(&c->reuses[i], time_ns, files, c->turn);
 			return;
 		}
 	}
 	if (c->n_reuses < MAX_REUSES) {
-		c->reuses[c->n_reuses++] = (struct reuse){*image, time_ns, time_ns, c->turn};
+		c->reuses[c->n_reuses++] = (struct reuse){*image, time_ns, time_ns, files, c->turn};
 		return;
 	}
 	if (!c->any_reused)
 		c->any = (struct reuse){.first_ns = time_ns, .last_ns = time_ns};
 	c->any_reused = true;
-	widen(&c->any, time_ns, c->turn);
+	widen(&c->any, time_ns, files, c->turn);
 }
 
 /* Sent before, and counted after. */
-static bool spans(const struct reuse *r, uint64_t sent_ns, uint64_t last_ns)
+static bool spans(const struct reuse *r, const struct entry *e, uint64_t last_ns)
 {
-	return sent_ns < r->last_ns && last_ns >= r->first_ns;
+	return e->time_ns < r->last_ns && last_ns >= r->first_ns && (e->place.files & r->files);
 }
 
-static bool is_reused(const struct counts *c, const struct sample_image *image, uint64_t sent_ns,
-	uint64_t last_ns)
+static bool is_reused(const struct counts *c, const struct entry *e, uint64_t last_ns)
 {
-	if (c->any_reused && spans(&c->any, sent_ns, last_ns))
+	if (c->any_reused && spans(&c->any, e, last_ns))
 		return true;
 	for (size_t i = 0; i < c->n_reuses; i++)
-		if (same_image(&c->reuses[i].image, image) &&
-			spans(&c->reuses[i], sent_ns, last_ns))
+		if (same_image(&c->reuses[i].image, &e->image) && spans(&c->reuses[i], e, last_ns))
 			return true;
 	return false;
 }
@@ -241,7 +242,7 @@ static void fill(const struct counts *c, const struct entry *e, uint64_t samples
 		.last_ns = last_ns,
 		.image = e->image,
 		.place = e->place,
-		.reused = is_reused(c, &e->image, e->time_ns, last_ns),
+		.reused = is_reused(c, e, last_ns),
 	};
 }
 

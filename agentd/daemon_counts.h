@@ -30,6 +30,7 @@ struct counts_place {
 	uint8_t end;           /* enum walk_end */
 	uint16_t guessed;
 	uint32_t end_file;
+	uint64_t files; /* that the walk met: PROCESS_FILE_BIT() */
 };
 
 /* Samples to be booked as that one was. */
@@ -57,8 +58,9 @@ enum { COUNTS_WAIT = 1 };
 /* 0: due; COUNTS_WAIT: until the sample is placed; -ENOBUFS, -ENOMEM: refused. */
 int counts_add(
 	struct counts *c, uint64_t id, uint64_t samples, uint64_t last_ns, struct counts_due *due);
-/* Addresses of the image were given to another file at that time. */
-void counts_reused(struct counts *c, const struct sample_image *image, uint64_t time_ns);
+/* Addresses of the image went at that time from these files (bits as in counts_place) to another. */
+void counts_reused(
+	struct counts *c, const struct sample_image *image, uint64_t time_ns, uint64_t files);
 
 /* Before and after sampler_collect(). nothing_waits: no record is between the sampler and counts_placed().
  * Samples that are given up. */

@@ -170,7 +170,8 @@ static struct counts_place place_sample(
 		.value = s->value,
 		.end = s->end,
 		.guessed = s->guessed,
-		.end_file = s->end_file};
+		.end_file = s->end_file,
+		.files = s->files};
 	struct assignment *a = assignment_of(d, image);
 	struct aggregate_sample as;
 	int64_t resource;
@@ -283,12 +284,12 @@ static void on_lost_id(void *userdata, uint64_t id)
 	d->ledger.lost_counts += counts_dropped(d->counts, id);
 }
 
-static void on_reused(void *userdata, struct image *image, uint64_t time_ns)
+static void on_reused(void *userdata, struct image *image, uint64_t time_ns, uint64_t files)
 {
 	struct daemon *d = userdata;
 	struct assignment *a = assignment_of(d, image);
 
-	counts_reused(d->counts, &image->key, time_ns);
+	counts_reused(d->counts, &image->key, time_ns, files);
 	if (!a || !a->source)
 		return;
 	/* Of a count only the last time is known, of a sample its own: an image that goes on giving

@@ -11,6 +11,7 @@
 #include "agentd/process/mappings.h"
 
 #include "agentd/base/map.h"
+#include "agentd/process/process.h"
 
 /* ---- paths --------------------------------------------------------------------------------------------- */
 
@@ -274,6 +275,7 @@ int mappings_replace(struct mappings **m, const struct mapping *new, size_t max)
 	}
 	if (i + 1 < (*m)->n && joins(&(*m)->v[i], &(*m)->v[i + 1])) {
 		(*m)->v[i].end = (*m)->v[i + 1].end;
+		(*m)->v[i].told = MAX((*m)->v[i].told, (*m)->v[i + 1].told);
 		drop_entry(*m, i + 1);
 	}
 	return 0;
@@ -315,13 +317,15 @@ static bool alike(const struct mapping *a, const struct mapping *b)
 		file_key_equal(&a->key, &b->key);
 }
 
-bool mappings_conflict(const struct mappings *m, const struct mapping *new)
+uint64_t mappings_told_under(const struct mappings *m, const struct mapping *new)
 {
+	uint64_t files = 0;
+
 	for (size_t i = m ? lower(m, new->start) : 0; m && i < m->n && m->v[i].start < new->end;
 		i++)
-		if (!alike(&m->v[i], new) && (m->v[i].key.inode || new->key.inode))
-			return true;
-	return false;
+		if (m->v[i].told && !alike(&m->v[i], new) && (m->v[i].key.inode || new->key.inode))
+			files |= PROCESS_FILE_BIT(m->v[i].told);
+	return files;
 }
 
 bool mappings_has_memory(struct mappings *m, const struct mapping *new)
@@ -381,6 +385,7 @@ void mappings_carry_files(struct mappings *m, struct mappings *from)
 			m->v[i].file = old->file;
 			mappings_changed(m);
 		}
+		m->v[i].told = old->told;
 		if (!m->v[i].key.generation)
 			m->v[i].key.generation = old->key.generation;
 	}

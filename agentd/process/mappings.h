@@ -33,6 +33,7 @@ struct mapping {
 	struct file_key key;
 	struct path *path; /* owned */
 	uint32_t file;     /* struct file id; 0: nobody asked yet */
+	uint32_t told;     /* the one that the kernel was told; 0: none */
 	bool opening;      /* asked, not answered */
 };
 
@@ -61,8 +62,8 @@ int mappings_restore(
 	struct mappings **m, const struct mappings *from, uint64_t start, uint64_t end, size_t max);
 /* Files that are known in from and mapped alike in m. */
 void mappings_carry_files(struct mappings *m, struct mappings *from);
-/* Whether new lies over what was mapped as something else. */
-bool mappings_conflict(const struct mappings *m, const struct mapping *new);
+/* The files that the kernel was told of, PROCESS_FILE_BIT(), of what new lies over as something else. */
+uint64_t mappings_told_under(const struct mappings *m, const struct mapping *new);
 /* Whether new is memory without a file within such memory. */
 bool mappings_has_memory(struct mappings *m, const struct mapping *new);
 /* What v holds was changed from outside (a file's id). */

@@ -62,12 +62,12 @@ struct file {
 	bool shared_by_build_id; /* root owns it, nobody else may write it */
 	int fd;                  /* -1 once closed by the bound on open files or not opened */
 	char *path;              /* as its first image saw it, " (deleted)" stripped; clean text */
-	char *reason;            /* FILE_UNOPENED: why; FILE_JIT: why what would name it is not used, NULL */
-	enum file_jit jit;       /* FILE_JIT: what fd is; it is written to while it is read */
+	char *reason; /* FILE_UNOPENED: why; FILE_JIT: why what would name it is not used, NULL */
+	enum file_jit jit;         /* FILE_JIT: what fd is; it is written to while it is read */
 	enum file_runtime runtime; /* FILE_JIT */
-	bool jit_replaced;       /* FILE_JIT: fd is another file than it was */
-	uint64_t jit_looked_ns;  /* FILE_JIT: for the daemon */
-	char build_id[41];       /* hex, "" until the symbolizer said it */
+	bool jit_replaced;         /* FILE_JIT: fd is another file than it was */
+	uint64_t jit_looked_ns;    /* FILE_JIT: for the daemon */
+	char build_id[41];         /* hex, "" until the symbolizer said it */
 	char go_build_id[97];
 	char htlhash[33];
 	uint64_t last_used_ns;
@@ -129,13 +129,18 @@ struct process_sample {
 	uint64_t value;
 	uint32_t count, cpu;
 	uint64_t context;
-	uint64_t id;       /* record_sample.id: more of these are counted in the kernel; 0: not */
-	uint8_t end;       /* enum walk_end, final */
+	uint64_t id; /* record_sample.id: more of these are counted in the kernel; 0: not */
+	uint64_t
+		files; /* unless id is 0: those that the kernel met in its walk, PROCESS_FILE_BIT() */
+	uint8_t end;   /* enum walk_end, final */
 	uint16_t guessed;  /* frames */
 	uint32_t end_file; /* where it ended; 0 none */
 	const struct sample_frame *frames;
 	size_t n_frames;
 };
+
+/* Sets of files, small and certain in one direction: what is not in one is none of its files. */
+#define PROCESS_FILE_BIT(id) (1ULL << (((id)*0x9e3779b97f4a7c15ULL) >> 58))
 
 struct process_ops {
 	/* Facts are there (state READY or PARTIAL), or changed (cgroup move, container name came later):
@@ -167,7 +172,7 @@ struct process_ops {
 	void (*on_file_gone)(void *userdata, uint32_t file);
 	/* Addresses of the image were given to another file (dlclose, dlopen) at that time: what the kernel
 	 * counted by an older space after it is not to be believed. May be NULL. */
-	void (*on_reused)(void *userdata, struct image *image, uint64_t time_ns);
+	void (*on_reused)(void *userdata, struct image *image, uint64_t time_ns, uint64_t files);
 	/* May be NULL. Samples wait until the event stream has passed a moment that lies behind us: draining
 	 * soon (not from within this call) lets them go at once instead of with the next drain. */
 	void (*on_waiting)(void *userdata);
@@ -242,7 +247,8 @@ void process_file_release(struct process_table *t, uint32_t id);
  * (*replaced) another file. Costs one fstat. */
 bool process_jit_changed(struct process_table *t, uint32_t id, bool *replaced);
 /* Living images that map a file, those in use first, at most max: their number. Borrowed. */
-size_t process_file_users(struct process_table *t, uint32_t id, const struct image **ret, size_t max);
+size_t process_file_users(
+	struct process_table *t, uint32_t id, const struct image **ret, size_t max);
 /* Opens it again if its descriptor was closed by the bound and an image still maps it. Borrowed fd or -errno. */
 int process_file_open(struct process_table *t, uint32_t id);
 void process_counters(struct process_table *t, struct process_counters *ret);

@@ -119,8 +119,6 @@ int queue_map(struct entry *e, uint64_t time_ns, struct mapping *m)
 	q->time_ns = time_ns;
 	q->is_map = true;
 	q->map = *m;
-	e->queued_low = e->queued_maps ? MIN(e->queued_low, m->start) : m->start;
-	e->queued_high = e->queued_maps ? MAX(e->queued_high, m->end) : m->end;
 	e->queued_maps++;
 	return push(e, q, sizeof(*q));
 }

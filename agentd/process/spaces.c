@@ -5,8 +5,9 @@
  * was told: a mapping that it lacks costs a miss, and the sample is finished here. Only one thing would be
  * wrong: addresses that belong to another file now. Nothing tells of munmap, and nothing has to: before
  * other code can run at an address a mapping event says so. From that event's time on, until the kernel has
- * been told, what it walked by the old copy is not believed: those samples lose their user frames
- * (WALK_REUSED), and the owner of the table is told, for what was counted.
+ * been told, what it walked by the old copy through the file that had the addresses is not believed: those
+ * samples lose their user frames (WALK_REUSED), and the owner of the table is told, for what was counted.
+ * A walk that met no such file went by what still holds, frame by frame.
  *
  * Whether a sample is believed is decided when it arrives, by its time and the tag of its space, since
  * events arrive in their order; the queue only carries the answer along.
@@ -23,41 +24,55 @@
 
 /* ---- reuse ------------------------------------------------------------------------------------------------- */
 
-/* What waits in the queue is not applied yet: that its events touch the range has to do. The same file again may
- * have been written over in between. */
-static bool gives_away(struct entry *e, const struct mapping *m)
+/* Files that lose addresses to m. What waits in the queue is not applied yet, nor was the kernel told of it.
+ * The same file again may have been written over in between. */
+static uint64_t gives_away(struct entry *e, const struct mapping *m)
 {
 	const struct mapping *old;
+	uint64_t files;
 
-	if (e->queued_maps && m->start < e->queued_high && m->end > e->queued_low)
-		return true;
 	if (mappings_is_copied_text(e->mappings, m))
-		return false;
-	if (mappings_conflict(e->mappings, m))
-		return true;
+		return 0;
+	files = mappings_told_under(e->mappings, m);
 	old = mappings_find(e->mappings, m->start);
-	return old && old->file && !files_unchanged(e->table->files, old->file);
+	if (old && old->told && !files_unchanged(e->table->files, old->told))
+		files |= PROCESS_FILE_BIT(old->told);
+	return files;
 }
 
 void spaces_on_map(struct entry *e, uint64_t time_ns, const struct mapping *m)
 {
 	struct process_table *t = e->table;
+	uint64_t files = e->space_tag ? gives_away(e, m) : 0;
 
-	if (!e->space_tag || !gives_away(e, m))
+	if (!files)
 		return;
 	if (!e->reused_ns || e->fixed_ns) {
 		e->reused_ns = time_ns;
 		e->fixed_ns = 0;
+		e->reused_files = 0;
 	}
+	e->reused_files |= files;
 	e->told_version = 0;
 	spaces_changed(e);
 	if (t->ops.on_reused)
-		t->ops.on_reused(t->userdata, &e->image, time_ns);
+		t->ops.on_reused(t->userdata, &e->image, time_ns, files);
+}
+
+uint64_t spaces_files(const struct record_sample *s)
+{
+	uint64_t files = 0;
+
+	for (size_t i = 0; i < s->n_frames; i++)
+		if (s->frames[i].kind == FRAME_NATIVE && s->frames[i].file)
+			files |= PROCESS_FILE_BIT(s->frames[i].file);
+	return files;
 }
 
 bool spaces_distrust(const struct entry *e, const struct record_sample *s)
 {
-	if (!e->reused_ns || !s->space || s->header.time < e->reused_ns)
+	if (!e->reused_ns || !s->space || s->header.time < e->reused_ns ||
+		!(spaces_files(s) & e->reused_files))
 		return false;
 	return !e->fixed_ns || (s->header.time < e->fixed_ns && s->space != e->fixed_tag);
 }
@@ -152,7 +167,7 @@ size_t process_space(
 		if (!file)
 			continue;
 		files_touch(t->files, id);
-		to->file = id;
+		m->v[i].told = to->file = id;
 		to->kind = SPACE_ANON;
 		if (file->kind != FILE_ANON) {
 			to->kind = SPACE_FILE;

@@ -83,12 +83,11 @@ struct entry {
 	/* The queue. */
 	struct queued *first, **last;
 	size_t n_queued, queued_maps;
-	uint64_t queued_low, queued_high; /* what the waiting mapping events span */
-	uint64_t rows_since;              /* rows have been waited for since then; 0: not */
+	uint64_t rows_since; /* rows have been waited for since then; 0: not */
 	/* What the kernel was told of its mappings (spaces.c). */
-	uint64_t told_version; /* struct mappings; 0: nothing */
-	uint64_t space_ns;     /* when it had been told */
-	uint64_t reused_ns, fixed_ns;
+	uint64_t told_version;                      /* struct mappings; 0: nothing */
+	uint64_t space_ns;                          /* when it had been told */
+	uint64_t reused_ns, fixed_ns, reused_files; /* PROCESS_FILE_BIT() */
 	uint32_t space_tag, fixed_tag;
 	uint32_t survey_serial;
 	unsigned opens;                     /* OPEN requests under way */
@@ -157,8 +156,8 @@ struct process_table {
 	uint64_t last_reap, timer_at;
 	struct survey *survey;
 	uint32_t survey_serial;
-	uint32_t unmapped; /* the file "[unmapped]" */
-	uint32_t anon;     /* the file "[anon]": jit_anon() */
+	uint32_t unmapped;                /* the file "[unmapped]" */
+	uint32_t anon;                    /* the file "[anon]": jit_anon() */
 	struct jit_list jits, jits_ended; /* of images; of such that are gone, oldest first */
 	struct process_counters counters;
 };
@@ -271,6 +270,8 @@ bool walks_late(const struct entry *e);
 /* ---- spaces.c: what the kernel walks by ---------------------------------------------------------------------- */
 /* A mapping event has come, and is not applied yet. */
 void spaces_on_map(struct entry *e, uint64_t time_ns, const struct mapping *m);
+/* The files of a sample's frames, as the kernel walked them: PROCESS_FILE_BIT(). */
+uint64_t spaces_files(const struct record_sample *s);
 /* Whether a sample that has come was walked by addresses that meant something else by then. */
 bool spaces_distrust(const struct entry *e, const struct record_sample *s);
 /* A sample was given out that the kernel could not finish. */

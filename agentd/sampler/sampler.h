@@ -67,7 +67,7 @@ struct sampler_config {
 	uint32_t max_user_frames; /* 1 to SAMPLE_MAX_USER; 0: SAMPLE_DEFAULT_USER */
 	size_t rows_bytes;        /* of the arena of rows: power of two, 1 MiB to 1 GiB; 0: 8 MiB */
 	size_t stack_bytes;       /* of a slice, at most and by default (0) 124 KiB */
-	uint32_t slices_a_second; /* a CPU; 0: 64 */
+	uint32_t slices_a_second; /* a CPU; of small ones up to four times as many; 0: 64 */
 };
 
 /* Callbacks may set and forget verdicts, spaces and rows, and go to the next generation; nothing else

@@ -14,7 +14,7 @@ static const struct sample_image image_a = {.tgid = 10, .exec = 1, .start_bootti
 
 static struct counts_place placed_at(uint32_t slot)
 {
-	return (struct counts_place){.fate = COUNTS_PLACED, .slot = slot, .value = 100};
+	return (struct counts_place){.fate = COUNTS_PLACED, .slot = slot, .value = 100, .files = 6};
 }
 
 static bool place(
@@ -186,7 +186,9 @@ static void test_reused_addresses(void **state)
 	assert_false(place(
 		c, 3, 2000, 3, &due)); /* at that time: walked by what was known then, or cut */
 	counts_placed(c, 4, &image_b, 1000, &p, &due); /* another image */
-	counts_reused(c, &image_a, 2000);
+	p.files = 3;
+	counts_placed(c, 8, &image_a, 1000, &p, &due); /* through other files alone */
+	counts_reused(c, &image_a, 2000, 4);
 	assert_false(place(c, 5, 1500, 5, &due)); /* comes later, is from before */
 	counts_turn(c);
 	assert_int_equal(counts_add(c, 1, 1, 2000, &due), 0);
@@ -199,6 +201,8 @@ static void test_reused_addresses(void **state)
 	assert_false(due.reused);
 	assert_int_equal(counts_add(c, 5, 1, 3000, &due), 0);
 	assert_true(due.reused);
+	assert_int_equal(counts_add(c, 8, 1, 3000, &due), 0);
+	assert_false(due.reused);
 	/* Counts that wait are judged when their sample comes. */
 	counts_sent(c, 6);
 	assert_int_equal(counts_add(c, 6, 1, 3000, &due), COUNTS_WAIT);
@@ -225,7 +229,7 @@ static void test_more_reuses_than_are_kept(void **state)
 	for (uint32_t i = 0; i < 2000; i++) {
 		struct sample_image image = {.tgid = 1000 + i, .exec = 1, .start_boottime = 1};
 
-		counts_reused(c, &image, 5000);
+		counts_reused(c, &image, 5000, 2);
 	}
 	/* Some other image is in doubt with them: wrong on the safe side. */
 	assert_false(place(c, 1, 4000, 1, &due));

@@ -26,7 +26,7 @@ static struct {
 	struct rows_slot *slot;
 	size_t n_space, n_reused, n_file_gone;
 	struct sample_image space_of, reused_of;
-	uint64_t reused_ns, lost_ids[4];
+	uint64_t reused_ns, reused_files, lost_ids[4];
 	size_t n_lost_ids;
 	bool unwanted;
 } d;
@@ -75,11 +75,12 @@ static inline void on_space(void *userdata, struct image *image)
 	d.space_of = image->key;
 }
 
-static inline void on_reused(void *userdata, struct image *image, uint64_t time_ns)
+static inline void on_reused(void *userdata, struct image *image, uint64_t time_ns, uint64_t files)
 {
 	d.n_reused++;
 	d.reused_of = image->key;
 	d.reused_ns = time_ns;
+	d.reused_files = files;
 }
 
 static inline void on_file_gone(void *userdata, uint32_t file)

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "agentd/process/mappings.h"
+#include "agentd/process/process.h"
 
 #define PAGES 64
 
@@ -221,16 +222,27 @@ static void test_conflict(void **state)
 		{0x8000, 0x8800, 2, 0, true}, {0x9000, 0xa000, 2, 0, false}, /* behind */
 	};
 
-	assert_false(mappings_conflict(NULL, &a));
+	assert_int_equal(mappings_told_under(NULL, &a), 0);
 	assert_int_equal(mappings_replace(&m, &a, 100), 0);
 	assert_int_equal(mappings_replace(&m, &b, 100), 0);
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(cases); i++) {
+		size_t k = i / 2;
 		struct mapping c =
-			make(cases[i].start, cases[i].end, cases[i].inode, cases[i].pgoff);
+			make(cases[k].start, cases[k].end, cases[k].inode, cases[k].pgoff);
+		uint64_t file = PROCESS_FILE_BIT(cases[k].start < 0x8000 ? 7 : 8);
 
-		assert_int_equal(mappings_conflict(m, &c), cases[i].conflict);
+		/* What the kernel was not told of goes by without a word. */
+		m->v[0].told = i % 2 ? 7 : 0;
+		m->v[1].told = i % 2 ? 8 : 0;
+		assert_int_equal(mappings_told_under(m, &c), i % 2 && cases[k].conflict ? file : 0);
 		path_unref(c.path);
 	}
+	/* Memory that grows is still what was told of. */
+	a = make(0x7000, 0x8000, ANON, 0);
+	assert_int_equal(mappings_replace(&m, &a, 100), 0);
+	a = make(0x7800, 0x9000, 2, 0);
+	assert_int_equal(mappings_told_under(m, &a), PROCESS_FILE_BIT(8));
+	path_unref(a.path);
 	mappings_unref(m);
 }
 

@@ -244,24 +244,25 @@ static void test_reuse(void **state)
 	struct sample_frame frames[2] = {{.kind = FRAME_KERNEL, .offset = 1}};
 	struct made m = {.key = key, .end = WALK_ROOT, .frames = frames, .n_frames = 2, .id = 5};
 
+	k.generation = 77; /* so that the second mapping is known by the first */
 	send_exec_begin(&f, c.pid, t0);
 	send_mmap(
 		&f, c.pid, t0 + 1, text.start, text.end - text.start, text.pgoff, &k, self_path());
-	send_mmap(&f, c.pid, t0 + 2, at, 0x3000, 0x1000, &k, "/lib/one.so");
+	send_mmap(&f, c.pid, t0 + 2, at, 0x3000, 0x1000, &k, self_path());
 	send_exec(&f, key, t0 + 3, "walks_test");
 	send_sample(&f, key, t0 + 4, text.start);
 	run_until(&f, f.n_given == 1);
 	frames[1] = (struct sample_frame){
 		.kind = FRAME_NATIVE, .file = f.given[0].frames[0].file, .offset = 0x10};
 	/* Nothing told, nothing to be distrusted. */
-	send_mmap(&f, c.pid, clock_monotonic_ns(), at, 0x3000, 0x2000, &k, "/lib/one.so");
+	send_mmap(&f, c.pid, clock_monotonic_ns(), at, 0x3000, 0x2000, &k, self_path());
 	assert_int_equal(d.n_reused, 0);
 	assert_true(space_of(key, maps) > 0);
 	space_set(key, 1);
 	/* The same again (mprotect says so, too), and more of it beside: no reuse. */
 	t1 = clock_monotonic_ns();
-	send_mmap(&f, c.pid, t1, at, 0x3000, 0x2000, &k, "/lib/one.so");
-	send_mmap(&f, c.pid, t1, at + 0x3000, 0x1000, 0x5000, &k, "/lib/one.so");
+	send_mmap(&f, c.pid, t1, at, 0x3000, 0x2000, &k, self_path());
+	send_mmap(&f, c.pid, t1, at + 0x3000, 0x1000, 0x5000, &k, self_path());
 	assert_int_equal(d.n_reused, 0);
 	assert_true(space_of(key, maps) > 0);
 	space_set(key, 2);
@@ -316,8 +317,21 @@ static void test_reuse(void **state)
 	}
 	assert_int_equal(counters().reused, 2);
 	/* Memory without a file where a file was, and the other way round; not memory over memory. */
+	at += 0x1000;
 	send_mmap(&f, c.pid, clock_monotonic_ns(), at, 0x1000, 0, &(struct file_key){}, "//anon");
 	assert_int_equal(d.n_reused, 2);
+	/* Whoever was not there is believed. */
+	m.time_ns = clock_monotonic_ns();
+	m.space = 3;
+	send_made(&m);
+	frames[1].file = FILE_ID_VDSO;
+	send_made(&m);
+	run_until(&f, f.n_given == 9);
+	assert_int_equal(f.given[7].end, WALK_REUSED);
+	assert_int_equal(f.given[8].end, WALK_ROOT);
+	assert_int_equal(d.reused_files & PROCESS_FILE_BIT(FILE_ID_VDSO), 0);
+	assert_true(space_of(key, maps) > 0);
+	space_set(key, 5);
 	send_mmap(&f, c.pid, clock_monotonic_ns(), at, 0x1000, 0, &(struct file_key){}, "//anon");
 	assert_int_equal(d.n_reused, 2);
 	send_mmap(&f, c.pid, clock_monotonic_ns(), at, 0x1000, 0, &l, "/lib/two.so");
@@ -416,9 +430,11 @@ static void test_reuse_behind_a_queue(void **state)
 	size_t told;
 	struct sample_frame frame;
 
+	k.generation = 77;
 	send_exec_begin(&f, c.pid, t0);
 	send_mmap(
 		&f, c.pid, t0 + 1, text.start, text.end - text.start, text.pgoff, &k, self_path());
+	send_mmap(&f, c.pid, t0 + 2, at, 0x1000, 0, &k, self_path());
 	send_exec(&f, key, t0 + 3, "walks_test");
 	send_sample(&f, key, t0 + 4, text.start);
 	run_until(&f, f.n_given == 1);
@@ -429,7 +445,7 @@ static void test_reuse_behind_a_queue(void **state)
 	send_made(&m); /* waits for rows */
 	assert_int_equal(f.n_given, 1);
 	t1 = clock_monotonic_ns();
-	send_mmap(&f, c.pid, t1, at, 0x1000, 0, &k, "/lib/one.so");
+	send_mmap(&f, c.pid, t1, at, 0x1000, 0, &k, self_path());
 	assert_int_equal(d.n_reused, 0);
 	send_mmap(&f, c.pid, t1 + 1, at, 0x1000, 0, &l, "/lib/two.so");
 	assert_int_equal(d.n_reused, 1);
@@ -482,7 +498,8 @@ static void test_copied_text(void **state)
 	send_mmap(&f, c.pid, t0 + 2, lib, 5 * LARGE, 0x1000, &l, "/lib/two.so");
 	send_exec(&f, key, t0 + 3, "walks_test");
 	send_sample(&f, key, t0 + 4, at);
-	run_until(&f, f.n_given == 1);
+	send_sample(&f, key, t0 + 5, lib);
+	run_until(&f, f.n_given == 2);
 	assert_true(space_of(key, maps) > 0);
 	space_set(key, 1);
 	send_mmap(&f, c.pid, clock_monotonic_ns(), 65 * LARGE, 3 * LARGE, 0, &(struct file_key){},
