@@ -214,8 +214,7 @@ static void fill_kernel(struct filling *f, const struct config *c)
 		return;
 	kernel_code_explain(f->daemon->kernel_code, &why, &remedy);
 	problem(f, "warning", remedy.text[0] ? remedy.text : "odictl logs",
-		"kernel frames have no names: %s",
-		why.text[0] ? why.text : facts->last_problem);
+		"kernel frames have no names: %s", why.text[0] ? why.text : facts->last_problem);
 }
 
 static void fill_sources(struct filling *f, const struct config *c)
@@ -325,6 +324,9 @@ static void fill_details(struct filling *f)
 	NUMBER("name bytes", sc.string_bytes);
 	NUMBER("names asked for", sc.asked);
 	NUMBER("names from the cache", sc.cached);
+	NUMBER("names from the disk", sc.from_disk);
+	NUMBER("names written to the disk", sc.to_disk);
+	NUMBER("names not written to the disk", sc.not_to_disk);
 	NUMBER("frames without a name", sc.fallback);
 	NUMBER("names too late", d->late_names);
 	NUMBER("symbolizer restarts", sc.restarts);

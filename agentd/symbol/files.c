@@ -365,7 +365,8 @@ static void settle_debug(struct symbolizer *s, struct symbol_file *f)
 
 	if (!s->current_had_fd)
 		return;
-	if (f->facts.seen && ((used && !f->facts.has_debug_file) || (alt && !f->facts.has_alt_file)))
+	if (f->facts.seen &&
+		((used && !f->facts.has_debug_file) || (alt && !f->facts.has_alt_file)))
 		symbol_cache_drop_others(s->cache, f->id, s->current_addresses, s->current_n);
 	if (!used && f->debug != DEBUG_NONE)
 		f->debug_checked_ns = clock_monotonic_ns();
@@ -420,6 +421,9 @@ void symbol_on_done(struct symbolizer *s, const struct symbol_done_message *done
 		return;
 	f->failures = 0;
 	f->facts.cpu_us += done->cpu_us;
+	log_debug("the symbolizer answered %u addresses of %s in %llu us, and keeps %llu KiB",
+		done->n_done, symbol_module_name(s, f->id), (unsigned long long)done->cpu_us,
+		(unsigned long long)done->memory >> 10);
 	tell_debug(s, f);
 	if (done->flags & SYMBOL_DONE_UNKNOWN_FILE) {
 		f->loaded_by = 0; /* it needed the room: asked again with a descriptor */

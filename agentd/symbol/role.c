@@ -4,7 +4,7 @@
  *
  * It is handed descriptors and addresses and answers names. It starts by closing itself in (no capability, no
  * path, no network, no new process, a list of system calls, 150 MB), then serves one request at a time until
- * agentd closes the socket. What it knows of the last few files it keeps, least recently used out first; left
+ * agentd closes the socket. What it knows of the last files it keeps, what is worth least out first; left
  * alone for a while it gives most of its memory back.
  *
  * Whatever goes wrong with a file is either answered as a problem or ends the process: agentd knows which file
@@ -28,9 +28,9 @@
 #include "agentd/symbol/role.h"
 #include "agentd/symbol/symbol.h"
 
-#define FILES_MAX     8
+#define FILES_MAX     48         /* those of one program; memory is what bounds */
 #define KEEP_BUSY     (48 << 20) /* bytes of indices while requests come */
-#define KEEP_IDLE     (16 << 20) /* when left alone for IDLE_S */
+#define KEEP_IDLE     (8 << 20)  /* when left alone for IDLE_S */
 #define IDLE_S        5
 #define CPU_LIMIT_S   5
 #define CPU_ENOUGH_US 2000000 /* stop and answer what is there */
@@ -47,13 +47,14 @@ struct loaded {
 	const struct resolver *resolver;
 	void *state; /* NULL: it could not be read, the facts say why */
 	struct symbol_facts_message facts;
-	uint64_t used;
+	uint64_t cost_us; /* of the request that it was read for */
+	uint64_t worth;   /* see touch() */
 };
 
 struct role {
 	int sock;
 	struct loaded *files[FILES_MAX];
-	uint64_t clock;
+	uint64_t clock; /* worth of what went last */
 	struct symbol_writer writer;
 	struct found found;
 	union {
@@ -80,7 +81,7 @@ const struct sandbox_policy *symbol_role_policy(void)
 		.refused = refused,
 		.deny_paths = true,
 		.deny_network = true,
-		.nofile = 32,
+		.nofile = 32 + 3 * FILES_MAX,
 		.fsize = 0,
 		.nproc = 0,
 		.data = 150 << 20,
@@ -124,13 +125,23 @@ static size_t memory(const struct role *role)
 	return sum;
 }
 
-static struct loaded **oldest(struct role *role)
+/* What has not been asked about for long goes first, and the sooner the less time it takes to make it again for the
+ * memory that it has: worth is the clock at its last use and the microseconds that a mebibyte of it took (Cao
+ * and Irani, Cost-Aware WWW Proxy Caching Algorithms, 1997: GreedyDual-Size). */
+static void touch(const struct role *role, struct loaded *l)
+{
+	l->worth = role->clock + (l->cost_us << 20) / loaded_memory(l);
+}
+
+static struct loaded **least_worth(struct role *role)
 {
 	struct loaded **ret = NULL;
 
 	for (size_t i = 0; i < FILES_MAX; i++)
-		if (role->files[i] && (!ret || role->files[i]->used < (*ret)->used))
+		if (role->files[i] && (!ret || role->files[i]->worth < (*ret)->worth))
 			ret = &role->files[i];
+	if (ret)
+		role->clock = MAX(role->clock, (*ret)->worth);
 	return ret;
 }
 
@@ -139,7 +150,7 @@ static void shrink(struct role *role, size_t bytes)
 	bool any = false;
 
 	while (memory(role) > bytes) {
-		struct loaded **out = oldest(role);
+		struct loaded **out = least_worth(role);
 
 		if (!out)
 			break;
@@ -161,7 +172,7 @@ static struct loaded **make_slot(struct role *role, uint32_t file)
 	for (size_t i = 0; i < FILES_MAX; i++)
 		if (!role->files[i])
 			return &role->files[i];
-	slot = oldest(role);
+	slot = least_worth(role);
 	*slot = loaded_free(*slot);
 	return slot;
 }
@@ -343,10 +354,10 @@ static int serve(
 	if (!l && fds[0] >= 0 && by)
 		r = load(role, q, by, fds, &facts, &l);
 	if (r > 0) {
-		done.flags = r == RESOLVER_WANTS_ALT ? SYMBOL_DONE_WANTS_ALT : SYMBOL_DONE_WANTS_DEBUG;
+		done.flags =
+			r == RESOLVER_WANTS_ALT ? SYMBOL_DONE_WANTS_ALT : SYMBOL_DONE_WANTS_DEBUG;
 		r = send_facts(role, q, &facts);
 	} else if (l) {
-		l->used = ++role->clock;
 		r = answer(role, q, l, start_us, &done.n_done);
 		if (r == 0)
 			r = send_facts(role, q, &l->facts);
@@ -358,6 +369,10 @@ static int serve(
 		return r;
 	limit_cpu(0);
 	done.cpu_us = cpu_us() - start_us;
+	if (l) {
+		l->cost_us = MAX(l->cost_us, done.cpu_us);
+		touch(role, l);
+	}
 	done.memory = memory(role);
 	return fdpass_send(role->sock, &done, sizeof(done), NULL, 0);
 }
