@@ -200,6 +200,9 @@ static void on_found(void *userdata, struct client_result *r)
 			ask->mapped ? ask->path : path, &r->fd);
 	} else if (!t->freeing) {
 		files_set_reason(t->files, ask->file, reason_of(r->status, ask->mapped));
+		if (reason_of(r->status, ask->mapped))
+			log_debug("process %u makes code, but %s (%s)", ask->key.tgid,
+				reason_of(r->status, ask->mapped), strerrordesc_np(-r->status));
 		if (ask->mapped && e && e->jit && send(t, ask, NULL) == 0) {
 			e->jit->asking = true;
 			return;

@@ -69,7 +69,7 @@ static int status_number(const char *text, const char *key, int n, uint32_t *ret
 	}
 	if (!line)
 		return -EBADMSG;
-	for (at = line + strlen(key); *at && *at != '\n' && found != n;) {
+	for (at = line + strlen(key); *at && *at != '\n' && (n < 0 || found < n);) {
 		char *end;
 
 		at += strspn(at, " \t");

@@ -245,12 +245,13 @@ static int read_new(struct jitdump *j, uint64_t size)
 {
 	for (uint32_t i = 0; i < RECORDS_MAX && !j->closed; i++) {
 		const uint8_t *p = see(j, j->read_up_to, RECORD);
-		struct cursor c = {p, p + RECORD, false};
+		struct cursor c = {p, p, false};
 		struct record rec;
 		int r;
 
 		if (!p)
 			return 0;
+		c.end = p + RECORD;
 		rec.id = cursor_u32(&c);
 		rec.size = cursor_u32(&c);
 		rec.time = cursor_u64(&c);

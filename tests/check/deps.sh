@@ -26,7 +26,7 @@ build_packages="libc6-dev libbpf-dev libelf-dev libdw-dev libcurl4-openssl-dev l
 	liblzma-dev libjson-c-dev"
 test_commands="dwz:dwz xz:xz-utils readelf:binutils clang-format:clang-format shellcheck:shellcheck g++:g++ jq:jq strace:strace curl:curl
 	git:git sqlite3:sqlite3 go:golang-go rustc:rustc dockerd:docker.io docker:docker.io openssl:openssl
-	musl-gcc:musl-tools nginx:nginx-light debuginfod:debuginfod zsh:zsh fish:fish groff:groff-base"
+	musl-gcc:musl-tools node:nodejs javac:default-jdk-headless nginx:nginx-light debuginfod:debuginfod zsh:zsh fish:fish groff:groff-base"
 test_packages="libcmocka-dev python3-venv procps ca-certificates"
 kernels_commands="qemu-system-x86_64:qemu-system-x86 qemu-system-aarch64:qemu-system-arm cpio:cpio
 	aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu python3:python3"

@@ -192,9 +192,32 @@ static void test_otel_bounds(void **state)
 	otel_free(list, n);
 }
 
+static void test_status(void **state)
+{
+	struct procfs_status st = {0};
+
+	assert_int_equal(procfs_status("Name:\tUid: 7\nUmask:\t0022\nPid:\t4833\n"
+				       "Uid:\t1000\t1001\t1002\t1003\nGid:\t5\t5\t5\t5\n"
+				       "NStgid:\t4833\t9\t2\nNSpid:\t4833\t17\t1\nNSpgid:\t8\n",
+				 &st),
+		0);
+	assert_int_equal(st.uid, 1001);
+	assert_int_equal(st.ns_pid, 1);
+	assert_int_equal(procfs_status("Pid:\t12\nUid:\t0\t0\t0\t0\nNSpid:\t12", &st), 0);
+	assert_int_equal(st.ns_pid, 12);
+	assert_int_equal(procfs_status("Pid:\t13\nUid:\t0\t7\t0\t0\n", &st), 0);
+	assert_int_equal(st.ns_pid, 13);
+	assert_int_equal(st.uid, 7);
+	assert_int_equal(procfs_status("", &st), -EBADMSG);
+	assert_int_equal(procfs_status("Pid:\t12\nUid:\t0\n", &st), -EBADMSG);
+	assert_int_equal(procfs_status("Pid:\tx\nUid:\t0\t0\n", &st), -EBADMSG);
+	assert_int_equal(procfs_status("Pid:\t99999999999\nUid:\t0\t0\n", &st), -EBADMSG);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_status),
 		cmocka_unit_test(test_stat),
 		cmocka_unit_test(test_maps),
 		cmocka_unit_test(test_environ),
