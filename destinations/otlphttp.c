@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* OTLP over HTTP by libcurl.
+/* OTLP over HTTP, and over gRPC (which is HTTP/2 and what grpc.c adds), by libcurl.
  *
  * One multi handle for all destinations: requests run side by side, connections are kept, names are resolved in
  * libcurl's threads, so that a backend that hangs in any phase holds up only its own destination. Every request has a
@@ -13,7 +13,7 @@
  *
  * Values of headers and the query of a URL may be secrets: neither is ever put into a text.
  *
- * Source: OTLP specification 1.x (OTLP/HTTP), RFC 9110; libcurl(3). Runs in the exporter. */
+ * Source: OTLP specification 1.x (OTLP/HTTP, OTLP/gRPC), RFC 9110; libcurl(3). Runs in the exporter. */
 
 #include <curl/curl.h>
 
@@ -21,6 +21,7 @@
 #include "agentd/base/log.h"
 #include "agentd/base/text.h"
 #include "agentd/wire/otlp.pb-c.h"
+#include "destinations/grpc.h"
 #include "destinations/transport.h"
 #include "destinations/words.h"
 
@@ -39,8 +40,12 @@ struct sender {
 	char endpoint[PROTOCOL_TEXT];
 	char curl_error[CURL_ERROR_SIZE];
 	uint64_t timeout_ns;
-	bool gzip, busy;
+	bool gzip, grpc, busy;
 	/* of the request under way */
+	const uint8_t *body;
+	size_t read; /* by libcurl, of the prefix and the body (gRPC) */
+	uint8_t prefix[GRPC_PREFIX];
+	struct grpc_status grpc_status;
 	struct buf answer;
 	bool answer_too_long;
 	size_t len;
@@ -88,6 +93,43 @@ static size_t on_body(char *data, size_t size, size_t n, void *userdata)
 	}
 	buf_add(&s->answer, data, size * n);
 	return buf_error(&s->answer) ? 0 : size * n;
+}
+
+/* gRPC's prefix and the body behind it, without copying that. */
+static size_t on_read(char *out, size_t size, size_t n, void *userdata)
+{
+	struct sender *s = userdata;
+	size_t room = size * n, done = 0;
+
+	for (; s->read < GRPC_PREFIX && done < room; done++)
+		out[done] = (char)s->prefix[s->read++];
+	if (s->read >= GRPC_PREFIX) {
+		size_t at = s->read - GRPC_PREFIX, more = MIN(room - done, s->len - at);
+
+		memcpy(out + done, s->body + at, more);
+		s->read += more;
+		done += more;
+	}
+	return done;
+}
+
+/* libcurl sends anew what a kept connection lost at once. */
+static int on_seek(void *userdata, curl_off_t offset, int origin)
+{
+	struct sender *s = userdata;
+
+	if (origin != SEEK_SET || offset < 0 || (size_t)offset > s->len + GRPC_PREFIX)
+		return CURL_SEEKFUNC_CANTSEEK;
+	s->read = (size_t)offset;
+	return CURL_SEEKFUNC_OK;
+}
+
+static size_t on_header(char *line, size_t size, size_t n, void *userdata)
+{
+	struct sender *s = userdata;
+
+	grpc_take_header(&s->grpc_status, line, size * n);
+	return size * n;
 }
 
 static int url_part(CURLU *url, CURLUPart part, unsigned flags, char **ret)
@@ -161,7 +203,9 @@ static int set_headers(struct sender *s, const struct option_value *options, siz
 	int r = add_header(s, "Content-Type", t->content_type);
 
 	if (r >= 0 && s->gzip)
-		r = add_header(s, "Content-Encoding", "gzip");
+		r = add_header(s, s->grpc ? "grpc-encoding" : "Content-Encoding", "gzip");
+	if (r >= 0 && s->grpc)
+		r = add_header(s, "te", "trailers");
 	/* libcurl would wait a second for a 100 that many backends never send. */
 	if (r >= 0) {
 		struct curl_slist *longer = curl_slist_append(s->headers, "Expect:");
@@ -201,6 +245,20 @@ static int set_options(struct sender *s)
 	curl_easy_setopt(c, CURLOPT_ERRORBUFFER, s->curl_error);
 	curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(c, CURLOPT_WRITEDATA, s);
+	if (s->grpc) {
+		curl_easy_setopt(c, CURLOPT_HTTP_VERSION,
+			(long)(streq(s->scheme, "https") ? CURL_HTTP_VERSION_2TLS
+							 : CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE));
+		/* Before libcurl 8, a kept connection of HTTP/2 without TLS fails at its second request. */
+		if (!streq(s->scheme, "https"))
+			curl_easy_setopt(c, CURLOPT_FORBID_REUSE, 1L);
+		curl_easy_setopt(c, CURLOPT_READFUNCTION, on_read);
+		curl_easy_setopt(c, CURLOPT_READDATA, s);
+		curl_easy_setopt(c, CURLOPT_SEEKFUNCTION, on_seek);
+		curl_easy_setopt(c, CURLOPT_SEEKDATA, s);
+		curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
+		curl_easy_setopt(c, CURLOPT_HEADERDATA, s);
+	}
 #if LIBCURL_VERSION_NUM >= 0x075500
 	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
 #else
@@ -244,6 +302,7 @@ static int sender_open(struct sender **ret, const struct destination_type *type,
 	buf_init(&s->answer, MAX_ANSWER + 1);
 	s->job.finish = finish;
 	s->type = type;
+	s->grpc = streq(type->transport, "otlpgrpc");
 	s->easy = curl_easy_init();
 	compression = destination_option(type, options, n, "compression");
 	s->gzip = streq(*compression ? compression : type->compression, "gzip");
@@ -277,12 +336,21 @@ static int sender_send(
 	s->answer.failed = 0;
 	s->answer_too_long = false;
 	s->curl_error[0] = 0;
+	s->body = body;
 	s->len = len;
+	s->read = 0;
+	s->grpc_status = GRPC_STATUS_NONE;
 	s->done = done;
 	s->userdata = userdata;
 	s->started_ns = clock_monotonic_ns();
-	curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)len);
-	curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, body);
+	if (s->grpc) {
+		grpc_prefix(s->prefix, s->gzip, len);
+		curl_easy_setopt(
+			s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)(len + GRPC_PREFIX));
+	} else {
+		curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)len);
+		curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, body);
+	}
 	r = transport_add(s->easy, &s->job);
 	s->busy = r == 0;
 	return r;
@@ -293,27 +361,12 @@ static const char *host_of(const struct sender *s)
 	return s->host;
 }
 
-/* 200, and what stands in the body. */
-static void read_taken(struct sender *s, int code, struct send_result *result)
+/* The message of an answer that says how it was taken. */
+static void read_response(
+	struct sender *s, const void *data, size_t len, struct send_result *result)
 {
-	const char *kind = NULL;
-	Otlp__ExportResponse *m;
+	Otlp__ExportResponse *m = otlp__export_response__unpack(NULL, len, data);
 
-	curl_easy_getinfo(s->easy, CURLINFO_CONTENT_TYPE, &kind);
-	if (code != CURLE_OK || (kind && strncasecmp(kind, "text/html", 9) == 0)) {
-		snprintf(result->reason, sizeof(result->reason), "%s port %s answered %u, but %s",
-			host_of(s), s->port, result->http_status,
-			code == CURLE_OK             ? "with a web page"
-				: s->answer_too_long ? "with more than an answer can be"
-						     : "its answer broke off");
-		snprintf(result->remedy, sizeof(result->remedy),
-			"is this a receiver of profiles? %s", s->type->not_found_hint);
-		return;
-	}
-	/* JSON comes from proxies; our request was protobuf, so a receiver's answer is, too. */
-	if (!s->answer.len || s->answer.data[0] == '{')
-		return;
-	m = otlp__export_response__unpack(NULL, s->answer.len, s->answer.data);
 	if (!m) {
 		snprintf(result->reason, sizeof(result->reason),
 			"%s port %s answered %u, but not as a receiver of OTLP does", host_of(s),
@@ -335,6 +388,55 @@ static void read_taken(struct sender *s, int code, struct send_result *result)
 		text_clean(result->reason);
 	}
 	otlp__export_response__free_unpacked(m, NULL);
+}
+
+/* 200, and what stands in the body. */
+static void read_taken(struct sender *s, int code, struct send_result *result)
+{
+	const char *kind = NULL;
+
+	curl_easy_getinfo(s->easy, CURLINFO_CONTENT_TYPE, &kind);
+	if (code != CURLE_OK || (kind && strncasecmp(kind, "text/html", 9) == 0)) {
+		snprintf(result->reason, sizeof(result->reason), "%s port %s answered %u, but %s",
+			host_of(s), s->port, result->http_status,
+			code == CURLE_OK             ? "with a web page"
+				: s->answer_too_long ? "with more than an answer can be"
+						     : "its answer broke off");
+		snprintf(result->remedy, sizeof(result->remedy),
+			"is this a receiver of profiles? %s", s->type->not_found_hint);
+		return;
+	}
+	/* JSON comes from proxies; our request was protobuf, so a receiver's answer is, too. */
+	if (s->answer.len && s->answer.data[0] != '{')
+		read_response(s, s->answer.data, s->answer.len, result);
+}
+
+/* 200 is only that HTTP went well: what gRPC says counts. Without its word, in an answer that broke off, the request
+ * may have been taken or not; it is sent again, as after a lost connection. */
+static void read_grpc(struct sender *s, int code, struct send_result *result)
+{
+	_cleanup_buf_ struct buf message;
+
+	buf_init(&message, MAX_ANSWER);
+	if (s->grpc_status.code < 0 && code != CURLE_OK) {
+		result->outcome = s->answer_too_long ? SEND_REFUSED : SEND_AGAIN;
+		snprintf(result->reason, sizeof(result->reason),
+			"%s port %s answered, but its answer %s", host_of(s), s->port,
+			s->answer_too_long ? "is longer than one can be" : "broke off");
+		snprintf(result->remedy, sizeof(result->remedy),
+			"is this a receiver of profiles? %s", s->type->not_found_hint);
+		return;
+	}
+	result->outcome = grpc_outcome(&s->grpc_status);
+	if (s->grpc_status.retry_after_ns)
+		result->retry_after_ns = s->grpc_status.retry_after_ns;
+	if (result->outcome != SEND_TAKEN)
+		grpc_say(&s->grpc_status, host_of(s), s->port, s->type->not_found_hint,
+			result->reason, result->remedy);
+	else if (grpc_message(s->answer.data, s->answer.len, &message) < 0)
+		read_response(s, "\xff", 1, result); /* whatever it is, it is none */
+	else
+		read_response(s, message.data, message.len, result);
 }
 
 /* Without an answer (status 0) it may work later, whatever went wrong. One that broke off after its status still said
@@ -379,7 +481,9 @@ static void finish(struct transport_job *job, int code)
 	f.connected = connected > 0 || request_size > 0; /* a kept connection took no time */
 	f.location = location ? location : "";
 	f.detail = f.code ? s->curl_error : s->answer.len ? (const char *)s->answer.data : "";
-	if (result.outcome == SEND_TAKEN)
+	if (s->grpc && status == 200)
+		read_grpc(s, code, &result);
+	else if (result.outcome == SEND_TAKEN)
 		read_taken(s, code, &result);
 	else
 		words_say(&f, result.reason, result.remedy);
@@ -445,7 +549,16 @@ static const struct transport otlphttp = {
 	.send = sender_send,
 };
 
-static const struct transport *const transports[] = {&otlphttp};
+static const struct transport otlpgrpc = {
+	.name = "otlpgrpc",
+	.open = sender_open,
+	.close = sender_close,
+	.endpoint = sender_endpoint,
+	.packs = sender_packs,
+	.send = sender_send,
+};
+
+static const struct transport *const transports[] = {&otlphttp, &otlpgrpc};
 
 const struct transport *transport_find(const char *name)
 {

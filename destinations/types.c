@@ -61,7 +61,7 @@ static bool is_reserved_header(const char *s)
 	for (size_t i = 0; i < ARRAY_SIZE(reserved); i++)
 		if (strcasecmp(reserved[i], s) == 0)
 			return true;
-	return false;
+	return strncasecmp(s, "grpc-", 5) == 0;
 }
 
 /* An entry of the map of headers; the value is never repeated. */

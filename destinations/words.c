@@ -131,8 +131,9 @@ static void say_transfer(const struct words_failure *f, char *reason, char *reme
 		put(reason, "%s port %s closed the connection without a whole answer", f->host,
 			f->port);
 		put(remedy,
-			"does another service listen there, or does the port want https? The backend's "
-			"own log may say more");
+			"does another service listen there, or does the port want https? %s%sThe "
+			"backend's own log may say more",
+			f->hint, *f->hint ? ". " : "");
 		return;
 	case CURLE_UNSUPPORTED_PROTOCOL:
 	case CURLE_WEIRD_SERVER_REPLY:

@@ -17,6 +17,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -28,6 +30,10 @@ import (
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
 	"go.opentelemetry.io/collector/receiver/xreceiver"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 const maxProblems = 100
@@ -48,6 +54,7 @@ type sink struct {
 	mutex   sync.Mutex
 	summary Summary
 	out     string
+	refuse  error // what every request is answered with, if not nil
 }
 
 func (s *sink) Capabilities() consumer.Capabilities { return consumer.Capabilities{} }
@@ -175,6 +182,12 @@ func (s *sink) ConsumeProfiles(_ context.Context, profiles pprofile.Profiles) er
 	defer s.mutex.Unlock()
 	d := profiles.Dictionary()
 	s.summary.Requests++
+	if s.refuse != nil {
+		if err := s.write(); err != nil {
+			return err
+		}
+		return s.refuse
+	}
 	s.checkDictionary(d)
 	for _, resource := range profiles.ResourceProfiles().All() {
 		service := ""
@@ -206,14 +219,37 @@ func (s *sink) write() error {
 	return os.Rename(s.out+".new", s.out)
 }
 
-func run(httpAddress, grpcAddress, out string) error {
+// refusal is the gRPC status that "NUMBER" or "NUMBER:SECONDS" stands for, the latter with RetryInfo.
+func refusal(text string) (error, error) {
+	if text == "" {
+		return nil, nil
+	}
+	number, delay, asked := strings.Cut(text, ":")
+	code, err := strconv.ParseUint(number, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	s := status.New(codes.Code(code), "refused by the test, 100% \u00fcber")
+	if asked {
+		seconds, err := strconv.ParseInt(delay, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		if s, err = s.WithDetails(&errdetails.RetryInfo{RetryDelay: &durationpb.Duration{Seconds: seconds}}); err != nil {
+			return nil, err
+		}
+	}
+	return s.Err(), nil
+}
+
+func run(httpAddress, grpcAddress, out string, refuse error) error {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 	factory := otlpreceiver.NewFactory()
 	config := factory.CreateDefaultConfig().(*otlpreceiver.Config)
 	config.HTTP.GetOrInsertDefault().ServerConfig.NetAddr.Endpoint = httpAddress
 	config.GRPC.GetOrInsertDefault().NetAddr.Endpoint = grpcAddress
-	s := &sink{out: out, summary: Summary{Services: map[string]map[string]int64{},
+	s := &sink{out: out, refuse: refuse, summary: Summary{Services: map[string]map[string]int64{},
 		Leaves: map[string]map[string]int64{}, Problems: []string{}, ProfileIDs: []string{}}}
 
 	settings := receiver.Settings{ID: component.NewID(factory.Type()),
@@ -237,8 +273,13 @@ func main() {
 	httpAddress := flag.String("http", "127.0.0.1:4318", "address for OTLP over HTTP")
 	grpcAddress := flag.String("grpc", "127.0.0.1:4317", "address for OTLP over gRPC")
 	out := flag.String("out", "received.json", "file for the summary")
+	refuse := flag.String("refuse", "", "gRPC status to answer with: NUMBER or NUMBER:SECONDS to retry after")
 	flag.Parse()
-	if err := run(*httpAddress, *grpcAddress, *out); err != nil {
+	answer, err := refusal(*refuse)
+	if err == nil {
+		err = run(*httpAddress, *grpcAddress, *out, answer)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "receiver:", err)
 		os.Exit(1)
 	}
