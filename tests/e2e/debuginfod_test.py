@@ -7,7 +7,6 @@ everything; and servers that lie, stall or are not there, which cost the fetcher
 import http.server
 import os
 import shutil
-import signal
 import sys
 import threading
 import zlib
@@ -98,7 +97,7 @@ class Liar:
 
             def do_GET(self):
                 how = self.path.split("/")[1]
-                liar.requests.setdefault(how, []).append(self)
+                liar.requests.setdefault(how, []).append(self.path)
                 try:
                     getattr(liar, how)(self)
                 except OSError:
@@ -119,8 +118,9 @@ class Liar:
         self.over.set()
         self.server.shutdown()
 
-    def asked(self, how):
-        return len(self.requests.get(how, []))
+    def asked(self, how, build_id=""):
+        """Requests for this program: its libraries are asked for, too."""
+        return sum(build_id in path for path in self.requests.get(how, []))
 
     def say(self, h, status, body=b"", **headers):
         h.send_response(status)
@@ -165,14 +165,20 @@ class Liar:
             h.wfile.flush()
 
 
-def config(on, *urls):
-    return f"symbols:\n  fetch: {'true' if on else 'false'}\n  urls: \"{' '.join(urls)}\"\n"
+def fetch(a, *urls):
+    """Switches it on with these servers, or off."""
+    a.ctl("symbols", "fetch", *(["on"] if urls else ["off"]), *[w for u in urls for w in ("--url", u)])
 
 
-def fetch(a, on, *urls):
-    with open(a.config, "w") as f:
-        f.write(config(on, *urls))
-    a.process.send_signal(signal.SIGHUP)
+def figures(a):
+    return field(a.ctl("symbols", "list"), "fetch")
+
+
+def binary(a, program):
+    """What `odictl symbols` says of a program."""
+    found = [r for r in field(a.ctl("symbols", "list"), "files", "binaries") if field(r, "build_id") == program.build_id]
+    equal(len(found), 1, f"rows of {program.build_id}")
+    return found[0]
 
 
 def cached(a):
@@ -207,21 +213,33 @@ def real_server():
     program = Program("spinner")
     server = Debuginfod(os.path.dirname(program.debug))
     server.wait(program.build_id)
-    with OtlpReceiver() as receiver, Agentd(config=config(False, server.url)) as a:
+    with OtlpReceiver() as receiver, Agentd() as a:
         w = begin(a, receiver, program)
         a.settle_running(receiver, "spinner", 1500)
         check(is_fallback(names(receiver)), f"before: {names(receiver).most_common(5)}")
         equal(cached(a), [], "fetched although it is off")
-        fetch(a, True, server.url)
+        equal((figures(a)["on"], figures(a)["asked"]), (False, 0), "figures while it is off")
+        equal(binary(a, program)["fetch"], "wanted", "the state of the file while it is off")
+        check("odictl symbols fetch on" in binary(a, program)["advice"], f"advice: {binary(a, program)}")
+        fetch(a, server.url)
         profiles = after(receiver, "names from the debug file", lambda n: n.get("spin_hidden", 0) > 300)
         lines = {}
         for f in (f for s in profiles.samples("spinner") for f in s.frames if f.file.endswith("/spinner.c")):
             lines.setdefault(f.name, set()).add(f.line)
         for name, wanted in LINES.items():
             check(lines.get(name, set()) & wanted, f"{name} has lines {lines.get(name)}, wanted one of {wanted}: {lines}")
-        equal(cached(a), [program.build_id], "the cache")
+        check(program.build_id in cached(a), f"the cache: {cached(a)}")
         mode = os.stat(os.path.join(a.state, "debuginfo", program.build_id)).st_mode & 0o777
         equal(mode, 0o600, "mode of the fetched file")
+        f, size = figures(a), os.path.getsize(program.debug)
+        equal((f["on"], f["refused"], f["last_error"]), (True, 0, ""), f"figures: {f}")
+        check(f["found"] >= 1 and f["asked"] >= f["found"] + f["not_found"] and f["bytes"] >= size, f"figures: {f}")
+        equal((f["cached_files"], f["cached_bytes"]), (len(cached(a)), f["bytes"]), f"figures: {f}")
+        row = binary(a, program)
+        equal(row["fetch"], "fetched", f"the state of the file: {row}")
+        check("debuginfod" in row["named_by"], f"named by: {row}")
+        # off again: what is here stays in use
+        fetch(a)
         # what is on disk is used again, with nobody to ask
         a.stop()
         end(server.process)
@@ -235,7 +253,7 @@ def real_server():
 
 # How the server lies, and what agentd says of it.
 LIES = {
-    "missing": "not found",
+    "missing": "",
     "broken": "answered 500",
     "wrong": "is not the one of build id",
     "garbage": "is not the one of build id",
@@ -249,22 +267,27 @@ LIES = {
 def lies():
     program, other = Program("spinner"), Program("other")
     liar = Liar({"wrong": other.debug})
-    with OtlpReceiver() as receiver, Agentd(config=config(False, liar.url)) as a:
+    with OtlpReceiver() as receiver, Agentd() as a:
         w = begin(a, receiver, program)
         a.settle_running(receiver, "spinner", 500)
         before = a.pid
         for how, said in LIES.items():
-            at = len(a.log())
-            fetch(a, True, f"{liar.url}/{how}")
-            wait_for(f"{how} is refused: {said}", lambda: said in a.log()[at:], 20, 0.2)
+            was = figures(a)
+            fetch(a, f"{liar.url}/{how}")
+            figure = {"missing": "not_found", "wrong": "refused", "garbage": "refused"}.get(how, "failed")
+            word = figure.replace("_", " ")
+            wait_for(f"{how} is shown as {word}", lambda: binary(a, program)["fetch"] == word, 20, 0.2)
+            check(said in figures(a)["last_error"], f"{how}: {figures(a)}")
+            check(figures(a)[figure] > was[figure], f"{how} is not counted as {figure}: {was} {figures(a)}")
             after(receiver, f"profiles after {how}", lambda n: n.total() > 300 and is_fallback(n))
-            equal(cached(a), [], f"what is kept of {how}")
-            equal(liar.asked(how), 1, f"requests of {how}")
-        at = len(a.log())
-        fetch(a, True, f"http://127.0.0.1:{free_port()}")
+            check(program.build_id not in cached(a), f"what is kept of {how}: {cached(a)}")
+            equal(liar.asked(how, program.build_id), 1, f"requests of {how}")
+        fetch(a, f"http://127.0.0.1:{free_port()}")
         after(receiver, "profiles with nobody to ask", lambda n: n.total() > 500)
-        check("Connection refused" in a.log()[at:], "nothing is said of a server that is not there")
-        equal(cached(a), [], "the cache")
+        f = figures(a)
+        check("Connection refused" in f["last_error"], f"a server that is not there: {f}")
+        check(f["asked"] >= f["found"] + f["not_found"] + f["failed"] > len(LIES), f"requests: {f}")
+        check(program.build_id not in cached(a), f"what is kept at the end: {cached(a)}")
         equal(a.pid, before, "agentd's process")
         check(a.alive(), "agentd ended")
         w.process.terminate()
@@ -279,15 +302,17 @@ def slow():
     good = Debuginfod(os.path.dirname(program.debug))
     good.wait(program.build_id)
     liar = Liar({})
-    with OtlpReceiver() as receiver, Agentd(config=config(True, f"{liar.url}/drip")) as a:
+    with OtlpReceiver() as receiver, Agentd() as a:
+        fetch(a, f"{liar.url}/drip")
         w = begin(a, receiver, program)
         wait_for("drip was asked", lambda: liar.asked("drip"), 30)
         after(receiver, "profiles meanwhile", lambda n: n.total() > 1000 and is_fallback(n))
+        equal(figures(a)["under_way"], program.build_id, "what is under way")
         a.check_ledger()
         # the next server's turn comes at once when the setting says so
-        fetch(a, True, good.url)
+        fetch(a, good.url)
         after(receiver, "names from the other server", lambda n: n.get("spin_hidden", 0) > 300)
-        equal(cached(a), [program.build_id], "the cache")
+        check(program.build_id in cached(a), f"the cache: {cached(a)}")
         w.process.terminate()
         w.process.wait()
 
