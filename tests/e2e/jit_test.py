@@ -231,11 +231,13 @@ def node():
     path = shutil.which("node") or shutil.which("nodejs")
     if not path:
         raise CannotRun("node is not installed")
+    # of a name of its own: others' may run on this machine
+    path = shutil.copy(os.path.realpath(path), os.path.join(temp_folder(), "node"))
     script = os.path.join(temp_folder(), "hot app.js")
     with open(script, "w") as f:
         f.write(HOT_JS)
     with agent() as (a, receiver):
-        a.add_source("process", os.path.realpath(path), "--service-name", "node")
+        a.add_source("process", path, "--service-name", "node")
         a.enable()
         time.sleep(0.3)
         p = spawn([path, "--perf-basic-prof", "--interpreted-frames-native-stack", script, "6"])
