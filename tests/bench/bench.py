@@ -12,6 +12,7 @@ Peers' figures were measured on a like machine (2 CPUs, Linux 6.18): believe the
 from cost import *  # noqa: F403
 import bigfile
 import load
+import names
 import slowdown
 import stacks
 
@@ -27,6 +28,9 @@ PARTS = {
     "brief": stacks.brief,
     "execs": stacks.execs,
     "bigfile": bigfile.bigfile,
+    "debian": names.debian,
+    "naming": names.naming,
+    "restart": names.restart,
 }
 
 
