@@ -4,6 +4,7 @@
 """Stacks of what is new or short: the first sample of a file that was never seen, processes of 100 ms, thousands of
 executions a second; and that counting in the kernel neither loses a sample nor makes one."""
 
+import collections
 import os
 import sys
 
@@ -147,12 +148,17 @@ def many():
         after = {p for p in descendants(a.pid)}
         check(a.alive(), "agentd ended")
         check(before <= after, f"children of agentd ended: {[(p, cmdline(p)) for p in before - after]}")
-        memory = sum(pss(p) for p in [a.pid, *after])
+        each = collections.Counter(agentd=pss(a.pid) >> 20)
+        for p in after:
+            each[" ".join(cmdline(p)[-1:])] += pss(p) >> 20
+        say(f"# MiB: {dict(each)}")
+        # what the symbolizer keeps is of all that this host runs
+        memory = sum(n for role, n in each.items() if role != "symbolizer") << 20
         profiles, ledger = finish(a, receiver, lost=None)
         say(f"# {said['started']} executions, {memory >> 20} MiB, lost {ledger['lost']} of {ledger['taken']}: {ledger.get('lost_by')}")
-        check(memory < 80 << 20, f"{memory >> 20} MiB of memory")
+        check(memory < 60 << 20, f"{memory >> 20} MiB of memory: {each}")
         check_messages(receiver)
-    check(said["started"] >= 10000, f"only {said['started']} executions in 10 s: this machine is too busy")
+    check(said["started"] >= 5000, f"only {said['started']} executions in 10 s: this machine is too busy")
     # Whoever runs amid the storm may find that names and pieces of stacks are for others; not so afterwards.
     check(profiles.total("during") > 100, "the program beside it was not seen")
     check_stacks(profiles, "later", STACKS["chain"], later, "after the storm")
