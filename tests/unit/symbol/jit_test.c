@@ -435,10 +435,10 @@ static void test_dump_grows(void **state)
 	check(&j, DUMP, 0x7004, NULL); /* not even a header */
 	dump_header(&j);
 	jitdump_load(&w, 1, 0x7000, 0x40, 1, "alpha", NULL);
-	append(&j, w.bytes, 20);
+	append(&j, w.bytes, 60); /* within its name */
 	changed(&j, DUMP);
 	check(&j, DUMP, 0x7004, NULL);
-	append(&j, w.bytes + 20, w.len - 20);
+	append(&j, w.bytes + 60, w.len - 60);
 	changed(&j, DUMP);
 	check(&j, DUMP, 0x7004, "alpha");
 	w.len = 0;
