@@ -125,7 +125,7 @@ def listed():
         equal(len(two["files"]), 2, "--limit 2")
         check(two["files_left_off"] >= 3, f"{two['files_left_off']}")
         equal(rows_of(a, "-n", "2")["files"][0].keys(), rows_of(a, "--all")["files"][0].keys(), "keys")
-        text = a.run("symbols").stdout
+        text = a.run("symbols", "--all").stdout
         for word in ("SAMPLES", "NAMED BY", "shelves", "DWARF", "fetch", "odictl symbols fetch on", "-> "):
             check(word in text, f"{word}: {text}")
         equal(a.run("symbols", "list", "--all", "--limit", "2").returncode, 2, "both")
