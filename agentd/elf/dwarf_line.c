@@ -252,6 +252,8 @@ static int read_list(
 		formats[i][1] = cursor_uleb(&h->c);
 	}
 	count = cursor_uleb(&h->c);
+	if (!n && count)
+		return -EBADMSG; /* entries of no bytes */
 	for (uint64_t i = 0; i < count && r == 0 && !h->c.bad; i++) {
 		const char *name = NULL, *text;
 		uint64_t folder = 0, number;
@@ -569,7 +571,7 @@ const char *dwarf_lines_file(const struct dwarf_lines *l, uint32_t file, char *o
 	if (*f->name == '/')
 		return f->name;
 	folder = f->folder < l->n_folders ? l->folders[f->folder] : "";
-	if (*folder != '/' && f->folder && *l->folders[0])
+	if (*folder != '/' && f->folder && l->n_folders && *l->folders[0])
 		at = put(out, size, at, l->folders[0]);
 	if (*folder)
 		at = put(out, size, at, folder);

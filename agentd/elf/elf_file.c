@@ -127,11 +127,12 @@ static int check_header(struct elf_file *f, struct counts *ret, struct err_text 
 	shnum = f->is64 ? h.e64.e_shnum : h.e32.e_shnum;
 	shentsize = f->is64 ? h.e64.e_shentsize : h.e32.e_shentsize;
 	ret->shoff = f->is64 ? h.e64.e_shoff : h.e32.e_shoff;
-	if (type != ET_EXEC && type != ET_DYN)
+	/* What dwz takes out of several files is of no type that runs. */
+	if (type != ET_EXEC && type != ET_DYN && type != ET_REL)
 		return err_set(
 			err, -ENOEXEC, "an ELF file of type %u, not a program or a library", type);
 	if (phnum > ELF_FILE_MAX_PHDRS ||
-		phentsize != (f->is64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr)))
+		(phnum && phentsize != (f->is64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr))))
 		return err_set(
 			err, -EBADMSG, "%u program headers of %u bytes: damaged", phnum, phentsize);
 	ret->sections = believable_sections(f, ret->shoff, shnum, shentsize);

@@ -119,7 +119,9 @@ int symbol_decode(const void *message, size_t len, uint64_t request, uint32_t n,
 	case SYMBOL_MESSAGE_DONE:
 		/* Names beyond what is said to be done would be asked for again. */
 		if (len != sizeof(*done) || done->n_done > n || done->n_done < *next ||
-			(done->flags & ~(SYMBOL_DONE_UNKNOWN_FILE | SYMBOL_DONE_WANTS_DEBUG)))
+			(done->flags &
+				~(SYMBOL_DONE_UNKNOWN_FILE | SYMBOL_DONE_WANTS_DEBUG |
+					SYMBOL_DONE_WANTS_ALT)))
 			return -EBADMSG;
 		return 0;
 	default:

@@ -177,7 +177,7 @@ static void test_facts_and_done(void **state)
 	d.n_done = 4;
 	assert_int_equal(symbol_decode(&d, sizeof(d), 1, 3, &next, &v), -EBADMSG);
 	d.n_done = 3;
-	d.flags = 4;
+	d.flags = 8;
 	assert_int_equal(symbol_decode(&d, sizeof(d), 1, 3, &next, &v), -EBADMSG);
 }
 

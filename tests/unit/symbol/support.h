@@ -65,6 +65,21 @@ static inline int room_open_debug(
 	return debugfile_open(&q, n);
 }
 
+static inline int room_open_alt(
+	void *userdata, uint32_t file, const char *build_id, const char *path, unsigned *n)
+{
+	struct room *room = userdata;
+	struct debugfile_query q = {.root = room->debug_root,
+		.proc = -1,
+		.path = room->files[file].path,
+		.owner = geteuid(),
+		.build_id = build_id,
+		.debuglink = "",
+		.alternate = path};
+
+	return room->debug_root ? debugfile_open(&q, n) : -ENOENT;
+}
+
 static inline const char *room_module_name(void *userdata, uint32_t file)
 {
 	struct room *room = userdata;
@@ -81,6 +96,7 @@ static inline void room_on_facts(
 static const struct symbol_ops room_ops = {
 	.open_file = room_open_file,
 	.open_debug = room_open_debug,
+	.open_alt = room_open_alt,
 	.module_name = room_module_name,
 	.on_facts = room_on_facts,
 };
