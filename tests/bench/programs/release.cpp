@@ -42,7 +42,10 @@ int main()
 {
 	std::vector<std::function<size_t(size_t)>> steps = {
 		indexed,
-		[](size_t n) { return parsed("alpha=" + std::to_string(n) + ";beta=" + std::to_string(n / 2)); },
+		[](size_t n) {
+			return parsed(
+				"alpha=" + std::to_string(n) + ";beta=" + std::to_string(n / 2));
+		},
 	};
 	volatile size_t sum = 0;
 
