@@ -218,7 +218,7 @@ def roots():
         whole, n = counts[True]["whole"], counts[True]["whole"] + counts[True]["cut"]
         if len(starts) > 1:
             failures.append(f"{name}: threads start at {sorted(starts)}")
-        if n < 100 or whole < WANTED * n:
+        if n < 40 or whole < WANTED * n:
             failures.append(f"{name}: {whole} of {n} stacks reach the root")
     say(f"# outermost: {ends.most_common(12)}")
     say(f"# status: {json.dumps(field(status, 'stacks', default=None))}")
