@@ -337,8 +337,11 @@ int debugfile_open_named(const struct debugfile_query *q, const char *path, unsi
 	at = open_path(q->root, path, 0, RESOLVE_IN_ROOT);
 	if (at < 0 || fstat(at, &st) < 0)
 		return -ENOENT;
-	if (!S_ISDIR(st.st_mode))
-		return *n == 0 ? open_found(q, TAKE_FD(at), true) : -ENOENT;
+	if (!S_ISDIR(st.st_mode)) {
+		int fd = *n == 0 ? open_found(q, TAKE_FD(at), true) : -ENOENT;
+
+		return fd < 0 ? -ENOENT : fd;
+	}
 	if (!on_local_filesystem(q, at))
 		return -ENOENT;
 	for (; *n < DEBUGFILE_NAMED_PLACES; (*n)++) {

@@ -316,8 +316,12 @@ static void test_spoilt_links(void **state)
 static int try_open(const char *build_id, const char *path, const char *link)
 {
 	_cleanup_close_ int root = open(work_path("root"), O_PATH | O_DIRECTORY | O_CLOEXEC);
-	struct debugfile_query q = {
-		.root = root, .proc = -1, .path = path, .owner = 4321, .build_id = build_id, .debuglink = link};
+	struct debugfile_query q = {.root = root,
+		.proc = -1,
+		.path = path,
+		.owner = 4321,
+		.build_id = build_id,
+		.debuglink = link};
 	unsigned n = 0;
 	int fd = debugfile_open(&q, &n);
 
@@ -392,6 +396,46 @@ static void test_owners(void **state)
 	must("mkdir -p root/usr/lib/debug/.build-id/ab && cd root/usr/lib/debug/.build-id/ab && touch cd.debug && "
 	     "chown 999 cd.debug");
 	assert_int_equal(try_open("abcd", "", ""), -ENOENT);
+}
+
+/* ---- what an administrator named ---- */
+
+static int try_named(const char *path, const char *build_id, const char *link)
+{
+	_cleanup_close_ int root = open(work_path("root"), O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct debugfile_query q = {.root = root,
+		.proc = -1,
+		.path = "/opt/app/a",
+		.owner = 4321,
+		.build_id = build_id,
+		.debuglink = link};
+	unsigned n = 0;
+	int fd = debugfile_open_named(&q, path, &n);
+
+	if (fd < 0)
+		return fd;
+	close(fd);
+	return (int)n;
+}
+
+static void test_named(void **state)
+{
+	make_program("a", "");
+	must("cd root && mkdir -p srv/.build-id/ab srv/cd sub && cd srv && touch .build-id/ab/01.debug cd/02.debug "
+	     "d.debug open ../sub/out && chmod 666 open && ln -s ../sub/out link && ln -s d.debug inner");
+	assert_int_equal(try_named("/srv", "ab01", ""), 0);
+	assert_int_equal(try_named("/srv", "cd02", ""), 2);
+	assert_int_equal(try_named("/srv", "ab02", ""), -ENOENT);
+	assert_int_equal(try_named("/srv", "ab02", "d.debug"), 1);
+	assert_int_equal(try_named("/srv", "", "inner"), 1);
+	assert_int_equal(try_named("/srv", "", "link"), -ENOENT);
+	assert_int_equal(try_named("/srv", "", "../sub/out"), -ENOENT);
+	assert_int_equal(try_named("/srv", "", "open"), -ENOENT);
+	assert_int_equal(try_named("/srv/d.debug", "ab01", ""), 0);
+	assert_int_equal(try_named("/srv/open", "ab01", ""), -ENOENT);
+	assert_int_equal(try_named("/nowhere", "ab01", ""), -ENOENT);
+	/* Another file system, and not one of disks. */
+	assert_int_equal(try_named("/proc/self", "ab01", ""), -ENOENT);
 }
 
 /* ---- mini debug information ---- */
@@ -563,6 +607,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_links_are_plain_names),
 		cmocka_unit_test(test_symbolic_links),
 		cmocka_unit_test(test_owners),
+		cmocka_unit_test(test_named),
 		cmocka_unit_test(test_mini),
 		cmocka_unit_test(test_mini_is_bad),
 		cmocka_unit_test(test_hangs_with_it),
