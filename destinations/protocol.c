@@ -101,7 +101,7 @@ static int get_spec(struct reader *r, struct destination_spec *spec)
 
 int protocol_get_specs(const char *bytes, size_t len, struct destination_spec **ret, size_t *n)
 {
-	struct reader r = {bytes, bytes + len};
+	struct reader r = {bytes, len ? bytes + len : bytes}; /* none: bytes may be NULL */
 	struct destination_spec *specs = calloc(PROTOCOL_DESTINATIONS, sizeof(*specs));
 	size_t count = 0;
 	int error = specs ? 0 : -ENOMEM;
