@@ -4,9 +4,11 @@
 """Hostile ELF files among the profiled programs: each runs, since the kernel looks at its program headers only, and
 tells lies everywhere else. The profile still comes: with names where some could be had, with file and offset else."""
 
+import lzma
 import os
 import struct
 import sys
+import zlib
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
 from odi_harness import *  # noqa: E402,F403
@@ -41,6 +43,33 @@ class Elf:
 
     def extent(self, section):
         return struct.unpack_from("<QQ", self.data, self.at(section) + 24)
+
+    def named(self, name):
+        """The section of that name."""
+        names = self.extent(self.shstrndx)[0]
+        for i in range(1, self.shnum):
+            at = names + struct.unpack_from("<I", self.data, self.at(i))[0]
+            if self.data[at : self.data.index(0, at)] == name.encode():
+                return i
+        raise AssertionError(f"the good program has no section {name}")
+
+    def fill(self, name, make):
+        """Other bytes of the same length in a section."""
+        offset, size = self.extent(self.named(name))
+        self.data[offset : offset + size] = (make(size) + bytes(size))[:size]
+
+    def replace(self, name, data, flags=None):
+        """Another section's data, of any length, behind the end."""
+        offset = len(self.data)
+        self.data += data
+        self.set(self.named(name), offset=offset, size=len(data), flags=flags)
+
+    def rename(self, name, new):
+        """Gives a section another name, written over its own: not a longer one."""
+        assert len(new) <= len(name)
+        names = self.extent(self.shstrndx)[0]
+        at = names + struct.unpack_from("<I", self.data, self.at(self.named(name)))[0]
+        self.data[at : at + len(name)] = new.encode().ljust(len(name), b"\0")
 
 
 def symtab_huge(e):
@@ -224,6 +253,134 @@ def hostile():
         for r in receiver.requests:
             problems = [x for x in check_otlp.check(r.message, now=r.time) if "not demangled" not in x]
             check(not problems, f"rules broken: {problems[:5]}")
+
+
+BOMB = 1 << 28  # bytes that a bomb says and has
+
+
+def only(e, name):
+    """In place of all other sources of names: the section of the build id gets this name."""
+    e.rename(".note.gnu.build-id", name)
+    at = e.at(e.named(name))
+    struct.pack_into("<I", e.data, at + 4, 1)
+    for other in (".debug_info", ".debug_line", ".symtab"):
+        struct.pack_into("<I", e.data, e.at(e.named(other)) + 4, 0)  # SHT_NULL
+
+
+def dwarf_random(e):
+    rng = random.Random(11)
+    for name in (".debug_info", ".debug_abbrev", ".debug_line"):
+        e.fill(name, rng.randbytes)
+
+
+def dwarf_lengths_huge(e):
+    e.fill(".debug_info", lambda n: struct.pack("<IQ", 0xFFFFFFFF, 1 << 63) * (n // 12 + 1))
+    e.fill(".debug_line", lambda n: struct.pack("<IQ", 0xFFFFFFFF, (1 << 64) - 1) * (n // 12 + 1))
+
+
+def dwarf_units_of_nothing(e):
+    """A hundred thousand headers of units, each its own."""
+    unit = struct.pack("<IHBBI", 8, 5, 1, 8, 0)
+    e.replace(".debug_info", unit * 100000)
+
+
+def dwarf_abbrev_cycle(e):
+    """Each code stands for an entry with children, which has the same: nests as deep as the section is long."""
+    e.replace(".debug_abbrev", bytes([1, 0x11, 1, 0, 0, 2, 0x1D, 1, 0, 0, 0]))
+    body = struct.pack("<HBBI", 5, 1, 8, 0) + b"\1" + b"\2" * 2000000
+    e.replace(".debug_info", struct.pack("<I", len(body)) + body)
+
+
+def dwarf_line_bomb(e):
+    """A line program that is one long row of special opcodes."""
+    e.replace(".debug_line", bytes(e.data[slice(e.extent(e.named(".debug_line"))[0], e.extent(e.named(".debug_line"))[0] + 60)]) + b"\xff" * 8000000)
+
+
+def dwarf_references_itself(e):
+    """Every four bytes that may be a reference point at the first entry."""
+    e.fill(".debug_info", lambda n: bytes(e.data[slice(e.extent(e.named(".debug_info"))[0], e.extent(e.named(".debug_info"))[0] + 12)])
+           + struct.pack("<I", 12) * (n // 4))  # fmt: skip
+
+
+def dwarf_zlib_bomb(e):
+    packed = zlib.compress(bytes(BOMB), 1)
+    e.replace(".debug_info", struct.pack("<IIQQ", 1, 0, BOMB, 1) + packed, SHF_COMPRESSED)
+
+
+def dwarf_zstd_lie(e):
+    e.replace(".debug_info", struct.pack("<IIQQ", 2, 0, 1 << 62, 1) + b"\x28\xb5\x2f\xfd" + b"\xff" * 4096, SHF_COMPRESSED)
+
+
+def debugdata_bomb(e):
+    only(e, ".gnu_debugdata")
+    e.replace(".gnu_debugdata", lzma.compress(bytes(BOMB), preset=0), 0)
+
+
+def debugdata_garbage(e):
+    only(e, ".gnu_debugdata")
+    e.replace(".gnu_debugdata", b"\xfd7zXZ\0" + b"\xff" * 100000)
+
+
+def debuglink_escapes(e):
+    only(e, ".gnu_debuglink")
+    e.replace(".gnu_debuglink", b"../../../../../../etc/shadow\0" + bytes(3) + b"\1\2\3\4")
+
+
+def pclntab_lies(e):
+    only(e, ".gopclntab")
+    head = struct.pack("<IHBB", 0xFFFFFFF1, 0, 1, 8) + struct.pack("<8Q", 1 << 63, 1 << 62, (1 << 64) - 1, 72, 72, 72, 72, 72)
+    e.replace(".gopclntab", head + b"\xff" * 65536)
+
+
+HOSTILE_DEBUG = [dwarf_random, dwarf_lengths_huge, dwarf_units_of_nothing, dwarf_abbrev_cycle, dwarf_line_bomb,
+                 dwarf_references_itself, dwarf_zlib_bomb, dwarf_zstd_lie, debugdata_bomb, debugdata_garbage,
+                 debuglink_escapes, pclntab_lies]  # fmt: skip
+
+
+@case("hostile debug information: each file is named some way, a good one keeps its names, the cost is bounded and shown")
+def hostile_debug():
+    folder = temp_folder()
+    with OtlpReceiver() as receiver, Agentd() as a:
+        a.add_receiver(receiver)
+        a.add_process("shares_cpp", "--service-name", "good")
+        a.add_source("process", os.path.join(folder, "*"), "--service-name", "bad")
+        a.enable()
+        good, before = Workload("shares_cpp"), a.pid
+        for change in HOSTILE_DEBUG:
+            path = copy_program("shares_c", change.__name__, folder)
+            with open(path, "rb") as f:
+                e = Elf(f.read())
+            change(e)
+            with open(path, "wb") as f:
+                f.write(e.data)
+            Workload(path, 1).wait()
+            check(a.alive(), f"agentd ended at {change.__name__}")
+
+        def seen():
+            return {os.path.basename(f.module) for s in unique(receiver).samples("bad") for f in s.frames}
+
+        wanted = {c.__name__ for c in HOSTILE_DEBUG}
+        wait_for("samples of every hostile file", lambda: wanted <= seen(), 60, 0.3)
+        late = copy_program("shares_cpp", "late", folder)
+        wait_for("a good file is named after them", lambda: Workload(late, 1).wait() and unique(receiver).flat("bad")["geo::Circle::area"] > 0, 60, 1)
+        good.stop()
+        profiles = a.settle(receiver, "good")
+        equal(a.pid, before, "agentd's process")
+        check_shares(profiles.flat("good"), TRUTH["shares_cpp"]["shares"], "the good program")
+        check(not [s for s in profiles.samples() if any(not f.name for f in s.frames)], "frames without a name")
+        # What each cost, and what went wrong at it, is said.
+        told = {os.path.basename(field(r, "path")): r for r in rows(a.ctl("symbols", "list"))}
+        for name in sorted(wanted):
+            row = told.get(name)
+            check(row is not None, f"odictl symbols does not know {name}: {sorted(told)}")
+            say(f"# {name}: {field(row, 'named_by')}, {field(row, 'cpu_seconds')} s, {field(row, 'problem')}")
+            check(float(field(row, "cpu_seconds", default=99)) < 15, f"{name} cost {field(row, 'cpu_seconds')} s")
+        for name in ("dwarf_zlib_bomb", "debugdata_bomb", "dwarf_random"):
+            # No event without a word: what could not be used is named as a problem, or its names come from elsewhere.
+            row = told[name]
+            check(field(row, "problem") or field(row, "named_by") != "DWARF", f"{name}: {row}")
+        a.check_ledger()
+        equal(a.ledger()["lost"], 0, "lost")
 
 
 @case("a file that is truncated while it runs, and one that is replaced")
