@@ -472,7 +472,8 @@ static int default_text(const char **s, const char *text)
 
 static int check_type(struct parser *p, const yaml_node_t *root)
 {
-	static const char *const transports[] = {"otlphttp", "otlpgrpc"}, *const signals[] = {"PROFILES"},
+	static const char *const transports[] = {"otlphttp", "otlpgrpc"},
+				 *const signals[] = {"PROFILES"},
 				 *const compressions[] = {"gzip", "none"};
 	struct destination_type *t = p->type;
 	const struct option_desc *endpoint;

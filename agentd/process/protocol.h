@@ -12,7 +12,7 @@ enum reader_op {
 	READER_OPEN,     /* the file behind one mapping: identity and, if asked, a descriptor */
 	READER_SURVEY,   /* every process's start, CPU time, name */
 	READER_ROOT,     /* path: look there instead of at /proc */
-	READER_JIT,      /* what names a process's JIT code: the jitdump mapped there, with start and end; else its
+	READER_JIT, /* what names a process's JIT code: the jitdump mapped there, with start and end; else its
 			    perf map, whose path follows struct reader_file in the answer */
 };
 

@@ -55,8 +55,8 @@ struct batch {
 /* By enum profile_frame_type. */
 #define PROFILE_FRAME_TYPE_NAMES                                                                   \
 	{                                                                                          \
-		"", "native", "kernel", "go", "jvm", "cpython", "v8js", "unknown",                 \
-			"dotnet", "ruby", "php", "beam", "luajit"                                  \
+		"", "native", "kernel", "go", "jvm", "cpython", "v8js", "unknown", "dotnet",       \
+			"ruby", "php", "beam", "luajit"                                            \
 	}
 int profile_id(const struct batch_header *header, uint32_t part, uint8_t id[16]);
 

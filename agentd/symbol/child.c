@@ -321,7 +321,8 @@ static int ask(struct symbolizer *s, struct symbol_file *f, const struct symbol_
 	s->state = CHILD_BUSY;
 	s->counters.requests++;
 	if (h->fd >= 0)
-		log_debug("the symbolizer reads %s for %u addresses", symbol_module_name(s, f->id), n);
+		log_debug("the symbolizer reads %s for %u addresses", symbol_module_name(s, f->id),
+			n);
 	set_timer(s, s->config.file_deadline_ms * NSEC_PER_MSEC);
 	if (h->debug >= 0)
 		fds[n_fds++] = h->debug;

@@ -338,8 +338,9 @@ void symbol_debug_changed(struct symbolizer *s, uint32_t file)
 {
 	struct symbol_file *f = map_get(s->files, &file, sizeof(file));
 
-	if (!f || ((f->facts.has_debug_info || f->debug == DEBUG_USED) &&
-			  (!f->altlink || f->alt == DEBUG_USED)))
+	if (!f ||
+		((f->facts.has_debug_info || f->debug == DEBUG_USED) &&
+			(!f->altlink || f->alt == DEBUG_USED)))
 		return;
 	f->generation++;
 	f->loaded_by = 0;

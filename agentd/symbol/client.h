@@ -53,8 +53,8 @@ struct symbol_file {
 	uint64_t alt_checked_ns;
 	char *altlink;
 	char alt_build_id[41];
-	char debug_note[96];       /* why one that was found is not used; "" */
-	bool costly;               /* it has something that EFFORT_CHEAP leaves out */
+	char debug_note[96]; /* why one that was found is not used; "" */
+	bool costly;         /* it has something that EFFORT_CHEAP leaves out */
 	enum effort effort;
 	char effort_note[96]; /* why not EFFORT_ALL */
 	uint64_t *pending;    /* addresses in the order asked, from head on */
@@ -128,7 +128,8 @@ struct symbolizer {
 	uint32_t current_n, current_next;
 	uint64_t current_addresses[SYMBOL_ADDRESSES_MAX];
 	enum symbol_demangle demangle, current_demangle;
-	bool current_had_fd, current_had_debug, current_may_ask, current_had_alt, current_may_ask_alt;
+	bool current_had_fd, current_had_debug, current_may_ask, current_had_alt,
+		current_may_ask_alt;
 	struct symbol_facts_message current_facts;
 	sd_event_source *io, *exit, *timer; /* timer: deadline, restart or idleness, by state */
 	sd_event_source *later;
@@ -170,7 +171,8 @@ struct symbol_hand_over {
 	int alt;   /* perhaps the alternate file */
 	uint16_t flags;
 };
-#define SYMBOL_HAND_OVER_NONE ((struct symbol_hand_over){.fd = -1, .own = -1, .debug = -1, .alt = -1})
+#define SYMBOL_HAND_OVER_NONE                                                                      \
+	((struct symbol_hand_over){.fd = -1, .own = -1, .debug = -1, .alt = -1})
 static inline void symbol_hand_over_close(struct symbol_hand_over *h)
 {
 	closep(&h->own);

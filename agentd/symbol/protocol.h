@@ -91,8 +91,9 @@ struct symbol_facts_message {
 	char debuglink[256];   /* a name without folders, "" none */
 	char altlink
 		[256]; /* path of the alternate file that its debug information refers to, "" none */
-	char alt_build_id[48];   /* 41 used */
-	char debug_build_id[48]; /* 41 used: of the debug file that came, whether it was the right one or not */
+	char alt_build_id[48]; /* 41 used */
+	char debug_build_id
+		[48]; /* 41 used: of the debug file that came, whether it was the right one or not */
 	uint32_t debuglink_crc;
 	uint32_t has;       /* SYMBOL_HAS_* */
 	uint64_t functions; /* known by name */

@@ -106,8 +106,8 @@ struct symbol_ops {
 		const char *debuglink, unsigned *n);
 	/* The same of the alternate file (of dwz) that its debug information refers to by a path; its build id may be
 	 * "". */
-	int (*open_alt)(void *userdata, uint32_t file, const char *build_id, const char *path,
-		unsigned *n);
+	int (*open_alt)(
+		void *userdata, uint32_t file, const char *build_id, const char *path, unsigned *n);
 	/* What was opened at the n-th place says that this is its build id. May be NULL. */
 	void (*on_debug)(void *userdata, uint32_t file, unsigned n, const char *build_id);
 	/* Facts arrived or changed (build id, segments). */

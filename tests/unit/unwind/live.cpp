@@ -24,12 +24,15 @@ struct shape {
 
 struct square : shape {
 	double side;
-	explicit square(double s) : side(s) {}
+	explicit square(double s) : side(s)
+	{
+	}
 	double area(int depth) const override
 	{
 		if (depth == 0)
 			throw std::runtime_error("no area at depth " + std::to_string(side));
-		std::string kept = std::to_string(depth) + "a string that is too long to lie in its object";
+		std::string kept =
+			std::to_string(depth) + "a string that is too long to lie in its object";
 		return area(depth - 1) + static_cast<double>(kept.size());
 	}
 };
