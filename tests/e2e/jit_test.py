@@ -181,7 +181,7 @@ def not_believed():
             plant(f"/tmp/perf-{pid}.map")
             programs.append(p)
         a.enable()
-        a.settle_running(receiver, "victim", 1500)
+        a.settle_running(receiver, "victim", 600, 60)
         time.sleep(2.5)
         counts, _ = leaves(unique(receiver), "victim")
         check("planted" not in counts, "a planted name:", counts)
@@ -190,7 +190,7 @@ def not_believed():
         remove(f"/tmp/perf-{programs[0].pid}.map")
         pid = programs[0].pid
         make(f"/tmp/perf-{pid}.map")
-        wait_for("the owner's map", lambda: unique(receiver).flat("victim").get("planted"), 40, 0.5)
+        wait_for("the owner's map", lambda: unique(receiver).flat("victim").get("planted"), 60, 0.5)
         for p in programs:
             p.terminate()
             p.wait()

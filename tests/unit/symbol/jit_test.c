@@ -434,19 +434,19 @@ static void test_dump_grows(void **state)
 	jit_init(&j, DUMP);
 	check(&j, DUMP, 0x7004, NULL); /* not even a header */
 	dump_header(&j);
-	jitdump_load(&w, 1, 0x7000, 0x40, 1, "alpha", NULL);
-	append(&j, w.bytes, 60); /* within its name */
+	jitdump_load(&w, 1, 0x7000, 0x40, 1, "alpha_of_a_long_name", NULL);
+	append(&j, w.bytes, 66); /* within its name */
 	changed(&j, DUMP);
 	check(&j, DUMP, 0x7004, NULL);
-	append(&j, w.bytes + 60, w.len - 60);
+	append(&j, w.bytes + 66, w.len - 66);
 	changed(&j, DUMP);
-	check(&j, DUMP, 0x7004, "alpha");
+	check(&j, DUMP, 0x7004, "alpha_of_a_long_name");
 	w.len = 0;
 	jitdump_record(&w, 3, 2, NULL, 0); /* close */
 	append_record(&j, &w);
 	dump_load(&j, 3, 0x7000, 0x40, 2, "after the end");
 	changed(&j, DUMP);
-	check(&j, DUMP, 0x7004, "alpha");
+	check(&j, DUMP, 0x7004, "alpha_of_a_long_name");
 	jit_deinit(&j);
 }
 
