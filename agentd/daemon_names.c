@@ -46,11 +46,6 @@ static void on_file_facts(void *userdata, uint32_t file, const struct symbol_fil
 	snprintf(f->htlhash, sizeof(f->htlhash), "%s", facts->htlhash);
 	daemon_fetch_on_facts(d, file, facts);
 	figures_facts(d->figures,
-		file == FILE_ID_KERNEL    ? FIGURES_KERNEL
-			: f->path && *f->path ? f->path
-					      : "[unknown]",
-		file, facts);
-	figures_facts(d->figures,
 		file == FILE_ID_KERNEL        ? FIGURES_KERNEL
 			: f->path && *f->path ? f->path
 					      : "[unknown]",

@@ -162,6 +162,31 @@ static uint64_t address_of(const struct symbol_query *q)
 	return q->offset - (q->return_address && q->offset ? 1 : 0);
 }
 
+/* Whether an answer about another address holds for this one, too. */
+static bool known_by_range(struct symbolizer *s, struct symbol_file *f, uint64_t address)
+{
+	const struct symbol_chain *chain;
+	struct symbol_entry *e;
+	uint64_t asked;
+
+	if (!symbol_ranges_find(&f->ranges, address, &asked))
+		return false;
+	e = symbol_cache_find(s->cache, f->id, asked);
+	if (!e || e->state != SYMBOL_NAMED)
+		return false;
+	chain = e->chain;
+	e = symbol_cache_add(s->cache, f->id, address);
+	if (!e)
+		return false;
+	f->facts.asked += e->state == SYMBOL_NONE;
+	f->facts.named += !e->chain || e->chain->fallback;
+	e->chain = chain;
+	e->state = SYMBOL_NAMED;
+	s->counters.cached++;
+	disk_named(s, f, address);
+	return true;
+}
+
 /* Sees to one query. 1: it has to be waited for, *file says on whom; 0: all there is to know is known. */
 static int want(
 	struct symbolizer *s, const struct symbol_query *q, uint64_t now, struct symbol_file **file)
@@ -183,6 +208,8 @@ static int want(
 	f->used = s->trims;
 	if (e && e->state == SYMBOL_PENDING)
 		return 1;
+	if (known_by_range(s, f, address))
+		return 0;
 	e = symbol_cache_add(s->cache, q->file, address);
 	if (!e || disk_name(s, f, e) || f->retry_at_ns > now || symbol_file_add(s, f, address) < 0)
 		return 0;

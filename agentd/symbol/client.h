@@ -8,6 +8,7 @@
 #include "agentd/base/sandbox.h"
 #include "agentd/symbol/cache.h"
 #include "agentd/symbol/protocol.h"
+#include "agentd/symbol/ranges.h"
 
 #define PENDING_MAX 65536 /* addresses waiting over all files */
 
@@ -56,8 +57,9 @@ struct symbol_file {
 	char debug_note[96]; /* why one that was found is not used; "" */
 	bool costly;         /* it has something that EFFORT_CHEAP leaves out */
 	enum effort effort;
-	char effort_note[96]; /* why not EFFORT_ALL */
-	uint64_t *pending;    /* addresses in the order asked, from head on */
+	char effort_note[96];        /* why not EFFORT_ALL */
+	struct symbol_ranges ranges; /* that answers hold for */
+	uint64_t *pending;           /* addresses in the order asked, from head on */
 	size_t head, n, size;
 	uint64_t queued,
 		answered; /* serials: of the last address queued, of the last answered or given up */

@@ -329,6 +329,17 @@ void disk_answered(struct symbolizer *s, struct symbol_file *f, size_t n)
 		write_soon(s);
 }
 
+void disk_named(struct symbolizer *s, struct symbol_file *f, uint64_t address)
+{
+	if (!s->ops->disk || !f->disk_write || f->effort != EFFORT_ALL ||
+		f->disk_mode != s->demangle)
+		return;
+	if (queue_write(s, f->id, address) < 0)
+		s->counters.not_to_disk++;
+	else
+		write_soon(s);
+}
+
 void disk_outdated(struct symbol_file *f)
 {
 	if (f->disk == DISK_HAS)

@@ -30,6 +30,8 @@ int disk_decode_facts(const void *data, size_t len, struct disk_facts *ret);
 int disk_name(struct symbolizer *s, struct symbol_file *f, struct symbol_entry *e);
 /* The current request was answered as far as n: its names are written when there is time. */
 void disk_answered(struct symbolizer *s, struct symbol_file *f, size_t n);
+/* An address got its name without being asked about: it is written, too. */
+void disk_named(struct symbolizer *s, struct symbol_file *f, uint64_t address);
 /* Its names from before are not good enough any more: the next that are written take their place. */
 void disk_outdated(struct symbol_file *f);
 /* Writes all that waits, at most a second's worth. */

@@ -34,6 +34,7 @@ void symbol_file_free(void *value)
 	struct symbol_file *f = value;
 
 	free(f->pending);
+	symbol_ranges_deinit(&f->ranges);
 	free(f->debuglink);
 	free(f->altlink);
 	free(f);
@@ -282,6 +283,8 @@ static int take_row(struct symbolizer *s, const struct symbol_names_view *view,
 	/* Asked for in a mode that is no more: good enough until it is asked for again. */
 	e->state = s->current_demangle == s->demangle ? SYMBOL_NAMED : SYMBOL_PROVISIONAL;
 	s->counters.named++;
+	symbol_ranges_set(&s->current->ranges, e->address - MIN(e->address, (uint64_t)row->before),
+		e->address + MIN(UINT64_MAX - e->address, (uint64_t)row->behind + 1), e->address);
 	return 0;
 }
 

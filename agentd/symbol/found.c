@@ -13,6 +13,7 @@ void found_reset(struct found *f)
 	f->module = "";
 	f->n = 0;
 	f->text_len = 0;
+	f->before = f->behind = 0;
 	f->outermost_unqualified = false;
 }
 
@@ -28,6 +29,12 @@ const char *found_text(struct found *f, const char *s)
 	text_clean(out);
 	f->text_len += len + 1;
 	return out;
+}
+
+void found_holds(struct found *f, uint64_t address, uint64_t from, uint64_t to)
+{
+	f->before = (uint32_t)MIN(address - from, (uint64_t)UINT32_MAX);
+	f->behind = (uint32_t)MIN(to - 1 - address, (uint64_t)UINT32_MAX);
 }
 
 static void set_name(struct found *f, struct found_function *function, const char *system_name)

@@ -298,9 +298,10 @@ static uint64_t reach(const struct kallsyms *k, const struct ksym *symbol, const
 	return UINT64_MAX;
 }
 
-bool kallsyms_find(
-	const struct kallsyms *k, uint64_t address, const char **name, const char **module)
+bool kallsyms_find_range(const struct kallsyms *k, uint64_t address, const char **name,
+	const char **module, uint64_t *from, uint64_t *to)
 {
+	uint64_t base, far;
 	const struct ksym *symbol, *next;
 	size_t low = 0, high = k->n;
 
@@ -316,11 +317,25 @@ bool kallsyms_find(
 	next = low < k->n ? &k->symbols[low] : NULL;
 	if (!symbol || symbol->name == NO_NAME || !symbol->address)
 		return false;
-	if (address - (symbol->address & ~(PAGE - 1)) >= reach(k, symbol, next))
+	base = symbol->address & ~(PAGE - 1);
+	far = reach(k, symbol, next);
+	if (address - base >= far)
 		return false;
+	*from = symbol->address;
+	*to = next ? next->address : address + 1;
+	if (far != UINT64_MAX)
+		*to = next ? MIN(*to, base + far) : base + far;
 	*name = k->names + symbol->name;
 	*module = k->modules[symbol->module];
 	return true;
+}
+
+bool kallsyms_find(
+	const struct kallsyms *k, uint64_t address, const char **name, const char **module)
+{
+	uint64_t from, to;
+
+	return kallsyms_find_range(k, address, name, module, &from, &to);
 }
 
 size_t kallsyms_functions(const struct kallsyms *k)
@@ -387,11 +402,13 @@ static int kernel_open(
 static int kernel_find(void *state, uint64_t address, struct found *found)
 {
 	const char *name, *module;
+	uint64_t from, to;
 
-	if (!kallsyms_find(state, address, &name, &module))
+	if (!kallsyms_find_range(state, address, &name, &module, &from, &to))
 		return 0;
 	if (found_add(found, name, "", 0, 0, false) < 0)
 		return 0;
+	found_holds(found, address, from, to);
 	found->module = found_text(found, module);
 	return 1;
 }

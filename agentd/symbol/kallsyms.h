@@ -19,5 +19,8 @@ int kallsyms_finish(struct kallsyms *k);
  * that the kernel made while it ran ("[bpf]", "[__builtin__ftrace]"). False: none. Borrowed. */
 bool kallsyms_find(
 	const struct kallsyms *k, uint64_t address, const char **name, const char **module);
+/* The same, and the addresses [*from, *to) that it is the answer for. */
+bool kallsyms_find_range(const struct kallsyms *k, uint64_t address, const char **name,
+	const char **module, uint64_t *from, uint64_t *to);
 size_t kallsyms_functions(const struct kallsyms *k);
 size_t kallsyms_memory(const struct kallsyms *k);

@@ -247,9 +247,26 @@ static void open_up_to(struct native *n, size_t i)
 	}
 }
 
+/* How far an answer holds is said in the file's addresses, and is the same in offsets within a segment. Where a better
+ * source is open, that may know some of those addresses. */
+static void limit_range(
+	const struct native *n, uint64_t offset, uint64_t vaddr, bool best, struct found *found)
+{
+	uint64_t at;
+
+	if (best && found->before <= offset &&
+		elf_file_vaddr(n->files.own, offset - found->before, &at) == 0 &&
+		at == vaddr - found->before &&
+		elf_file_vaddr(n->files.own, offset + found->behind, &at) == 0 &&
+		at == vaddr + found->behind)
+		return;
+	found->before = found->behind = 0;
+}
+
 static int native_find(void *state, uint64_t offset, struct found *found)
 {
 	struct native *n = state;
+	bool best = true;
 	uint64_t vaddr;
 	int r = 0, by;
 
@@ -264,6 +281,9 @@ static int native_find(void *state, uint64_t offset, struct found *found)
 		by = sources[i]->find(n->state[i], vaddr, found);
 		if (by)
 			r = by;
+		if (by > 0)
+			limit_range(n, offset, vaddr, best, found);
+		best = false;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(sources) && r == 0; i++)
 		if (n->state[i] && sources[i]->find_bare)

@@ -169,8 +169,11 @@ int symbol_writer_add(struct symbol_writer *w, uint32_t address, const struct fo
 	}
 	if (w->n_rows == SYMBOL_ADDRESSES_MAX || writer_size(w) + need > SYMBOL_MESSAGE_MAX)
 		return -ENOBUFS;
-	w->rows[w->n_rows++] = (struct symbol_row){
-		.address = address, .n = (uint16_t)found->n, .module = put_text(w, found->module)};
+	w->rows[w->n_rows++] = (struct symbol_row){.address = address,
+		.n = (uint16_t)found->n,
+		.module = put_text(w, found->module),
+		.before = found->before,
+		.behind = found->behind};
 	for (size_t i = 0; i < found->n; i++) {
 		const struct found_function *f = &found->functions[i];
 		struct symbol_wire_function *out = &w->functions[w->n_functions++];

@@ -13,7 +13,7 @@
 
 #include "agentd/base/macros.h"
 
-#define SYMBOL_PROTOCOL      1
+#define SYMBOL_PROTOCOL      2
 #define SYMBOL_MESSAGE_MAX   65536
 #define SYMBOL_ADDRESSES_MAX 2048
 #define SYMBOL_NAME_MAX      4096
@@ -111,8 +111,10 @@ struct symbol_row {
 	uint16_t n;       /* functions, 1 to SYMBOL_CHAIN_MAX, innermost first */
 	uint16_t pad;
 	struct symbol_wire_string module; /* kernel: the module; none: the file's own name */
+	/* So many addresses before it and behind it have the same answer. */
+	uint32_t before, behind;
 };
-_Static_assert(sizeof(struct symbol_row) == 16, "row");
+_Static_assert(sizeof(struct symbol_row) == 24, "row");
 
 #define SYMBOL_FUNCTION_INLINED 1
 

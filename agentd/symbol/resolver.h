@@ -25,6 +25,7 @@ struct found {
 	/* The symbol table may know the outermost function's name better. */
 	bool outermost_unqualified;
 	struct found_function functions[SYMBOL_CHAIN_MAX];
+	uint32_t before, behind; /* addresses before and behind it with just the same answer */
 	size_t text_len;
 	char text[FOUND_TEXT_MAX];
 };
@@ -32,6 +33,8 @@ struct found {
 void found_reset(struct found *f);
 /* Copies s, made clean; a text that does not fit is "". */
 const char *found_text(struct found *f, const char *s);
+/* The answer holds for [from, to), which address lies in. */
+void found_holds(struct found *f, uint64_t address, uint64_t from, uint64_t to);
 /* Renames the outermost function. */
 void found_rename(struct found *f, const char *system_name);
 /* Adds a function by its name as the file has it (clean or not): demangles it. -ENOSPC. */

@@ -454,7 +454,10 @@ static int symtab_find(void *state, uint64_t vaddr, struct found *found)
 		found_rename(found, name);
 		return 1;
 	}
-	return found_add(found, name, "", 0, 0, false) < 0 ? 0 : 1;
+	if (found_add(found, name, "", 0, 0, false) < 0)
+		return 0;
+	found_holds(found, vaddr, range->start, range->start + range->size);
+	return 1;
 }
 
 static size_t symtab_memory(const void *state)

@@ -204,9 +204,14 @@ static void test_real(void **state)
 		at[1] = address + (end - address) / 2;
 		at[2] = end - 1;
 		for (size_t i = 0; i < ARRAY_SIZE(at); i++) {
-			const char *got = "-", *in = "-";
+			const char *got = "-", *in = "-", *other, *of;
+			uint64_t from = 0, to = 0, next;
 
-			kallsyms_find(k, at[i], &got, &in);
+			kallsyms_find_range(k, at[i], &got, &in, &from, &to);
+			/* One answer for the whole function, and for nothing behind it. */
+			assert_true(streq(got, "-") || (from == address && to >= end));
+			assert_true(!to || !kallsyms_find_range(k, to, &other, &of, &next, &to) ||
+				next > address);
 			if ((!streq(got, name) || !streq(in, module)) && ++wrong <= 5)
 				print_message("%llx: %s of %s instead of %s of %s\n", at[i], got,
 					in, name, module);
