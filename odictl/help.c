@@ -48,9 +48,8 @@ void help_all(FILE *f)
 	fputs("\nevery command takes --help, --json, --yes, --no-color,\n"
 	      "                    --socket PATH (or ODI_SOCKET; " API_DEFAULT_SOCKET ")\n"
 	      "exit: 0 done, 1 failed, 2 usage, 3 agentd not reachable, 4 not permitted\n"
-	      "start with:\n"
-	      "  odictl profiling enable --all && odictl top --watch\n"
-	      "  odictl flamegraph -o cpu.html\n",
+	      "start with: odictl profiling enable --all && odictl top --watch\n"
+	      "            odictl flamegraph -o cpu.html\n",
 		f);
 }
 

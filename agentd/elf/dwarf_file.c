@@ -46,6 +46,7 @@ struct dwarf_file {
 	size_t n_units, n_split;
 	struct unit kept[UNITS_KEPT];
 	uint64_t clock;
+	uint64_t from, to; /* see dwarf_file_extent() */
 };
 
 static size_t heap(void)
@@ -378,8 +379,16 @@ static int find(struct dwarf_file *f, const struct dwarf_range *r, uint64_t addr
 	r = u ? find_function(u, &unit, address) : NULL;
 	if (!r || !dwarf_offdie(f->main.dwarf, r->die, &function))
 		return 0;
+	f->from = r->start;
+	f->to = r->end;
 	return give(f, u, &unit, address, chain,
 		dwarf_unit_chain(&function, address, chain, ARRAY_SIZE(chain)), visit, userdata);
+}
+
+void dwarf_file_extent(const struct dwarf_file *f, uint64_t *from, uint64_t *to)
+{
+	*from = f->from;
+	*to = f->to;
 }
 
 int dwarf_file_find(struct dwarf_file *f, uint64_t address,

@@ -44,3 +44,5 @@ size_t dwarf_file_memory(const struct dwarf_file *f);      /* heap bytes, about 
  * visit ends it. The number of functions, 0: not known; -errno: the file cannot be read any more. */
 int dwarf_file_find(struct dwarf_file *f, uint64_t address,
 	int (*visit)(void *userdata, const struct dwarf_file_function *function), void *userdata);
+/* Of the last address that was found: where the code of its function that it lies in begins and ends. */
+void dwarf_file_extent(const struct dwarf_file *f, uint64_t *from, uint64_t *to);

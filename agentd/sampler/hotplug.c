@@ -146,7 +146,15 @@ unsigned hotplug_check(struct sampler *s)
 		follow_one(s, i, online[i]);
 		n += online[i];
 	}
+	s->n_online = n;
 	return n;
+}
+
+unsigned hotplug_online(struct sampler *s)
+{
+	bool old = clock_monotonic_ns() - s->last_cpu_check >= CPU_CHECK_NS;
+
+	return old || !s->n_online ? hotplug_check(s) : s->n_online;
 }
 
 /* Whether a uevent (NUL-separated lines) is of the subsystem cpu. */

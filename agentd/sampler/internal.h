@@ -17,7 +17,7 @@
 #define BPF_TAKE_MAX     (2U << 20)   /* bytes taken from the BPF ring at once */
 #define SLACK_NS         (5 * NSEC_PER_MSEC) /* a record this old is in its ring: see merge.c */
 #define WAKEUP_GAP_NS    (20 * NSEC_PER_MSEC)
-#define CPU_CHECK_NS     NSEC_PER_SEC
+#define CPU_CHECK_NS     (10 * NSEC_PER_SEC) /* uevents tell of most changes at once */
 #define DEFAULT_RING     (4U << 20)
 #define DEFAULT_VERDICTS 16384
 #define DEFAULT_DRAIN_MS 250
@@ -95,6 +95,7 @@ struct sampler {
 	struct merge merge;
 	sd_event_source *ring_source, *uevent_source, *timer;
 	uint64_t last_cpu_check;
+	unsigned n_online; /* as of then */
 	char features[16][160];
 	size_t n_features;
 };
@@ -124,6 +125,8 @@ int hotplug_init(struct sampler *s);
 int hotplug_open_online(struct sampler *s, struct err_text *err);
 /* Opens and closes events so that they are what is online. Returns how many CPUs are online. */
 unsigned hotplug_check(struct sampler *s);
+/* As of the last check, if that was not long ago. */
+unsigned hotplug_online(struct sampler *s);
 /* Parses "0-3,8": calls back for each. -EINVAL when malformed. Pure. */
 int cpu_list_parse(
 	const char *text, unsigned max, void (*each)(void *userdata, unsigned cpu), void *userdata);

@@ -55,7 +55,9 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	struct sampler *s = userdata;
 	bool more = stream_merge_drain(s, false);
 
-	if (clock_monotonic_ns() - s->last_cpu_check >= CPU_CHECK_NS)
+	/* More often while a CPU that is there is not sampled. */
+	if (clock_monotonic_ns() - s->last_cpu_check >=
+		(events_sampled(s) < s->n_online ? NSEC_PER_SEC : CPU_CHECK_NS))
 		hotplug_check(s);
 	set_timer(s, more ? 0 : drain_gap(s));
 	return 0;
@@ -334,7 +336,7 @@ void sampler_counters(struct sampler *s, struct sampler_counters *ret)
 		.slices = sampler_raw_counter(s, COUNT_SLICES),
 		.slices_refused = sampler_raw_counter(s, COUNT_NO_SLICE),
 		.run_ns = sampler_raw_counter(s, COUNT_RUN_NS),
-		.online_cpus = hotplug_check(s),
+		.online_cpus = hotplug_online(s),
 		.sampled_cpus = events_sampled(s),
 	};
 	/* What became of them, not COUNT_TAKEN: a sample being taken right now is in that one

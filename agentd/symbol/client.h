@@ -10,7 +10,9 @@
 #include "agentd/symbol/protocol.h"
 #include "agentd/symbol/ranges.h"
 
-#define PENDING_MAX 65536 /* addresses waiting over all files */
+/* Entries of the cache that nobody asked about: names that came along for a range. No address has this bit. */
+#define SYMBOL_EXTRA_KEY (1ULL << 63)
+#define PENDING_MAX      65536 /* addresses waiting over all files */
 
 #define DEBUG_PLACES_MAX 256 /* where they may be */
 #define DEBUG_TRIES_MAX  16  /* debug files tried for one file */

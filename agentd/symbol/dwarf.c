@@ -45,8 +45,10 @@ static int dwarf_find(void *state, uint64_t vaddr, struct found *found)
 {
 	int r = dwarf_file_find(state, vaddr, add, found);
 
-	if (r > 0)
+	if (r > 0) {
+		dwarf_file_extent(state, &found->function_from, &found->function_to);
 		return 1;
+	}
 	found_reset(found);
 	return r == -EIO ? r : 0;
 }

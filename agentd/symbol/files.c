@@ -263,6 +263,8 @@ static int take_row(struct symbolizer *s, const struct symbol_names_view *view,
 	struct symbol_chain like = {.n = row->n,
 		.module = *module ? module : symbol_module_name(s, s->current->id),
 		.functions = functions};
+	uint64_t address = s->current_addresses[row->address], from, to;
+	bool extra = row->flags & SYMBOL_ROW_EXTRA;
 	struct symbol_entry *e;
 	const struct symbol_chain *chain;
 
@@ -275,16 +277,21 @@ static int take_row(struct symbolizer *s, const struct symbol_names_view *view,
 				.start_line = wire[i].start_line,
 				.inlined = wire[i].flags & SYMBOL_FUNCTION_INLINED};
 	chain = symbol_cache_chain(s->cache, &like);
-	e = symbol_cache_add(s->cache, s->current->id, s->current_addresses[row->address]);
+	address += (uint64_t)row->distance;
+	from = address - MIN(address, (uint64_t)row->before);
+	to = address + MIN(UINT64_MAX - address, (uint64_t)row->behind + 1);
+	if (extra)
+		address |= SYMBOL_EXTRA_KEY;
+	e = symbol_cache_add(s->cache, s->current->id, address);
 	if (!chain || !e)
 		return -ENOMEM;
-	s->current->facts.named += !e->chain || e->chain->fallback;
+	if (!extra)
+		s->current->facts.named += !e->chain || e->chain->fallback;
 	e->chain = chain;
 	/* Asked for in a mode that is no more: good enough until it is asked for again. */
 	e->state = s->current_demangle == s->demangle ? SYMBOL_NAMED : SYMBOL_PROVISIONAL;
-	s->counters.named++;
-	symbol_ranges_set(&s->current->ranges, e->address - MIN(e->address, (uint64_t)row->before),
-		e->address + MIN(UINT64_MAX - e->address, (uint64_t)row->behind + 1), e->address);
+	s->counters.named += !extra;
+	symbol_ranges_set(&s->current->ranges, from, to, address);
 	return 0;
 }
 

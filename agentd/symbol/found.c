@@ -14,6 +14,7 @@ void found_reset(struct found *f)
 	f->n = 0;
 	f->text_len = 0;
 	f->before = f->behind = 0;
+	f->function_from = f->function_to = 0;
 	f->outermost_unqualified = false;
 }
 

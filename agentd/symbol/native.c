@@ -263,6 +263,24 @@ static void limit_range(
 	found->before = found->behind = 0;
 }
 
+/* The same of its function's extent, cut to what is within the segment. */
+static void turn_extent(
+	const struct native *n, uint64_t offset, uint64_t vaddr, struct found *found)
+{
+	uint64_t from = found->function_from, to = found->function_to, at;
+
+	found->function_from = found->function_to = 0;
+	if (from > vaddr || to <= vaddr || vaddr - from > offset)
+		return;
+	from = offset - (vaddr - from);
+	to = offset + (to - vaddr);
+	if (elf_file_vaddr(n->files.own, from, &at) < 0 || at != vaddr - (offset - from) ||
+		elf_file_vaddr(n->files.own, to - 1, &at) < 0 || at != vaddr + (to - 1 - offset))
+		return;
+	found->function_from = from;
+	found->function_to = to;
+}
+
 static int native_find(void *state, uint64_t offset, struct found *found)
 {
 	struct native *n = state;
@@ -283,6 +301,8 @@ static int native_find(void *state, uint64_t offset, struct found *found)
 			r = by;
 		if (by > 0)
 			limit_range(n, offset, vaddr, best, found);
+		if (by > 0 && best && found->function_to)
+			turn_extent(n, offset, vaddr, found);
 		best = false;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(sources) && r == 0; i++)

@@ -36,6 +36,14 @@ static bool function_is_sound(
 		!(f->flags & ~SYMBOL_FUNCTION_INLINED);
 }
 
+static bool place_is_sound(const struct symbol_row *row, uint32_t n, uint32_t next)
+{
+	if (row->flags == SYMBOL_ROW_EXTRA)
+		return next && row->address == next - 1 && row->distance >= -SYMBOL_EXTRA_FAR &&
+			row->distance <= SYMBOL_EXTRA_FAR;
+	return !row->flags && !row->distance && row->address < n && row->address >= next;
+}
+
 static int decode_names(const struct symbol_names_message *m, uint32_t n, uint32_t *next,
 	struct symbol_names_view *view)
 {
@@ -57,11 +65,12 @@ static int decode_names(const struct symbol_names_message *m, uint32_t n, uint32
 	for (uint32_t i = 0; i < m->n_rows; i++) {
 		const struct symbol_row *row = &view->rows[i];
 
-		if (row->address >= n || row->address < *next || row->n == 0 ||
-			row->n > SYMBOL_CHAIN_MAX || row->n > m->n_functions - functions ||
+		if (!place_is_sound(row, n, *next) || row->n == 0 || row->n > SYMBOL_CHAIN_MAX ||
+			row->n > m->n_functions - functions ||
 			!string_is_sound(view, m->string_bytes, &row->module))
 			return -EBADMSG;
-		*next = row->address + 1;
+		if (!row->flags)
+			*next = row->address + 1;
 		functions += row->n;
 	}
 	if (functions != m->n_functions)
@@ -187,6 +196,18 @@ int symbol_writer_add(struct symbol_writer *w, uint32_t address, const struct fo
 		out->file = put_text(w, f->file);
 	}
 	return 0;
+}
+
+int symbol_writer_add_extra(
+	struct symbol_writer *w, uint32_t address, int64_t distance, const struct found *found)
+{
+	int r = symbol_writer_add(w, address, found);
+
+	if (r == 0) {
+		w->rows[w->n_rows - 1].flags = SYMBOL_ROW_EXTRA;
+		w->rows[w->n_rows - 1].distance = distance;
+	}
+	return r;
 }
 
 size_t symbol_writer_take(struct symbol_writer *w)

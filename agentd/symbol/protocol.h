@@ -106,15 +106,21 @@ struct symbol_wire_string {
 	uint32_t offset, len; /* in the message's string bytes; len without the NUL */
 };
 
+#define SYMBOL_ROW_EXTRA                                                                           \
+	1 /* about addresses that nobody asked about, near the last that was answered */
+#define SYMBOL_EXTRA_FAR (1 << 16)
+
 struct symbol_row {
-	uint32_t address; /* index into the request's addresses; rising over the whole reply */
-	uint16_t n;       /* functions, 1 to SYMBOL_CHAIN_MAX, innermost first */
-	uint16_t pad;
+	uint32_t
+		address; /* index into the request's addresses; rising over the whole reply, extra rows aside */
+	uint16_t n; /* functions, 1 to SYMBOL_CHAIN_MAX, innermost first */
+	uint16_t flags;
+	int64_t distance; /* of an extra row: from the address of the last row that is none */
 	struct symbol_wire_string module; /* kernel: the module; none: the file's own name */
 	/* So many addresses before it and behind it have the same answer. */
 	uint32_t before, behind;
 };
-_Static_assert(sizeof(struct symbol_row) == 24, "row");
+_Static_assert(sizeof(struct symbol_row) == 32, "row");
 
 #define SYMBOL_FUNCTION_INLINED 1
 
@@ -182,5 +188,8 @@ struct symbol_writer {
 
 /* -ENOBUFS: does not fit any more (send what is there, reset and add again; if it is empty, never will). */
 int symbol_writer_add(struct symbol_writer *w, uint32_t address, const struct found *found);
+/* An extra row. */
+int symbol_writer_add_extra(
+	struct symbol_writer *w, uint32_t address, int64_t distance, const struct found *found);
 /* Lays the message out in w->message and starts anew. Its length, 0 when there are no rows. */
 size_t symbol_writer_take(struct symbol_writer *w);

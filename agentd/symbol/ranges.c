@@ -33,17 +33,17 @@ static size_t first_behind(const struct symbol_ranges *r, uint64_t address)
 	return low;
 }
 
-bool symbol_ranges_find(const struct symbol_ranges *r, uint64_t address, uint64_t *asked)
+bool symbol_ranges_find(const struct symbol_ranges *r, uint64_t address, uint64_t *key)
 {
 	size_t i = first_behind(r, address);
 
 	if (i == r->n || r->list[i].from > address)
 		return false;
-	*asked = r->list[i].asked;
+	*key = r->list[i].key;
 	return true;
 }
 
-void symbol_ranges_set(struct symbol_ranges *r, uint64_t from, uint64_t to, uint64_t asked)
+void symbol_ranges_set(struct symbol_ranges *r, uint64_t from, uint64_t to, uint64_t key)
 {
 	size_t first = first_behind(r, from), end = first;
 	bool alone = to - from <= 1; /* then there is nothing to keep, only to take away */
@@ -67,5 +67,5 @@ void symbol_ranges_set(struct symbol_ranges *r, uint64_t from, uint64_t to, uint
 	memmove(r->list + first + !alone, r->list + end, (r->n - end) * sizeof(*r->list));
 	r->n = r->n - (end - first) + !alone;
 	if (!alone)
-		r->list[first] = (struct symbol_range){from, to, asked};
+		r->list[first] = (struct symbol_range){from, to, key};
 }

@@ -26,6 +26,8 @@ struct found {
 	bool outermost_unqualified;
 	struct found_function functions[SYMBOL_CHAIN_MAX];
 	uint32_t before, behind; /* addresses before and behind it with just the same answer */
+	/* Where its function begins and ends, whose other addresses have other lines; 0, 0: not known. */
+	uint64_t function_from, function_to;
 	size_t text_len;
 	char text[FOUND_TEXT_MAX];
 };

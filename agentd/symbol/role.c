@@ -35,7 +35,11 @@
 #define CPU_LIMIT_S   5
 #define CPU_ENOUGH_US 2000000 /* stop and answer what is there */
 #define NOBODY        65534
-#define CHECK_EVERY   64 /* addresses between looks at the clock */
+#define CHECK_EVERY   64    /* addresses between looks at the clock */
+#define WHOLE_COST_US 20000 /* of a file that took so long to read, functions are answered whole, */
+#define WHOLE_SHARE   2     /* in the half of that time at most */
+#define WHOLE_BYTES   4096  /* of a function */
+#define WHOLE_ROWS    512   /* of a request */
 
 /* A kind of frame is a row. */
 static const struct resolver *const resolvers[] = {
@@ -56,7 +60,7 @@ struct role {
 	struct loaded *files[FILES_MAX];
 	uint64_t clock; /* worth of what went last */
 	struct symbol_writer writer;
-	struct found found;
+	struct found found, others[2]; /* others: of answer_whole() */
 	union {
 		struct symbol_request request;
 		uint8_t bytes[sizeof(struct symbol_request) + SYMBOL_ADDRESSES_MAX * 8];
@@ -273,10 +277,89 @@ static int flush(struct role *role, size_t *sent)
 	return size ? fdpass_send(role->sock, role->writer.message, size, NULL, 0) : 0;
 }
 
+/* ---- functions as a whole ----
+ *
+ * A sample falls to ever new instructions of the same functions. Where it took long to read a file (debug information
+ * that has to be inflated), and it may be gone from memory when the next one comes, the other lines of the
+ * function are answered at once: by looking every address up, since only that says where answers change. */
+
+static bool same_answer(const struct found *a, const struct found *b)
+{
+	if (a->n != b->n || a->text_len != b->text_len ||
+		memcmp(a->text, b->text, a->text_len) != 0)
+		return false;
+	for (size_t i = 0; i < a->n; i++)
+		if (a->functions[i].line != b->functions[i].line ||
+			a->functions[i].start_line != b->functions[i].start_line ||
+			a->functions[i].inlined != b->functions[i].inlined)
+			return false;
+	return true;
+}
+
+struct whole {
+	uint64_t spent_us, until; /* until: functions below are done */
+	uint32_t rows;
+};
+
+/* run is the answer of [from, to). */
+static int put_run(struct role *role, struct found *run, uint32_t i, uint64_t address,
+	uint64_t from, uint64_t to, size_t *sent)
+{
+	int64_t distance = (int64_t)(from - address);
+	int r;
+
+	run->before = 0;
+	run->behind = (uint32_t)(to - from - 1);
+	r = symbol_writer_add_extra(&role->writer, i, distance, run);
+	if (r != -ENOBUFS)
+		return r;
+	r = flush(role, sent);
+	if (r < 0)
+		return r;
+	/* What no message holds is not needed. */
+	(void)symbol_writer_add_extra(&role->writer, i, distance, run);
+	return 0;
+}
+
+static int answer_whole(struct role *role, const struct symbol_request *q, struct loaded *l,
+	uint32_t i, struct whole *w, size_t *sent)
+{
+	uint64_t address = q->addresses[i], from = role->found.function_from,
+		 to = role->found.function_to, begin, started = cpu_us();
+	struct found *run = NULL, *next = &role->others[0];
+	int r = 0;
+
+	if (to <= address || from > address || address < w->until || w->rows >= WHOLE_ROWS ||
+		w->spent_us >= l->cost_us / WHOLE_SHARE)
+		return 0;
+	begin = from = MAX(from, address - MIN(address, (uint64_t)WHOLE_BYTES / 2));
+	to = MIN(to, address + WHOLE_BYTES / 2);
+	w->until = to;
+	for (uint64_t at = from; at <= to && r >= 0 && w->rows < WHOLE_ROWS; at++) {
+		bool named;
+
+		found_reset(next);
+		next->demangle = role->found.demangle;
+		named = at < to && l->resolver->find(l->state, at, next) > 0;
+		if (run && named && same_answer(run, next))
+			continue;
+		if (run) {
+			r = put_run(role, run, i, address, begin, at, sent);
+			w->rows++;
+		}
+		begin = at;
+		run = named ? next : NULL;
+		next = run == &role->others[0] ? &role->others[1] : &role->others[0];
+	}
+	w->spent_us += cpu_us() - started;
+	return r;
+}
+
 /* Looks addresses up until all are done or a bound is met; *done: how many. */
 static int answer(struct role *role, const struct symbol_request *q, struct loaded *l,
 	uint64_t start_us, uint32_t *done)
 {
+	struct whole whole = {0};
 	size_t sent = 0;
 	uint32_t i;
 	int r;
@@ -308,6 +391,8 @@ static int answer(struct role *role, const struct symbol_request *q, struct load
 				break;
 			r = symbol_writer_add(&role->writer, i, &role->found);
 		}
+		if (r == 0 && l->cost_us >= WHOLE_COST_US)
+			r = answer_whole(role, q, l, i, &whole, &sent);
 		if (r < 0)
 			return r;
 	}
@@ -353,6 +438,8 @@ static int serve(
 			by = resolvers[i];
 	if (!l && fds[0] >= 0 && by)
 		r = load(role, q, by, fds, &facts, &l);
+	if (l)
+		l->cost_us = MAX(l->cost_us, cpu_us() - start_us);
 	if (r > 0) {
 		done.flags =
 			r == RESOLVER_WANTS_ALT ? SYMBOL_DONE_WANTS_ALT : SYMBOL_DONE_WANTS_DEBUG;

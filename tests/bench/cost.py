@@ -11,6 +11,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../e2e/lib"))
 from odi_harness import *  # noqa: E402,F403
 
+# As on a typical host, without packages of debug information, whatever this one has: ODI_HIDE_DEBUG=0 shows them.
+os.environ.setdefault("ODI_HIDE_DEBUG", "1")
 PROGRAMS = os.path.join(BUILD, "bench")
 CPUS = os.cpu_count()
 STATS = "/proc/sys/kernel/bpf_stats_enabled"

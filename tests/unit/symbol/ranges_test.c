@@ -17,8 +17,7 @@ static void check_order(const struct symbol_ranges *r)
 {
 	for (size_t i = 0; i < r->n; i++) {
 		assert_true(r->list[i].to - r->list[i].from > 1);
-		assert_true(
-			r->list[i].asked >= r->list[i].from && r->list[i].asked < r->list[i].to);
+		assert_true(r->list[i].key >= r->list[i].from && r->list[i].key < r->list[i].to);
 		assert_true(i == 0 || r->list[i - 1].to <= r->list[i].from);
 	}
 }
