@@ -204,7 +204,7 @@ static inline void work_dir_remove(void)
 
 static inline const char *work_path(const char *name)
 {
-	static char paths[4][192];
+	static char paths[4][sizeof(work_dir) + 256];
 	static unsigned next;
 	char *path = paths[next++ % 4];
 
