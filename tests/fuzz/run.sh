@@ -23,14 +23,14 @@ fi
 
 rooms_of() { # ROOM: it and those that it may include
 	case $1 in
-	symbol) echo "symbol elf base" ;;
+	symbol) echo "symbol unwind elf base" ;;
 	elf) echo "elf base" ;;
 	profile) echo "profile wire base" ;;
 	api) echo "api wire base" ;;
-	process) echo "process container base" ;;
+	process) echo "process container unwind elf base" ;;
 	unwind) echo "unwind elf base" ;;
-	config) echo "config sources destinations process container profile wire store base" ;;
-	destinations) echo "destinations sources profile wire base" ;;
+	config) echo "config sources destinations process container unwind elf profile wire store base" ;;
+	destinations) echo "destinations config sources process container unwind elf profile store wire base" ;;
 	*) echo "$1 base" ;;
 	esac
 }
