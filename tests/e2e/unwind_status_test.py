@@ -118,11 +118,13 @@ def other_programs():
         equal(programs(a.pid), before, "programs")
         report = w.stop()
         a.ctl("profiling", "disable")
+        wait_for("no interval waits for its names", lambda: a.ledger()["open"] == 0, 20, 0.2)
         ledger = a.check_ledger()
         wait_for("all that was profiled arrives", lambda: unique(receiver).total() == ledger["profiled"], 20, 0.2)
         equal(ledger["lost"], 0, f"lost: {ledger}")
         profiles = unique(receiver)
         n, wanted = profiles.total("web"), expected_samples(report["cpu_ns"], RATE)
+        say(f"# {n} samples, {wanted:.0f} expected")
         check(abs(n - wanted) <= max(0.02 * wanted, 5 * wanted**0.5), f"{n} samples arrived, {wanted:.0f} expected")
         cut = [s for s in profiles.samples("web") if s.user and s.user[-1] == "[truncated]"]
         equal({len(s.user) for s in cut}, {4}, "frames of a stack that is cut at three, and the marker")

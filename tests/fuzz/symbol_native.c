@@ -26,11 +26,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 						     .size = sizeof(facts)}};
 	struct symbol_names_view view;
 	uint32_t next = 0, n = 0;
+	struct resolver_input in = {.fd = fd, .debug_fd = -1, .alt_fd = -1};
 	void *state = NULL;
 	size_t len;
 
 	check(fd >= 0 && io_write_all(fd, data, size) == 0);
-	if (resolver_native.open(&state, fd, &facts) == 0) {
+	if (resolver_native.open(&state, &in, &facts) == 0) {
 		for (uint64_t at = 0; at < size + 64 && n < SYMBOL_ADDRESSES_MAX;
 			at += 1 + size / 128, n++) {
 			found_reset(&found);

@@ -200,7 +200,8 @@ def check_stacks(profiles, service, truth, program, what, twin=None, open_=False
         for line in lines:
             say(f"#   {k}: {line}")
     check(n >= enough, f"{what}: {n} samples, too few to tell")
-    check(not counts["wrong"], f"{what}: {counts['wrong']} of {n} stacks are wrong, such as {shown.get('wrong')}")
+    # only where code that nothing describes is guessed through (and marked so)
+    check(counts["wrong"] <= truth.get("wrong", 0) * n, f"{what}: {counts['wrong']} of {n} stacks are wrong, such as {shown.get('wrong')}")
     wanted = truth.get("share", 0.99)
     good = counts["whole"] + counts["outside"]
     check(good >= wanted * n, f"{what}: {good} of {n} stacks are whole, {wanted} is wanted; {shown.get('cut')}")
