@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agentd/base/compat.h"
+
 #define CLEANUP(f)    __attribute__((cleanup(f)))
 #define PRINTF(f, a)  __attribute__((format(printf, f, a)))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
