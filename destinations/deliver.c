@@ -107,10 +107,12 @@ static void open_sender(struct deliver *d)
 	d->reopen = false;
 	d->sender = d->sender ? d->transport->close(d->sender) : NULL;
 	d->encoded = encoded_unref(d->encoded);
-	d->type = destination_type_find(d->spec->type);
+	d->type = destination_adopt(d->spec->type, d->spec->options, d->spec->n_options, &err);
 	d->transport = d->type ? transport_find(d->type->transport) : NULL;
-	if (!d->transport)
+	if (d->type && !d->transport)
 		err_set(&err, -EINVAL, "this exporter does not know the type %s", d->spec->type);
+	else if (!d->transport)
+		; /* err says why */
 	else if (d->transport->open(
 			 &d->sender, d->type, d->spec->options, d->spec->n_options, &err) == 0)
 		snprintf(d->status.endpoint, sizeof(d->status.endpoint), "%s",
@@ -385,7 +387,7 @@ static int prepare(struct deliver *d, struct queue_item *item)
 	struct shape_limits limits = {
 		.max_bytes = d->type->max_profile_bytes,
 		.max_samples = d->type->max_profile_samples,
-		.gzip = d->transport->packs(d->sender),
+		.packing = d->transport->packs(d->sender) ? SHAPE_GZIP : SHAPE_PLAIN,
 	};
 	struct err_text err = {};
 	int r;

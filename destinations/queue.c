@@ -71,9 +71,7 @@ static bool serves(const struct encoded *e, const struct shape_limits *limits, u
 {
 	const struct shape_request *q;
 
-	if (e->limits.max_bytes != limits->max_bytes ||
-		e->limits.max_samples != limits->max_samples || e->limits.gzip != limits->gzip ||
-		e->first > row)
+	if (!shape_limits_equal(&e->limits, limits) || e->first > row)
 		return false;
 	q = encoded_at(e, row);
 	return (q && (q->body || q->skipped)) || !e->n;

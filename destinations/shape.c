@@ -18,10 +18,13 @@
 #include "agentd/base/compress.h"
 #include "agentd/base/hash.h"
 #include "agentd/base/text.h"
+#include "agentd/profile/pprof.h"
 #include "destinations/shape.h"
+#include "destinations/write_raw.h"
 #include "sources/source.h"
 
 #define GZIP_LEVEL 6
+#define ZSTD_LEVEL 3
 
 struct shaped {
 	struct batch *batch;
@@ -230,6 +233,11 @@ static void make_cut(struct shaped *s, const struct shape_limits *limits, uint64
 		at += n;
 		if (start >= n)
 			continue;
+		/* A pprof is of one type. */
+		if (limits->form == SHAPE_PPROF && c->n &&
+			batch_part_at(s->batch, s->parts[i])->type !=
+				batch_part_at(s->batch, c->parts[0])->type)
+			break;
 		take = MIN(n - start, max - c->rows);
 		if (limits->max_samples)
 			take = MIN(take, limits->max_samples);
@@ -247,9 +255,25 @@ static uint64_t row_value(const struct profile_sample *s)
 	return s->value + s->n_timestamps;
 }
 
+static int encode_form(struct shaped *s, const struct batch_header *header,
+	const struct shape_limits *limits, const struct cut *c, struct buf *out)
+{
+	const struct pprof_options labelled = {.flags = PPROF_RESOURCE_LABELS};
+
+	switch (limits->form) {
+	case SHAPE_OTLP:
+		return profile_encode(s->batch, header, c->parts, c->n, out);
+	case SHAPE_PPROF:
+		return profile_pprof(s->batch, c->parts, c->n, &labelled, out);
+	case SHAPE_WRITE_RAW:
+		return write_raw_encode(s->batch, c->parts, c->n, out);
+	}
+	return -EINVAL;
+}
+
 /* Encodes a cut: the parts are narrowed, written and put back. */
-static int encode_cut(
-	struct shaped *s, const struct batch_header *header, const struct cut *c, struct buf *out)
+static int encode_cut(struct shaped *s, const struct batch_header *header,
+	const struct shape_limits *limits, const struct cut *c, struct buf *out)
 {
 	static const uint8_t none[16];
 	_cleanup_free_ struct profile_part *before = calloc(c->n + 1, sizeof(*before));
@@ -267,7 +291,7 @@ static int encode_cut(
 		p->samples += c->windows[i].from;
 		p->n_samples = c->windows[i].to - c->windows[i].from;
 	}
-	r = profile_encode(s->batch, header, c->parts, c->n, out);
+	r = encode_form(s, header, limits, c, out);
 	for (size_t i = 0; i < c->n; i++)
 		*batch_part_at(s->batch, c->windows[i].part) = before[i];
 	return r;
@@ -301,17 +325,35 @@ static int count_cut(struct shaped *s, const struct cut *c, struct shape_request
 	return 0;
 }
 
+int shape_pack(const void *data, size_t len, enum shape_packing packing, struct buf *out)
+{
+	switch (packing) {
+	case SHAPE_PLAIN:
+		return 0;
+	case SHAPE_GZIP:
+		return compress_gzip(data, len, GZIP_LEVEL, out);
+	case SHAPE_ZSTD:
+		return compress_zstd(data, len, ZSTD_LEVEL, out);
+	}
+	return -EINVAL;
+}
+
+bool shape_limits_equal(const struct shape_limits *a, const struct shape_limits *b)
+{
+	return a->max_bytes == b->max_bytes && a->max_samples == b->max_samples &&
+		a->soft_bytes == b->soft_bytes && a->form == b->form && a->packing == b->packing;
+}
+
 /* The bytes as they go out, in q->body. */
-static int finish_body(struct shape_request *q, struct buf *raw, bool gzip)
+static int finish_body(struct shape_request *q, struct buf *raw, enum shape_packing packing)
 {
 	_cleanup_buf_ struct buf packed;
-	struct buf *out = gzip ? &packed : raw;
-	int r = 0;
+	struct buf *out = packing == SHAPE_PLAIN ? raw : &packed;
+	int r;
 
 	buf_init(&packed, 0);
 	q->raw_len = raw->len;
-	if (gzip)
-		r = compress_gzip(raw->data, raw->len, GZIP_LEVEL, &packed);
+	r = shape_pack(raw->data, raw->len, packing, &packed);
 	if (r < 0)
 		return r;
 	/* No more than it takes: a destination may hold on to it for hours. */
@@ -336,7 +378,7 @@ static int encode_request(struct shaped *s, const struct batch_header *header,
 
 		buf_init(&raw, PROFILE_MAX_ENCODED);
 		make_cut(s, limits, first, *max, c);
-		r = encode_cut(s, header, c, &raw);
+		r = encode_cut(s, header, limits, c, &raw);
 		if (r < 0 && r != -E2BIG)
 			return r;
 		if (r < 0 || (limits->max_bytes && raw.len > limits->max_bytes)) {
@@ -347,9 +389,13 @@ static int encode_request(struct shaped *s, const struct batch_header *header,
 			q->skipped = 1;
 			return count_cut(s, c, q);
 		}
+		if (limits->soft_bytes && raw.len > limits->soft_bytes && c->rows > 1) {
+			*max = c->rows / 2;
+			continue;
+		}
 		q->rows = c->rows;
 		r = count_cut(s, c, q);
-		return r < 0 || skim ? r : finish_body(q, &raw, limits->gzip);
+		return r < 0 || skim ? r : finish_body(q, &raw, limits->packing);
 	}
 }
 

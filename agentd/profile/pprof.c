@@ -2,7 +2,8 @@
 
 /* The pprof encoder, on the same two passes as the OTLP one: the plan gives everything that the
  * chosen parts use its index, and the message is written from its end to its start. Indices of
- * the plan are pprof's ids, since both begin at 1 and string 0 is "".
+ * the plan are pprof's ids, since both begin at 1 and string 0 is "" (but for mappings: the
+ * main program's becomes the first).
  *
  * What readers expect beyond the schema: the main program's mapping comes first; addresses are
  * in the ELF file's own address space and mappings say so by start and offset; and a mapping
@@ -176,6 +177,12 @@ static int plan(struct pprof *p, const uint32_t *parts, size_t n)
 
 /* ---- the second pass: fields and entries, last first ---- */
 
+/* Ids go up in the order of the entries (Parca refuses a profile where they do not), and the main program's is first. */
+static uint32_t mapping_id(const struct pprof *p, uint32_t i)
+{
+	return i == p->main ? 1 : i && i < p->main ? i + 1 : i;
+}
+
 static void put_value_type(struct back *w, unsigned field, const uint32_t type[2])
 {
 	size_t mark = back_used(w);
@@ -218,7 +225,7 @@ static void put_locations(const struct pprof *p, struct back *w)
 			field_message(w, 4, inner);
 		}
 		field_varint(w, 3, l->address);
-		field_varint(w, 2, e->mappings.to[l->mapping]);
+		field_varint(w, 2, mapping_id(p, e->mappings.to[l->mapping]));
 		field_varint(w, 1, i);
 		field_message(w, 4, mark);
 	}
@@ -241,7 +248,7 @@ static void put_mapping(const struct pprof *p, struct back *w, uint32_t i)
 	field_varint(w, 4, m->file_offset);
 	field_varint(w, 3, m->limit);
 	field_varint(w, 2, m->start);
-	field_varint(w, 1, i);
+	field_varint(w, 1, mapping_id(p, i));
 	field_message(w, 3, mark);
 }
 

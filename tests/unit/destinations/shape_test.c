@@ -9,8 +9,9 @@
 #include "destinations/protocol.h"
 #include "destinations/shape.h"
 
-static const struct shape_limits limit_sets[] = {{0, 0, false}, {0, 0, true}, {4000, 0, false},
-	{1500, 3, true}, {0, 1, false}, {20000, 7, false}};
+static const struct shape_limits limit_sets[] = {{0}, {.packing = SHAPE_GZIP}, {.max_bytes = 4000},
+	{.max_bytes = 1500, .max_samples = 3, .packing = SHAPE_GZIP}, {.max_samples = 1},
+	{.max_bytes = 20000, .max_samples = 7}, {.soft_bytes = 3000, .packing = SHAPE_ZSTD}};
 
 struct made {
 	struct batch_header header;
@@ -45,7 +46,7 @@ static void unmake(struct made *m)
 }
 
 /* What a receiver sees of a request: its samples; every id goes into ids. */
-static uint64_t look(const struct shape_request *q, bool gzip, const struct shape_limits *limits,
+static uint64_t look(const struct shape_request *q, const struct shape_limits *limits,
 	uint8_t (*ids)[16], size_t *n_ids)
 {
 	CLEANUP(batch_freep) struct batch *b = NULL;
@@ -54,8 +55,10 @@ static uint64_t look(const struct shape_request *q, bool gzip, const struct shap
 	struct err_text err;
 
 	buf_init(&plain, 0);
-	if (gzip)
+	if (limits->packing == SHAPE_GZIP)
 		assert_int_equal(decompress_gzip(q->body, q->len, 1 << 28, &plain), 0);
+	else if (limits->packing == SHAPE_ZSTD)
+		assert_int_equal(decompress_zstd(q->body, q->len, 1 << 28, &plain), 0);
 	else
 		buf_add(&plain, q->body, q->len);
 	assert_int_equal(plain.len, q->raw_len);
@@ -107,8 +110,7 @@ static void test_conserves(void **state)
 				if (q->skipped)
 					sum += q->samples[0];
 				else
-					sum += look(
-						q, limit_sets[l].gzip, &limit_sets[l], ids, &n_ids);
+					sum += look(q, &limit_sets[l], ids, &n_ids);
 				row += q->rows + q->skipped;
 			}
 			assert_int_equal(row, shape_rows(m.shaped));
