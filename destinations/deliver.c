@@ -36,7 +36,8 @@ struct deliver {
 	struct destination_spec *spec;
 	const struct destination_type *type;
 	const struct transport *transport;
-	struct sender *sender; /* NULL: its options cannot be used */
+	struct sender *sender;     /* NULL: its options cannot be used */
+	struct shape_rules *rules; /* NULL: nothing is shaped */
 	struct queue queue;
 	uint64_t queue_bytes;                /* the bound */
 	struct encoded *encoded;             /* of the oldest item; NULL not yet */
@@ -107,14 +108,17 @@ static void open_sender(struct deliver *d)
 	d->reopen = false;
 	d->sender = d->sender ? d->transport->close(d->sender) : NULL;
 	d->encoded = encoded_unref(d->encoded);
+	d->rules = shape_rules_unref(d->rules);
 	d->type = destination_adopt(d->spec->type, d->spec->options, d->spec->n_options, &err);
 	d->transport = d->type ? transport_find(d->type->transport) : NULL;
 	if (d->type && !d->transport)
 		err_set(&err, -EINVAL, "this exporter does not know the type %s", d->spec->type);
 	else if (!d->transport)
 		; /* err says why */
-	else if (d->transport->open(
-			 &d->sender, d->type, d->spec->options, d->spec->n_options, &err) == 0)
+	/* Rules that cannot be used: nothing is sent, rather than what was not to be. */
+	else if (shape_rules_new(&d->rules, d->spec->options, d->spec->n_options, &err) == 0 &&
+		d->transport->open(
+			&d->sender, d->type, d->spec->options, d->spec->n_options, &err) == 0)
 		snprintf(d->status.endpoint, sizeof(d->status.endpoint), "%s",
 			d->transport->endpoint(d->sender));
 	/* Other options, another chance, at once. */
@@ -191,6 +195,7 @@ struct deliver *deliver_free(struct deliver *d)
 	if (d->sender)
 		d->transport->close(d->sender);
 	encoded_unref(d->encoded);
+	shape_rules_unref(d->rules);
 	queue_deinit(&d->queue);
 	protocol_free_specs(d->spec, d->spec ? 1 : 0);
 	buf_deinit(&d->spec_bytes);
@@ -284,6 +289,7 @@ static void settle(
 	for (size_t t = 0; t < PROFILE_TYPES; t++) {
 		item->counts.samples[FATE_REJECTED][t] += rejected[t];
 		item->counts.samples[FATE_DELIVERED][t] += q->samples[t] - rejected[t];
+		item->counts.samples[FATE_SHAPED][t] += q->away[t];
 	}
 	item->row += q->rows;
 	if (encoded_at(d->encoded, item->row))
@@ -388,6 +394,7 @@ static int prepare(struct deliver *d, struct queue_item *item)
 		.max_bytes = d->type->max_profile_bytes,
 		.max_samples = d->type->max_profile_samples,
 		.packing = d->transport->packs(d->sender) ? SHAPE_GZIP : SHAPE_PLAIN,
+		.rules = d->rules,
 	};
 	struct err_text err = {};
 	int r;
@@ -409,15 +416,20 @@ static int prepare(struct deliver *d, struct queue_item *item)
 	return r;
 }
 
-/* A row that no request can carry within the backend's limits. */
+/* Rows that shaping takes away, or one that no request can carry within the backend's limits. */
 static void pass_over(struct deliver *d, struct queue_item *item, const struct shape_request *q)
 {
 	for (size_t t = 0; t < PROFILE_TYPES; t++)
-		item->counts.samples[FATE_SHAPED][t] += q->samples[t];
+		item->counts.samples[FATE_SHAPED][t] += q->away[t];
 	item->row += q->skipped;
-	log_warning("destination %s: a sample is bigger than a request may be; it is left out",
-		d->spec->name);
-	tell_item(d, item, false);
+	if (q->too_big)
+		log_warning(
+			"destination %s: a sample is bigger than a request may be; it is left out",
+			d->spec->name);
+	if (encoded_at(d->encoded, item->row))
+		tell_item(d, item, false);
+	else
+		finish_item(d, 0);
 }
 
 static void start(struct deliver *d, uint64_t now_ns)

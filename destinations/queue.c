@@ -94,8 +94,10 @@ int held_batch_encode(struct held_batch *b, const struct shape_limits *limits, u
 		*ret = encoded_ref(b->encoded[i]);
 		return 0;
 	}
+	if (b->shaped && !shape_rules_equal(shape_rules_of(b->shaped), limits->rules))
+		b->shaped = shape_free(b->shaped);
 	if (!b->shaped)
-		r = shape_batch(&b->shaped, b->bytes, b->size, &b->header, err);
+		r = shape_batch(&b->shaped, b->bytes, b->size, &b->header, limits->rules, err);
 	if (r < 0)
 		return r;
 	r = shape_encode(b->shaped, &b->header, limits, row, &e);

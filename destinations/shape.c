@@ -1,259 +1,138 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Shaping and splitting.
+/* Splitting and encoding: from rows (shape_rows.c) to the bodies of requests.
  *
- * A batch is decoded once, shaped in place and encoded once for each distinct set of limits. Shaping adds resources
- * and parts to the decoded batch and leaves the old ones where they are: the encoder writes only what the chosen parts
- * use, so nothing has to be copied or taken out. Splitting narrows a part to a window of its samples for the time of
- * one encoding.
+ * A request is a cut: a run of rows, whose samples are put into the parts of the decoded batch for the time of one
+ * encoding, those of one group added up. Nothing is copied but them, and the encoder writes only what they use.
  *
- * Invariants. Every sample of the batch is in exactly one row, and every row in exactly one request; the totals
- * of the header hold or the batch is refused. Rows and requests depend on the batch's bytes and the limits alone: a
- * successor that goes on at row n after a crash sends what its predecessor would have sent. Ids: a part that came
- * through whole keeps its profile_id; one that was added up or cut gets the hash of what it was made of, so that
- * a repeat can be recognised and no two profiles share an id.
+ * Invariants. Every row is in exactly one request or passed over by exactly one; what a request sends and what its
+ * rows stand for beside that add up to the rows' samples. Requests depend on the batches' bytes, the rules and
+ * the limits alone: a successor that goes on at row n after a crash sends what its predecessor would have sent. Ids: a
+ * part that goes out whole keeps its profile_id (one that was shaped or merged has the hash of what it was made of);
+ * one that was cut gets the hash of that and of the cut, so that a repeat can be recognised and no two profiles share
+ * an id.
  *
  * Source: the limits are each type's (catalogue/). Runs in the exporter. */
 
 #include "agentd/base/compress.h"
-#include "agentd/base/hash.h"
-#include "agentd/base/text.h"
 #include "agentd/profile/pprof.h"
-#include "destinations/shape.h"
+#include "destinations/shape_private.h"
 #include "destinations/write_raw.h"
-#include "sources/source.h"
 
 #define GZIP_LEVEL 6
 #define ZSTD_LEVEL 3
 
-struct shaped {
-	struct batch *batch;
-	uint32_t *parts; /* those that go out */
-	size_t n_parts;
-	uint64_t rows;
-};
+/* ---- cuts ---------------------------------------------------------------------------------------- */
 
-/* ---- shaping ------------------------------------------------------------------------------------- */
-
-/* Part of the format of our ids, as the keys of agentd/profile are. */
-static const struct hash_key id_keys[2] = {
-	{{0x6f64692073686170ULL, 0x6520696420312020ULL}},
-	{{0x6f64692073686170ULL, 0x6520696420322020ULL}},
-};
-
-/* id becomes the hash of itself, of other and of two numbers. */
-static void mix_id(uint8_t id[16], const uint8_t other[16], uint64_t a, uint64_t b)
-{
-	uint8_t seed[48];
-
-	memcpy(seed, id, 16);
-	memcpy(seed + 16, other, 16);
-	memcpy(seed + 32, &a, 8);
-	memcpy(seed + 40, &b, 8);
-	for (size_t i = 0; i < 2; i++) {
-		uint64_t h = hash_bytes(&id_keys[i], seed, sizeof(seed));
-
-		memcpy(id + 8 * i, &h, 8);
-	}
-}
-
-/* The resource without our own attributes: the same index where it has none. */
-static int64_t strip_resource(struct batch *b, uint32_t resource)
-{
-	size_t n, kept = 0;
-	const struct profile_resource_attribute *from = batch_resource_at(b, resource, &n);
-	_cleanup_free_ struct profile_resource_attribute *list = NULL;
-
-	list = calloc(n + 1, sizeof(*list));
-	if (!list)
-		return -ENOMEM;
-	for (size_t i = 0; i < n; i++)
-		if (!text_starts(batch_string_at(b, from[i].key), SOURCE_OWN_PREFIX))
-			list[kept++] = from[i];
-	return kept == n ? (int64_t)resource : batch_resource(b, list, kept);
-}
-
-static int copy_samples(struct batch *b, size_t from, struct profile_part *to)
-{
-	/* batch_part() may have moved the table: by index, from now on. */
-	const struct profile_part *p = batch_part_at(b, from);
-
-	for (uint32_t i = 0; i < p->n_samples; i++) {
-		const struct profile_sample *s = &p->samples[i];
-		_cleanup_free_ uint64_t *times = NULL;
-		int r;
-
-		if (!s->n_timestamps) {
-			r = batch_add(b, to, s->stack, s->attributes, s->value);
-		} else {
-			/* They are in the table that grows: a copy. */
-			times = calloc(s->n_timestamps, sizeof(*times));
-			if (!times)
-				return -ENOMEM;
-			memcpy(times, batch_timestamps(b, s), s->n_timestamps * sizeof(*times));
-			r = batch_add_timestamps(
-				b, to, s->stack, s->attributes, times, s->n_timestamps);
-		}
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-/* Adds part i to the one that it goes out as; *ret is that one's index. */
-static int shape_part(struct batch *b, size_t i, uint32_t *ret)
-{
-	static const uint8_t none[16];
-	const struct profile_part from = *batch_part_at(b, i);
-	int64_t resource = strip_resource(b, from.resource);
-	struct profile_part *to = NULL;
-	bool fresh;
-	int r;
-
-	if (resource < 0)
-		return (int)resource;
-	r = batch_part(b, (uint32_t)resource, from.type, from.period, from.time_unix_ns,
-		from.duration_ns, &to);
-	if (r < 0)
-		return r;
-	*ret = (uint32_t)(to - batch_part_at(b, 0));
-	if (*ret == i)
-		return 0;
-	fresh = !to->n_samples && memcmp(to->id, none, sizeof(none)) == 0;
-	if (fresh)
-		memcpy(to->id, from.id, sizeof(to->id));
-	else
-		mix_id(to->id, from.id, 0, 0);
-	return copy_samples(b, i, to);
-}
-
-static int shape_parts(struct shaped *s)
-{
-	size_t n = batch_parts(s->batch);
-	_cleanup_free_ bool *chosen = NULL;
-
-	s->parts = calloc(n + 1, sizeof(*s->parts));
-	/* Every part makes at most one more. */
-	chosen = calloc(2 * n + 1, sizeof(*chosen));
-	if (!s->parts || !chosen)
-		return -ENOMEM;
-	for (size_t i = 0; i < n; i++) {
-		uint32_t to = 0;
-		int r = shape_part(s->batch, i, &to);
-
-		if (r < 0)
-			return r;
-		if (!chosen[to])
-			s->parts[s->n_parts++] = to;
-		chosen[to] = true;
-	}
-	for (size_t i = 0; i < s->n_parts; i++)
-		s->rows += batch_part_at(s->batch, s->parts[i])->n_samples;
-	return 0;
-}
-
-int shape_batch(struct shaped **ret, const void *bytes, size_t len,
-	const struct batch_header *header, struct err_text *err)
-{
-	CLEANUP(shape_freep) struct shaped *s = calloc(1, sizeof(*s));
-	uint64_t totals[PROFILE_TYPES], after[PROFILE_TYPES] = {0};
-	int r;
-
-	if (!s)
-		return err_set(err, -ENOMEM, "out of memory");
-	r = profile_decode(bytes, len, &s->batch, err);
-	if (r < 0)
-		return r;
-	batch_totals(s->batch, totals);
-	for (size_t t = 0; t < ARRAY_SIZE(header->samples); t++)
-		if (header->samples[t] != (t < PROFILE_TYPES ? totals[t] : 0))
-			return err_set(err, -EBADMSG,
-				"the batch does not hold the samples that its header says");
-	r = shape_parts(s);
-	if (r < 0)
-		return err_set(err, r, "the batch could not be shaped: %s", strerrordesc_np(-r));
-	for (size_t i = 0; i < s->n_parts; i++) {
-		const struct profile_part *p = batch_part_at(s->batch, s->parts[i]);
-
-		after[p->type] += p->total;
-	}
-	if (memcmp(after, totals, sizeof(after)) != 0)
-		return err_set(err, -EBADMSG, "shaping lost samples; this is a defect of odi");
-	*ret = TAKE_PTR(s);
-	return 0;
-}
-
-struct shaped *shape_free(struct shaped *s)
-{
-	if (s) {
-		batch_free(s->batch);
-		free(s->parts);
-		free(s);
-	}
-	return NULL;
-}
-
-uint64_t shape_rows(const struct shaped *s)
-{
-	return s->rows;
-}
-
-/* ---- splitting ----------------------------------------------------------------------------------- */
-
-/* A part narrowed to [from, to) of its samples. */
-struct window {
-	uint32_t part, from, to;
-};
-
-struct cut { /* what one request carries */
-	struct window *windows;
-	uint32_t *parts;
-	size_t n;
-	uint64_t rows;
+struct cut { /* what one request carries; the memory serves all cuts of a batch, one after the other */
+	uint64_t first, rows;
+	size_t n;        /* parts that it has samples of */
+	uint32_t *order; /* these, in shaped.out, as they come */
+	uint32_t *parts; /* the same, in the batch */
+	struct in_cut {
+		uint32_t samples, rows, offset;
+	} * out;                        /* by place in shaped.out */
+	uint32_t *place, *stamp;        /* by group: its sample in its part, if stamp is `serial` */
+	uint32_t serial;                /* of this cut */
+	struct profile_sample *samples; /* part by part */
+	struct profile_part *before;    /* of the batch, while it is encoded */
 };
 
 static void cut_deinit(struct cut *c)
 {
-	free(c->windows);
+	free(c->order);
 	free(c->parts);
+	free(c->out);
+	free(c->place);
+	free(c->stamp);
+	free(c->samples);
+	free(c->before);
 }
 
-/* The windows of up to max rows from row `first` on, no window over max_samples, no part twice. */
+static int cut_init(struct cut *c, const struct shaped *s)
+{
+	*c = (struct cut){0};
+	c->order = calloc(s->n_out + 1, sizeof(*c->order));
+	c->parts = calloc(s->n_out + 1, sizeof(*c->parts));
+	c->out = calloc(s->n_out + 1, sizeof(*c->out));
+	c->before = calloc(s->n_out + 1, sizeof(*c->before));
+	c->place = calloc((size_t)s->n_groups + 1, sizeof(*c->place));
+	c->stamp = calloc((size_t)s->n_groups + 1, sizeof(*c->stamp));
+	c->samples = calloc((size_t)s->n_groups + 1, sizeof(*c->samples));
+	return c->order && c->parts && c->out && c->before && c->place && c->stamp && c->samples
+		? 0
+		: -ENOMEM;
+}
+
+/* Takes the row into the cut, if it may. */
+static bool take_row(const struct shaped *s, const struct shape_limits *limits,
+	const struct shape_row *row, struct cut *c)
+{
+	struct in_cut *out = &c->out[row->out];
+	bool fresh = c->stamp[row->group] != c->serial;
+
+	/* A pprof is of one type. */
+	if (limits->form == SHAPE_PPROF && c->n &&
+		s->out[row->out].type != s->out[c->order[0]].type)
+		return false;
+	if (fresh && limits->max_samples && out->samples == limits->max_samples)
+		return false;
+	if (!out->rows) {
+		c->parts[c->n] = s->out[row->out].part;
+		c->order[c->n++] = row->out;
+	}
+	if (fresh) {
+		c->stamp[row->group] = c->serial;
+		c->place[row->group] = out->samples++;
+	}
+	out->rows++;
+	return true;
+}
+
+/* Up to max rows from row `first` on, no part with more than max_samples. */
 static void make_cut(struct shaped *s, const struct shape_limits *limits, uint64_t first,
 	uint64_t max, struct cut *c)
 {
-	uint64_t at = 0;
+	uint32_t offset = 0;
 
+	for (size_t i = 0; i < c->n; i++)
+		c->out[c->order[i]] = (struct in_cut){0};
 	c->n = 0;
-	c->rows = 0;
-	for (size_t i = 0; i < s->n_parts && c->rows < max; i++) {
-		uint32_t n = batch_part_at(s->batch, s->parts[i])->n_samples;
-		uint64_t start = first + c->rows > at ? first + c->rows - at : 0, take;
+	c->first = first;
+	c->serial++;
+	for (c->rows = 0; c->rows < max && first + c->rows < s->n_rows; c->rows++) {
+		const struct shape_row *row = &s->rows[first + c->rows];
 
-		at += n;
-		if (start >= n)
-			continue;
-		/* A pprof is of one type. */
-		if (limits->form == SHAPE_PPROF && c->n &&
-			batch_part_at(s->batch, s->parts[i])->type !=
-				batch_part_at(s->batch, c->parts[0])->type)
+		if (row->kept && !take_row(s, limits, row, c))
 			break;
-		take = MIN(n - start, max - c->rows);
-		if (limits->max_samples)
-			take = MIN(take, limits->max_samples);
-		c->windows[c->n] =
-			(struct window){s->parts[i], (uint32_t)start, (uint32_t)(start + take)};
-		c->parts[c->n++] = s->parts[i];
-		c->rows += take;
-		if (start + take < n)
-			break; /* the rest of this part is another profile, in another request */
+	}
+	for (size_t i = 0; i < c->n; i++) {
+		c->out[c->order[i]].offset = offset;
+		offset += c->out[c->order[i]].samples;
+	}
+	memset(c->samples, 0, offset * sizeof(*c->samples));
+	for (uint64_t i = first; i < first + c->rows; i++) {
+		const struct shape_row *row = &s->rows[i];
+		const struct shape_group *g;
+		struct profile_sample *sample;
+
+		if (!row->kept)
+			continue;
+		g = &s->groups[row->group];
+		sample = &c->samples[c->out[row->out].offset + c->place[row->group]];
+		sample->stack = g->stack;
+		memcpy(sample->attributes, g->attributes, sizeof(sample->attributes));
+		if (!row->timed) {
+			sample->value += row->kept;
+			continue;
+		}
+		if (!sample->n_timestamps)
+			sample->first_timestamp = row->first_timestamp;
+		sample->n_timestamps += (uint32_t)row->kept;
 	}
 }
 
-static uint64_t row_value(const struct profile_sample *s)
-{
-	return s->value + s->n_timestamps;
-}
+/* ---- encoding ------------------------------------------------------------------------------------ */
 
 static int encode_form(struct shaped *s, const struct batch_header *header,
 	const struct shape_limits *limits, const struct cut *c, struct buf *out)
@@ -271,56 +150,76 @@ static int encode_form(struct shaped *s, const struct batch_header *header,
 	return -EINVAL;
 }
 
-/* Encodes a cut: the parts are narrowed, written and put back. */
+/* Encodes a cut: its samples are put into the parts, written, and the parts put back. */
 static int encode_cut(struct shaped *s, const struct batch_header *header,
 	const struct shape_limits *limits, const struct cut *c, struct buf *out)
 {
 	static const uint8_t none[16];
-	_cleanup_free_ struct profile_part *before = calloc(c->n + 1, sizeof(*before));
 	int r;
 
-	if (!before)
-		return -ENOMEM;
 	for (size_t i = 0; i < c->n; i++) {
-		struct profile_part *p = batch_part_at(s->batch, c->windows[i].part);
+		const struct shape_out *o = &s->out[c->order[i]];
+		const struct in_cut *in = &c->out[c->order[i]];
+		struct profile_part *p = batch_part_at(s->batch, o->part);
 
-		before[i] = *p;
-		if (c->windows[i].from || c->windows[i].to < p->n_samples)
-			mix_id(p->id, none, c->windows[i].from | (uint64_t)c->windows[i].part << 32,
-				c->windows[i].to);
-		p->samples += c->windows[i].from;
-		p->n_samples = c->windows[i].to - c->windows[i].from;
+		c->before[i] = *p;
+		memcpy(p->id, o->id, sizeof(p->id));
+		if (in->rows < o->rows)
+			shape_mix_id(p->id, none, c->first, c->first + c->rows);
+		p->samples = c->samples + in->offset;
+		p->n_samples = in->samples;
 	}
 	r = encode_form(s, header, limits, c, out);
 	for (size_t i = 0; i < c->n; i++)
-		*batch_part_at(s->batch, c->windows[i].part) = before[i];
+		*batch_part_at(s->batch, c->parts[i]) = c->before[i];
 	return r;
 }
 
-static void count_before(struct shaped *s, uint64_t row, uint64_t samples[PROFILE_TYPES])
+static void count_before(const struct shaped *s, uint64_t row, uint64_t samples[PROFILE_TYPES])
 {
-	for (size_t i = 0; i < s->n_parts && row; i++) {
-		const struct profile_part *p = batch_part_at(s->batch, s->parts[i]);
-
-		for (uint32_t k = 0; k < p->n_samples && row; k++, row--)
-			samples[p->type] += row_value(&p->samples[k]);
-	}
+	for (uint64_t i = 0; i < MIN(row, s->n_rows); i++)
+		samples[s->rows[i].type] += s->rows[i].all;
 }
 
-static int count_cut(struct shaped *s, const struct cut *c, struct shape_request *q)
+/* What the cut has of each batch. sent: else nothing of it goes out. */
+static int count_shares(
+	const struct shaped *s, const struct cut *c, bool sent, struct shape_request *q)
+{
+	size_t batch = 0;
+
+	q->shares = calloc(s->n_batches, sizeof(*q->shares));
+	if (!q->shares)
+		return -ENOMEM;
+	q->n_shares = s->n_batches;
+	for (uint64_t i = c->first; i < c->first + c->rows; i++) {
+		const struct shape_row *row = &s->rows[i];
+		uint64_t kept = sent ? row->kept : 0;
+		struct shape_share *share;
+
+		while (i >= s->first[batch + 1])
+			batch++;
+		share = &q->shares[batch];
+		share->rows++;
+		share->samples[row->type] += kept;
+		share->away[row->type] += row->all - kept;
+		q->samples[row->type] += kept;
+		q->away[row->type] += row->all - kept;
+	}
+	return 0;
+}
+
+static int count_profiles(const struct shaped *s, const struct cut *c, struct shape_request *q)
 {
 	q->profiles = calloc(c->n + 1, sizeof(*q->profiles));
 	if (!q->profiles)
 		return -ENOMEM;
 	q->n_profiles = c->n;
 	for (size_t i = 0; i < c->n; i++) {
-		const struct window *w = &c->windows[i];
-		const struct profile_part *p = batch_part_at(s->batch, w->part);
+		const struct in_cut *in = &c->out[c->order[i]];
 
-		q->profiles[i].type = p->type;
-		for (uint32_t k = w->from; k < w->to; k++)
-			q->profiles[i].samples += row_value(&p->samples[k]);
-		q->samples[p->type] += q->profiles[i].samples;
+		q->profiles[i].type = s->out[c->order[i]].type;
+		for (uint32_t k = in->offset; k < in->offset + in->samples; k++)
+			q->profiles[i].samples += c->samples[k].value + c->samples[k].n_timestamps;
 	}
 	return 0;
 }
@@ -341,7 +240,8 @@ int shape_pack(const void *data, size_t len, enum shape_packing packing, struct 
 bool shape_limits_equal(const struct shape_limits *a, const struct shape_limits *b)
 {
 	return a->max_bytes == b->max_bytes && a->max_samples == b->max_samples &&
-		a->soft_bytes == b->soft_bytes && a->form == b->form && a->packing == b->packing;
+		a->soft_bytes == b->soft_bytes && a->form == b->form && a->packing == b->packing &&
+		shape_rules_equal(a->rules, b->rules);
 }
 
 /* The bytes as they go out, in q->body. */
@@ -365,6 +265,15 @@ static int finish_body(struct shape_request *q, struct buf *raw, enum shape_pack
 	return 0;
 }
 
+/* Nothing of the cut's rows is sent. */
+static int pass_over(
+	const struct shaped *s, const struct cut *c, bool too_big, struct shape_request *q)
+{
+	q->skipped = c->rows;
+	q->too_big = too_big;
+	return count_shares(s, c, false, q);
+}
+
 /* One request from row `first` on: as many rows as fit. */
 static int encode_request(struct shaped *s, const struct batch_header *header,
 	const struct shape_limits *limits, uint64_t first, bool skim, uint64_t *max, struct cut *c,
@@ -378,23 +287,22 @@ static int encode_request(struct shaped *s, const struct batch_header *header,
 
 		buf_init(&raw, PROFILE_MAX_ENCODED);
 		make_cut(s, limits, first, *max, c);
+		if (!c->n)
+			return pass_over(s, c, false, q);
 		r = encode_cut(s, header, limits, c, &raw);
 		if (r < 0 && r != -E2BIG)
 			return r;
-		if (r < 0 || (limits->max_bytes && raw.len > limits->max_bytes)) {
-			if (c->rows > 1) {
-				*max = c->rows / 2;
-				continue;
-			}
-			q->skipped = 1;
-			return count_cut(s, c, q);
-		}
-		if (limits->soft_bytes && raw.len > limits->soft_bytes && c->rows > 1) {
+		if (r < 0 || (limits->max_bytes && raw.len > limits->max_bytes) ||
+			(limits->soft_bytes && raw.len > limits->soft_bytes && c->rows > 1)) {
+			if (c->rows == 1)
+				return pass_over(s, c, true, q);
 			*max = c->rows / 2;
 			continue;
 		}
 		q->rows = c->rows;
-		r = count_cut(s, c, q);
+		r = count_shares(s, c, true, q);
+		if (r == 0)
+			r = count_profiles(s, c, q);
 		return r < 0 || skim ? r : finish_body(q, &raw, limits->packing);
 	}
 }
@@ -407,7 +315,7 @@ static int encode_from(struct shaped *s, const struct batch_header *header, uint
 {
 	uint64_t max = UINT64_MAX;
 
-	for (uint64_t row = from; row < s->rows;) {
+	for (uint64_t row = from; row < s->n_rows;) {
 		struct shape_request *q;
 		int r;
 
@@ -438,21 +346,20 @@ int shape_encode(struct shaped *s, const struct batch_header *header,
 {
 	CLEANUP(encoded_freep) struct encoded *e = calloc(1, sizeof(*e));
 	CLEANUP(cut_deinit) struct cut c = {0};
-	int r;
+	int r = e ? cut_init(&c, s) : -ENOMEM;
 
-	c.windows = calloc(s->n_parts + 1, sizeof(*c.windows));
-	c.parts = calloc(s->n_parts + 1, sizeof(*c.parts));
-	if (!e || !c.windows || !c.parts)
-		return -ENOMEM;
+	if (r < 0)
+		return r;
 	e->refs = 1;
 	e->limits = *limits;
+	e->limits.rules = shape_rules_ref(limits->rules);
 	e->first = first;
 	count_before(s, first, e->before);
 	/* From the first row, also where delivery goes on later: where a request begins depends on those before it, and
 	 * the one whose answer was lost has to come again as it was. */
 	r = encode_from(s, header, 0, &c, e);
 	/* Other limits than the predecessor's: new requests from here on. */
-	if (r == 0 && first < s->rows && !encoded_at(e, first))
+	if (r == 0 && first < s->n_rows && !encoded_at(e, first))
 		r = encode_from(s, header, first, &c, e);
 	if (r < 0)
 		return r;
@@ -472,8 +379,10 @@ struct encoded *encoded_unref(struct encoded *e)
 		return NULL;
 	for (size_t i = 0; i < e->n; i++) {
 		free(e->requests[i].profiles);
+		free(e->requests[i].shares);
 		free(e->requests[i].body);
 	}
+	shape_rules_unref(e->limits.rules);
 	free(e->requests);
 	free(e);
 	return NULL;
@@ -491,7 +400,7 @@ void encoded_before(const struct encoded *e, uint64_t row, uint64_t samples[PROF
 		if (!q)
 			return;
 		for (size_t t = 0; t < PROFILE_TYPES; t++)
-			samples[t] += q->samples[t];
+			samples[t] += q->samples[t] + q->away[t];
 		at += q->rows + q->skipped;
 	}
 }

@@ -15,7 +15,7 @@
 
 struct shaped;
 
-struct shape_batch { /* borrowed for the call */
+struct shape_batch {       /* borrowed for the call */
 	const void *bytes; /* as agentd handed them over */
 	size_t len;
 	const struct batch_header *header;
@@ -68,14 +68,16 @@ struct shape_share { /* what a request has of one of the batches */
 };
 
 struct shape_request {
-	uint64_t first, rows; /* rows 0: of the next `skipped` rows nothing is to be sent; body is NULL */
+	uint64_t first,
+		rows; /* rows 0: of the next `skipped` rows nothing is to be sent; body is NULL */
 	uint64_t skipped;
 	bool too_big; /* skipped because no request can carry it; else shaping takes them away */
 	struct shape_profile *profiles;
 	size_t n_profiles;
-	uint64_t samples[PROFILE_TYPES]; /* what is sent; the sum of its profiles, and of its shares */
-	uint64_t away[PROFILE_TYPES];    /* what the rows stand for beside it; skipped: all of it */
-	struct shape_share *shares;      /* one a batch, also where it has no row of it */
+	uint64_t samples
+		[PROFILE_TYPES];      /* what is sent; the sum of its profiles, and of its shares */
+	uint64_t away[PROFILE_TYPES]; /* what the rows stand for beside it; skipped: all of it */
+	struct shape_share *shares;   /* one a batch, also where it has no row of it */
 	size_t n_shares;
 	uint8_t *body; /* as it goes out */
 	size_t len, raw_len;

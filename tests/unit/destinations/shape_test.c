@@ -35,7 +35,7 @@ static void make(struct made *m, uint64_t seed)
 	buf_init(&m->bytes, 0);
 	assert_int_equal(profile_encode(b, &m->header, NULL, 0, &m->bytes), 0);
 	batch_free(b);
-	if (shape_batch(&m->shaped, m->bytes.data, m->bytes.len, &m->header, &err) < 0)
+	if (shape_batch(&m->shaped, m->bytes.data, m->bytes.len, &m->header, NULL, &err) < 0)
 		fail_msg("%s", err.text);
 }
 
@@ -108,7 +108,7 @@ static void test_conserves(void **state)
 				encoded_before(e, row, before);
 				assert_int_equal(before[0], sum);
 				if (q->skipped)
-					sum += q->samples[0];
+					sum += q->away[0];
 				else
 					sum += look(q, &limit_sets[l], ids, &n_ids);
 				row += q->rows + q->skipped;
@@ -157,7 +157,7 @@ static void test_goes_on(void **state)
 			const struct shape_request *q = encoded_at(rest, row);
 
 			assert_non_null(q);
-			before[0] += q->samples[0];
+			before[0] += q->samples[0] + q->away[0];
 			row += q->rows + q->skipped;
 		}
 		assert_int_equal(before[0], again.header.samples[0]);
@@ -176,13 +176,15 @@ static void test_refuses(void **state)
 
 	make(&m, 3);
 	m.header.samples[0]++;
-	assert_int_equal(shape_batch(&s, m.bytes.data, m.bytes.len, &m.header, &err), -EBADMSG);
+	assert_int_equal(
+		shape_batch(&s, m.bytes.data, m.bytes.len, &m.header, NULL, &err), -EBADMSG);
 	assert_non_null(strstr(err.text, "its header says"));
 	m.header.samples[0]--;
 	m.header.samples[7] = 1;
-	assert_int_equal(shape_batch(&s, m.bytes.data, m.bytes.len, &m.header, &err), -EBADMSG);
+	assert_int_equal(
+		shape_batch(&s, m.bytes.data, m.bytes.len, &m.header, NULL, &err), -EBADMSG);
 	m.header.samples[7] = 0;
-	assert_true(shape_batch(&s, m.bytes.data, m.bytes.len - 1, &m.header, &err) < 0);
+	assert_true(shape_batch(&s, m.bytes.data, m.bytes.len - 1, &m.header, NULL, &err) < 0);
 	assert_null(s);
 	unmake(&m);
 }
