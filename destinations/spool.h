@@ -47,7 +47,7 @@ struct spool_batch {
 	uint32_t check;
 	uint32_t n_routes, n_open;
 	struct spool_route *routes;
-	struct spool_batch *next; /* the next newer one */
+	struct spool_batch *next; /* in its segment; see spool_next() */
 	void *owner;              /* the caller's; NULL at first */
 	uint64_t spared;          /* see spool_over() */
 };
@@ -65,6 +65,7 @@ struct spool_state {
 	uint64_t damaged;           /* batches, or stretches of bytes that were none */
 	uint64_t foreign;           /* files of another instance that were thrown away */
 	uint64_t write_errors, sync_errors;
+	bool progress_behind; /* noted, but not on the disk */
 	uint64_t recovery_ns; /* how long opening took */
 };
 
@@ -76,8 +77,8 @@ struct spool *spool_close(struct spool *s); /* without a commit */
 DEFINE_FREEP(spool_closep, struct spool *, spool_close)
 void spool_configure(struct spool *s, uint64_t max_bytes, uint64_t max_age_ns, unsigned min_free);
 
-/* The oldest batch that is not through everywhere; then by next. Borrowed until spool_reap(). */
-struct spool_batch *spool_oldest(struct spool *s);
+/* Batches that are not through everywhere, oldest first; b NULL: the first. Borrowed until spool_reap(). */
+struct spool_batch *spool_next(const struct spool *s, const struct spool_batch *b);
 
 /* Writes a batch for these destinations (1 to PROTOCOL_DESTINATIONS). Make room first, see spool_over(). It is kept
  * after spool_commit(). -errno: nothing of it is there. */
@@ -87,8 +88,8 @@ int spool_append(struct spool *s, const struct batch_header *header, const void 
 int spool_progress(struct spool *s, struct spool_batch *b, uint32_t destination, uint64_t row,
 	const struct message_counts *counts, bool final);
 bool spool_dirty(const struct spool *s);
-/* Syncs. -errno: batches since the last good commit may be lost, so their bytes are to be kept elsewhere, too; progress
- * stays noted and goes with the next commit. */
+/* Syncs. -errno: batches since the last good commit may be lost, so their bytes are to be kept elsewhere, too. Progress
+ * that could not be written is no error: it stays noted and goes with the next commit, and state says so. */
 int spool_commit(struct spool *s);
 /* Reads one batch, checks and decompresses it; out is replaced. -EBADMSG: it is damaged. */
 int spool_read(struct spool *s, const struct spool_batch *b, struct buf *out);

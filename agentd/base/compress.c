@@ -223,3 +223,9 @@ int decompress_zstd(const void *data, size_t len, size_t max, struct buf *out)
 		r = -EBADMSG;
 	return undo(out, before, r);
 }
+
+uint32_t compress_crc32(uint32_t crc, const void *data, size_t len)
+{
+	/* NULL would mean "the first value" to it. */
+	return len ? (uint32_t)crc32_z(crc, data, len) : crc;
+}

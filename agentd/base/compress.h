@@ -11,3 +11,6 @@ int decompress_gzip(const void *data, size_t len, size_t max, struct buf *out);
 /* RFC 1950, as ELF sections have it. */
 int decompress_zlib(const void *data, size_t len, size_t max, struct buf *out);
 int decompress_zstd(const void *data, size_t len, size_t max, struct buf *out);
+
+/* CRC-32 (IEEE 802.3) over pieces; 0 first. */
+uint32_t compress_crc32(uint32_t crc, const void *data, size_t len);

@@ -1,0 +1,589 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The spool as a whole: opening, what is kept, bounds.
+ *
+ * Memory holds a small record for each batch and its routes, no bytes of it; bytes are read when a destination gets to
+ * the batch. Two files are open at a time: the segment that is written and the one that is read.
+ *
+ * Bounds: bytes of all files, age, number of batches, and the room that the disk keeps free; the last two also where
+ * what fills the disk is not ours. Age is measured by the boot clock for batches of this boot, so that a jump of the
+ * wall clock throws nothing away; for those of another boot there is only the wall clock. A batch whose time is in the
+ * future is new.
+ *
+ * Opening reads the journal, then the segments in order: those that it says are through are deleted, the others' batches
+ * get their progress. Nothing is ever appended to a file of a process before. Runs in the exporter. */
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include "agentd/base/clock.h"
+#include "agentd/base/compress.h"
+#include "agentd/base/io.h"
+#include "agentd/base/log.h"
+#include "destinations/spool_private.h"
+
+#define MAX_BYTES_DEFAULT  (512ULL << 20)
+#define MAX_AGE_DEFAULT_NS (24 * 3600 * NSEC_PER_SEC)
+#define BYTES_MIN          (1ULL << 20)
+
+/* ---- opening ------------------------------------------------------------------------------------- */
+
+static int take_lock(struct spool *s, struct err_text *err)
+{
+	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	s->lock = openat(
+		s->dirfd, SPOOL_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	if (s->lock < 0)
+		return err_set(err, -errno, "the spool's lock cannot be opened: %m");
+	/* Of this open file, not of this process: it goes when the descriptor does. */
+	if (fcntl(s->lock, F_OFD_SETLK, &whole) < 0)
+		return err_set(err, errno == EAGAIN || errno == EACCES ? -EBUSY : -errno,
+			errno == EAGAIN || errno == EACCES ? "another process uses the spool"
+							   : "the spool cannot be locked: %m");
+	return 0;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Numbers of the segments, sorted. */
+static int list_segments(struct spool *s, uint64_t **ret, size_t *n)
+{
+	int fd = openat(s->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	uint64_t *list = calloc(SPOOL_MAX_SEGMENTS, sizeof(*list));
+	const struct dirent *e;
+
+	*n = 0;
+	if (!d || !list) {
+		int r = d ? -ENOMEM : -errno;
+
+		if (d)
+			closedir(d);
+		else
+			closep(&fd);
+		free(list);
+		return r;
+	}
+	while ((e = readdir(d)) && *n < SPOOL_MAX_SEGMENTS) {
+		uint64_t seq = spool_segment_parse(e->d_name);
+
+		if (seq)
+			list[(*n)++] = seq;
+	}
+	closedir(d);
+	qsort(list, *n, sizeof(*list), by_number);
+	*ret = list;
+	return 0;
+}
+
+static bool was_dropped(const struct spool_replay *r, uint64_t seq)
+{
+	for (size_t i = 0; i < r->n_dropped; i++)
+		if (seq >= r->dropped[i].first && seq <= r->dropped[i].last)
+			return true;
+	return false;
+}
+
+static void delete_file(struct spool *s, uint64_t first, uint64_t last)
+{
+	char name[32];
+
+	spool_segment_name(first, name);
+	if (unlinkat(s->dirfd, name, 0) == 0 || errno == ENOENT) {
+		s->folder_dirty = true;
+		return;
+	}
+	s->state.write_errors++;
+	for (size_t i = 0; i < s->n_undead; i++)
+		if (s->undead[i].first == first)
+			return;
+	if (s->n_undead < SPOOL_UNDEAD)
+		s->undead[s->n_undead++] = (struct spool_range){first, last};
+}
+
+static int load_segments(struct spool *s, const struct spool_replay *replay)
+{
+	_cleanup_free_ uint64_t *list = NULL;
+	size_t n;
+	int r = list_segments(s, &list, &n);
+
+	for (size_t i = 0; i < n && r >= 0; i++) {
+		s->next_seq = MAX(s->next_seq, list[i] + 1);
+		if (was_dropped(replay, list[i])) {
+			delete_file(s, list[i], list[i]);
+			continue;
+		}
+		r = spool_segment_load(s, list[i]);
+		if (r == 1)
+			delete_file(s, list[i], list[i]);
+		else if (r < 0 && r != -ENOMEM) {
+			/* One file that cannot be read must not cost the others. */
+			log_error("spool: a file cannot be read: %s", strerrordesc_np(-r));
+			s->state.damaged++;
+			r = 0;
+		}
+		if (s->newest)
+			s->next_seq = MAX(s->next_seq, s->newest->last_seq + 1);
+	}
+	return MIN(r, 0);
+}
+
+/* Counts that the batch can have. */
+static bool fits(const struct spool_batch *b, const struct message_counts *c, bool final)
+{
+	for (size_t t = 0; t < PROTOCOL_TYPES; t++) {
+		uint64_t left = b->header.samples[t];
+
+		for (size_t f = 0; f < FATES; f++) {
+			if (c->samples[f][t] > left)
+				return false;
+			left -= c->samples[f][t];
+		}
+		if (final && left)
+			return false;
+	}
+	return true;
+}
+
+static bool is_zero(const struct message_counts *c)
+{
+	static const struct message_counts zero;
+
+	return memcmp(c, &zero, sizeof(zero)) == 0;
+}
+
+static int set_route(struct spool_route *route, uint64_t row, const struct message_counts *counts)
+{
+	if (counts && !is_zero(counts)) {
+		if (!route->counts)
+			route->counts = malloc(sizeof(*counts));
+		if (!route->counts)
+			return -ENOMEM;
+		*route->counts = *counts;
+	}
+	route->row = row;
+	return 0;
+}
+
+static void close_route(struct spool *s, struct spool_batch *b, struct spool_route *route)
+{
+	route->final = true;
+	if (--b->n_open)
+		return;
+	b->segment->n_open--;
+	s->n_open--;
+}
+
+static void add_total(struct spool *s, uint32_t destination, const struct message_counts *more)
+{
+	struct spool_totals *t = spool_totals_get(s, destination);
+
+	for (size_t f = 0; t && f < FATES; f++)
+		for (size_t i = 0; i < PROTOCOL_TYPES; i++)
+			t->settled.samples[f][i] += more->samples[f][i];
+}
+
+/* What the journal says of batches that are here; what it says of others only adds up. */
+static int apply(struct spool *s, struct spool_replay *replay)
+{
+	struct map_iter it = {0};
+	int r = 0;
+
+	for (struct spool_segment *g = s->oldest; g; g = g->next)
+		for (struct spool_batch *b = g->first; b; b = b->next)
+			for (uint32_t i = 0; i < b->n_routes && r == 0; i++) {
+				struct spool_route *route = &b->routes[i];
+				struct spool_progress_key key = {b->seq, route->destination};
+				struct spool_progress_value *v =
+					map_get(replay->progress, &key, sizeof(key));
+
+				if (!v)
+					continue;
+				if (!fits(b, &v->counts, v->final)) {
+					s->state.damaged++;
+					memset(&v->counts, 0, sizeof(v->counts));
+					continue;
+				}
+				r = set_route(route, v->row, &v->counts);
+				if (r == 0 && v->final)
+					close_route(s, b, route);
+			}
+	while (map_next(replay->progress, &it) && r == 0) {
+		const struct spool_progress_key *key = it.key;
+		const struct spool_progress_value *v = it.value;
+
+		add_total(s, (uint32_t)key->destination, &v->counts);
+	}
+	return r;
+}
+
+static int recover(struct spool *s, struct err_text *err)
+{
+	CLEANUP(spool_replay_deinit) struct spool_replay replay = {0};
+	int r = spool_cursor_load(s, &replay);
+
+	if (r == 0)
+		r = load_segments(s, &replay);
+	if (r == 0)
+		r = apply(s, &replay);
+	if (r < 0)
+		return err_set(err, r, "the spool cannot be read: %s", strerrordesc_np(-r));
+	for (const struct spool_segment *g = s->oldest; g; g = g->next)
+		if (g->last)
+			s->state.newest_unix_ns =
+				MAX(s->state.newest_unix_ns, g->last->header.to_unix_ns);
+	return 0;
+}
+
+int spool_open(
+	struct spool **ret, int dirfd, const struct spool_config *config, struct err_text *err)
+{
+	CLEANUP(spool_closep) struct spool *s = calloc(1, sizeof(*s));
+	uint64_t began = clock_monotonic_ns();
+	int r;
+
+	if (!s)
+		return err_set(err, -ENOMEM, "out of memory");
+	s->dirfd = s->lock = s->write_fd = s->read_fd = s->journal = -1;
+	s->config = *config;
+	if (!s->config.unix_ns)
+		s->config.unix_ns = clock_unix_ns;
+	if (!s->config.boottime_ns)
+		s->config.boottime_ns = clock_boottime_ns;
+	spool_configure(s, config->max_bytes, config->max_age_ns, config->min_free_permille);
+	s->seed = (uint32_t)(config->instance ^ config->instance >> 32);
+	s->next_seq = 1;
+	s->round = 1;
+	buf_init(&s->pending, 0);
+	s->dirfd = fcntl(dirfd, F_DUPFD_CLOEXEC, 3);
+	if (s->dirfd < 0)
+		return err_set(err, -errno, "the spool's folder: %m");
+	r = take_lock(s, err);
+	if (r == 0)
+		r = recover(s, err);
+	if (r < 0)
+		return r;
+	s->state.recovery_ns = clock_monotonic_ns() - began;
+	*ret = TAKE_PTR(s);
+	return 0;
+}
+
+struct spool *spool_close(struct spool *s)
+{
+	if (!s)
+		return NULL;
+	while (s->oldest)
+		spool_segment_forget(s, s->oldest);
+	closep(&s->write_fd);
+	closep(&s->read_fd);
+	closep(&s->journal);
+	closep(&s->lock);
+	closep(&s->dirfd);
+	buf_deinit(&s->pending);
+	free(s->totals);
+	free(s);
+	return NULL;
+}
+
+void spool_configure(
+	struct spool *s, uint64_t max_bytes, uint64_t max_age_ns, unsigned min_free_permille)
+{
+	s->config.max_bytes = max_bytes ? MAX(max_bytes, BYTES_MIN) : MAX_BYTES_DEFAULT;
+	s->config.max_age_ns = max_age_ns ? max_age_ns : MAX_AGE_DEFAULT_NS;
+	s->config.min_free_permille = MIN(min_free_permille, 1000U);
+}
+
+/* ---- what is kept -------------------------------------------------------------------------------- */
+
+struct spool_batch *spool_next(const struct spool *s, const struct spool_batch *b)
+{
+	const struct spool_segment *g = b ? b->segment : s->oldest;
+	struct spool_batch *next = b ? b->next : g ? g->first : NULL;
+
+	for (;;) {
+		for (; next; next = next->next)
+			if (next->n_open)
+				return next;
+		/* Segments that are through are passed over as a whole. */
+		do
+			g = g ? g->next : NULL;
+		while (g && !g->n_open);
+		if (!g)
+			return NULL;
+		next = g->first;
+	}
+}
+
+int spool_append(struct spool *s, const struct batch_header *header, const void *bytes, size_t size,
+	const uint32_t *destinations, size_t n, struct spool_batch **ret)
+{
+	int r;
+
+	if (!n || n > PROTOCOL_DESTINATIONS || size > PROFILE_MAX_ENCODED)
+		return -EINVAL;
+	r = spool_segment_append(s, header, bytes, size, destinations, n, ret);
+	if (r == 0)
+		s->state.newest_unix_ns = MAX(s->state.newest_unix_ns, header->to_unix_ns);
+	return r;
+}
+
+int spool_progress(struct spool *s, struct spool_batch *b, uint32_t destination, uint64_t row,
+	const struct message_counts *counts, bool final)
+{
+	struct message_counts more = {0};
+	struct spool_route *route = NULL;
+	int r;
+
+	for (uint32_t i = 0; i < b->n_routes && !route; i++)
+		if (b->routes[i].destination == destination)
+			route = &b->routes[i];
+	if (!route || route->final)
+		return -ENOENT;
+	if (counts && !fits(b, counts, final))
+		return -EBADMSG;
+	for (size_t f = 0; counts && f < FATES; f++)
+		for (size_t t = 0; t < PROTOCOL_TYPES; t++) {
+			uint64_t before = route->counts ? route->counts->samples[f][t] : 0;
+
+			if (counts->samples[f][t] < before)
+				return -EBADMSG;
+			more.samples[f][t] = counts->samples[f][t] - before;
+		}
+	r = set_route(route, MAX(row, route->row), counts);
+	if (r < 0)
+		return r;
+	add_total(s, destination, &more);
+	if (final)
+		close_route(s, b, route);
+	spool_cursor_progress(s, b, route);
+	return 0;
+}
+
+bool spool_dirty(const struct spool *s)
+{
+	return s->segment_dirty || s->folder_dirty || s->journal_dirty || s->pending.len ||
+		s->seal_error;
+}
+
+int spool_commit(struct spool *s)
+{
+	int r = s->seal_error;
+
+	s->seal_error = 0;
+	if (s->segment_dirty && fdatasync(s->write_fd) < 0) {
+		/* Which of its pages are on the disk nobody knows any more. */
+		r = -errno;
+		s->state.sync_errors++;
+		closep(&s->write_fd);
+		if (s->newest)
+			s->newest->sealed = true;
+	}
+	s->segment_dirty = false;
+	if (s->pending.len || s->journal_dirty)
+		(void)spool_cursor_commit(s);
+	if (s->folder_dirty) {
+		if (fsync(s->dirfd) < 0) {
+			s->state.sync_errors++;
+			r = r < 0 ? r : -errno;
+		} else {
+			s->folder_dirty = false;
+		}
+	}
+	return r;
+}
+
+int spool_read(struct spool *s, const struct spool_batch *b, struct buf *out)
+{
+	_cleanup_free_ uint8_t *stored = malloc((size_t)b->stored + 1);
+	int r;
+
+	if (!stored)
+		return -ENOMEM;
+	if (s->read_segment != b->segment) {
+		closep(&s->read_fd);
+		s->read_segment = NULL;
+		s->read_fd = spool_segment_open(s, b->segment->first_seq, O_RDONLY);
+		if (s->read_fd < 0) {
+			r = s->read_fd;
+			s->read_fd = -1;
+			return r;
+		}
+		s->read_segment = b->segment;
+	}
+	r = io_pread_all(s->read_fd, stored, b->stored, b->offset);
+	if (r < 0)
+		return r == -ENODATA ? -EBADMSG : r;
+	buf_reset(out);
+	if (compress_crc32(0, stored, b->stored) != b->check)
+		r = -EBADMSG;
+	else
+		r = decompress_zstd(stored, b->stored, b->raw, out);
+	if (r == 0 && out->len != b->raw)
+		r = -EBADMSG;
+	if (r == -EBADMSG || r == -EFBIG) {
+		s->state.damaged++;
+		return -EBADMSG;
+	}
+	return r;
+}
+
+/* A segment that is written to goes, too, when it is worth it. */
+static bool through(const struct spool_segment *g)
+{
+	return !g->n_open && (g->sealed || g->size >= SPOOL_SEGMENT_MIN);
+}
+
+static void retry_undead(struct spool *s)
+{
+	struct spool_range again[SPOOL_UNDEAD];
+	size_t n = s->n_undead;
+
+	memcpy(again, s->undead, n * sizeof(again[0]));
+	s->n_undead = 0;
+	for (size_t i = 0; i < n; i++)
+		delete_file(s, again[i].first, again[i].last);
+}
+
+void spool_reap(struct spool *s)
+{
+	bool any = false;
+
+	for (struct spool_segment *g = s->oldest; g; g = g->next) {
+		if (!through(g))
+			continue;
+		spool_cursor_dropped(s, g->first_seq, MAX(g->last_seq, g->first_seq));
+		any = true;
+	}
+	if (!any)
+		return;
+	/* The word first. Without it the file would be delivered again after a crash. */
+	if (spool_cursor_commit(s) < 0)
+		return;
+	retry_undead(s);
+	for (struct spool_segment *g = s->oldest, *next; g; g = next) {
+		next = g->next;
+		if (!through(g))
+			continue;
+		delete_file(s, g->first_seq, g->last_seq);
+		spool_segment_forget(s, g);
+	}
+}
+
+/* ---- bounds -------------------------------------------------------------------------------------- */
+
+static uint64_t age(const struct spool *s, const struct spool_batch *b)
+{
+	uint64_t from = b->header.from_unix_ns, now = s->config.unix_ns();
+
+	if (memcmp(b->header.boot_id, s->config.boot_id, sizeof(s->config.boot_id)) == 0) {
+		from = b->boottime_ns;
+		now = s->config.boottime_ns();
+	}
+	return now > from ? now - from : 0;
+}
+
+static uint64_t used(const struct spool *s)
+{
+	return s->bytes + MAX(s->journal_room, s->journal_size);
+}
+
+static bool disk(const struct spool *s, uint64_t *total, uint64_t *avail)
+{
+	struct statfs st;
+
+	if (fstatfs(s->dirfd, &st) < 0)
+		return false;
+	*total = (uint64_t)st.f_blocks * (uint64_t)st.f_bsize;
+	*avail = (uint64_t)st.f_bavail * (uint64_t)st.f_bsize;
+	return true;
+}
+
+bool spool_has_room(struct spool *s, uint64_t need)
+{
+	uint64_t total, avail, keep;
+
+	if (used(s) + need > s->config.max_bytes || s->n_open >= PROTOCOL_BATCHES)
+		return false;
+	if (!s->config.min_free_permille || !disk(s, &total, &avail))
+		return true;
+	keep = total / 1000 * s->config.min_free_permille;
+	return avail >= keep && avail - keep >= need;
+}
+
+struct spool_batch *spool_over(struct spool *s, uint64_t need)
+{
+	struct spool_batch *b = NULL;
+
+	do
+		b = spool_next(s, b);
+	while (b && b->spared == s->round);
+	if (b && age(s, b) > s->config.max_age_ns)
+		return b;
+	if (spool_has_room(s, need))
+		return NULL;
+	spool_reap(s);
+	if (spool_has_room(s, need))
+		return NULL;
+	/* One that is written to is closed to let go of it, too. */
+	if (b && b->segment == s->newest)
+		spool_segment_seal(s);
+	return b;
+}
+
+void spool_spare(struct spool *s, struct spool_batch *b)
+{
+	b->spared = s->round;
+}
+
+void spool_spare_none(struct spool *s)
+{
+	s->round++;
+}
+
+uint64_t spool_next_expiry(const struct spool *s)
+{
+	const struct spool_batch *b = spool_next(s, NULL);
+	uint64_t now = s->config.boottime_ns(), old;
+
+	if (!b)
+		return UINT64_MAX;
+	old = age(s, b);
+	return old >= s->config.max_age_ns ? now : now + (s->config.max_age_ns - old);
+}
+
+/* ---- what it says -------------------------------------------------------------------------------- */
+
+size_t spool_get_totals(const struct spool *s, const struct spool_totals **list)
+{
+	*list = s->totals;
+	return s->n_totals;
+}
+
+void spool_forget(struct spool *s, uint32_t destination)
+{
+	for (size_t i = 0; i < s->n_totals; i++) {
+		if (s->totals[i].destination != destination)
+			continue;
+		s->totals[i] = s->totals[--s->n_totals];
+		return;
+	}
+}
+
+void spool_get_state(const struct spool *s, struct spool_state *ret)
+{
+	*ret = s->state;
+	ret->bytes = used(s);
+	ret->max_bytes = s->config.max_bytes;
+	ret->segments = s->n_segments;
+	ret->batches = s->n_open;
+	ret->free_bytes = ret->disk_bytes = 0;
+	(void)disk(s, &ret->disk_bytes, &ret->free_bytes);
+}
