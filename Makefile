@@ -142,7 +142,7 @@ $(B)/bpf-arm64/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 
 $(B)/gen/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 	@mkdir -p $(@D)
-	$(BPFTOOL) gen skeleton $< name $(subst -,_,$*)_bpf > $@.tmp && mv $@.tmp $@
+	$(BPFTOOL) gen skeleton $< > $@.tmp && mv $@.tmp $@
 
 # ---- files built into the binaries ---------------------------------------------------------------
 # `#include "odictl/assets/x.html.embed.h"` defines `static const char embed_x_html[]` (NUL at the end).

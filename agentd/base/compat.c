@@ -7,7 +7,6 @@
 
 #include <signal.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 
 #include "agentd/base/macros.h"
 
@@ -47,10 +46,6 @@ const char *compat_sigabbrev(int signal)
 #endif
 
 #if defined(__GLIBC__) && !__GLIBC_PREREQ(2, 34)
-#ifndef SYS_close_range
-#define SYS_close_range 436 /* on every architecture */
-#endif
-
 int compat_close_range(unsigned first, unsigned last, int flags)
 {
 	return (int)syscall(SYS_close_range, first, last, flags);

@@ -17,6 +17,24 @@ const char *compat_sigabbrev(int signal);
 #endif
 
 #if defined(__GLIBC__) && !__GLIBC_PREREQ(2, 34)
+#include <sys/syscall.h>
+
+/* Calls have had the same numbers on all architectures since kernel 5.1. */
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#ifndef SYS_openat2
+#define SYS_openat2 437
+#endif
+#ifndef SYS_faccessat2
+#define SYS_faccessat2 439
+#endif
+#ifndef SYS_landlock_create_ruleset
+#define SYS_landlock_create_ruleset 444
+#define SYS_landlock_add_rule       445
+#define SYS_landlock_restrict_self  446
+#endif
+
 #define close_range compat_close_range
 #define closefrom   compat_closefrom
 /* close_range(2), kernel 5.9: 0 or -1 and errno. Both may be called between fork and exec. */

@@ -325,6 +325,19 @@ static void free_caps(cap_t *caps)
 		cap_free(*caps);
 }
 
+/* As cap_fill() of newer libcap does. */
+static int make_effective(cap_t caps)
+{
+	for (cap_value_t cap = 0; CAP_IS_SUPPORTED(cap); cap++) {
+		cap_flag_value_t permitted;
+
+		if (cap_get_flag(caps, cap, CAP_PERMITTED, &permitted) < 0 ||
+			cap_set_flag(caps, CAP_EFFECTIVE, 1, &cap, permitted) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
 static int drop_capabilities(const struct sandbox_policy *policy)
 {
 	CLEANUP(free_caps) cap_t caps = policy->keep_caps ? cap_get_proc() : cap_init();
@@ -336,7 +349,7 @@ static int drop_capabilities(const struct sandbox_policy *policy)
 	if (cap_reset_ambient() < 0 && errno != EINVAL)
 		return -errno;
 	/* A change of uid emptied the effective set and left the permitted one. */
-	if (policy->keep_caps && cap_fill(caps, CAP_EFFECTIVE, CAP_PERMITTED) < 0)
+	if (policy->keep_caps && make_effective(caps) < 0)
 		return -errno;
 	if (cap_set_proc(caps) < 0)
 		return -errno;
