@@ -214,6 +214,24 @@ int deliver_push(
 	return queue_push(&d->queue, b, row, counts);
 }
 
+bool deliver_evict(struct deliver *d, const struct held_batch *b)
+{
+	for (size_t i = 0; i < d->queue.n; i++) {
+		if (queue_at(&d->queue, i)->batch != b)
+			continue;
+		if (i == 0 && d->request)
+			return false;
+		give_up_item(d, i, FATE_EVICTED);
+		return true;
+	}
+	return true;
+}
+
+bool deliver_busy(const struct deliver *d)
+{
+	return d->request != NULL;
+}
+
 void deliver_leave(struct deliver *d)
 {
 	if (d->leave_by_ns)
@@ -359,10 +377,10 @@ static void evict(struct deliver *d, uint64_t *wake_ns, uint64_t now_ns)
 	size_t first = d->request ? 1 : 0;
 	uint64_t max_age = d->type ? d->type->max_age_ns : 0, now_unix = clock_unix_ns();
 	struct queue_item *item;
+	ssize_t over;
 
-	while (d->queue.n > first + 1 &&
-		(d->queue.bytes > d->queue_bytes || d->queue.n > PROTOCOL_BATCHES))
-		give_up_item(d, first, FATE_EVICTED);
+	while ((over = queue_over(&d->queue, first, d->queue_bytes)) >= 0)
+		give_up_item(d, (size_t)over, FATE_EVICTED);
 	while (max_age && (item = queue_at(&d->queue, first))) {
 		uint64_t end = item->batch->header.from_unix_ns + max_age;
 
@@ -411,7 +429,7 @@ static int prepare(struct deliver *d, struct queue_item *item)
 	} else if (r < 0) {
 		log_error("destination %s: a batch is given up: %s", d->spec->name, err.text);
 		set_state(d, "failing", err.text, "");
-		give_up_item(d, 0, FATE_REJECTED);
+		give_up_item(d, 0, r == -EIO ? FATE_EVICTED : FATE_REJECTED);
 	}
 	return r;
 }

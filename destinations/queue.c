@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* What waits, in memory.
+/* What waits.
  *
- * A batch stays a mapping of the sealed memfd that agentd made: the pages are agentd's and the exporter's at once, no
- * descriptor is kept, and thousands may wait. Decoding and encoding happen when a destination gets to the batch, so
- * a long queue costs its bytes and no more. Encoded bytes are shared between destinations of equal limits, and outlive
+ * A batch that the spool has costs this record; its bytes are read when a destination gets to it and are let go of when
+ * all had their turn. One that the spool does not have (there is none, or its disk is full) stays a mapping of the
+ * sealed memfd that agentd made: the pages are agentd's and the exporter's at once, and no descriptor is kept.
+ * Decoding and encoding happen when a destination gets to the batch. Encoded bytes are shared between destinations of equal limits, and outlive
  * their last user within CACHE_BYTES, so that one that comes a little later does not encode again.
  *
  * The bounds of a queue are its owner's (deliver.c). Runs in the exporter. */
@@ -12,44 +13,87 @@
 #include <sys/mman.h>
 
 #include "agentd/base/io.h"
+#include "agentd/base/map.h"
 #include "destinations/queue.h"
 
 #define CACHE_BYTES (8U << 20)
 
 static struct held_batch *oldest, *newest;
+static struct map *by_id;
+static struct spool *spool;
+static uint64_t memory_bytes; /* of batches that are not kept */
+static uint32_t memory_batches;
 
 /* ---- batches ------------------------------------------------------------------------------------- */
+
+static void drop_bytes(struct held_batch *b)
+{
+	if (!b->bytes)
+		return;
+	if (b->mapped)
+		munmap(b->bytes, b->size);
+	else
+		free(b->bytes);
+	b->bytes = NULL;
+	b->mapped = false;
+}
+
+/* Copies what there is of it. */
+static int add_batch(struct held_batch **ret, const struct held_batch *like)
+{
+	struct held_batch *b = malloc(sizeof(*b));
+	int r = b ? 0 : -ENOMEM;
+
+	if (r == 0 && !by_id)
+		r = map_new(&by_id, sizeof(like->id));
+	if (r == 0)
+		r = map_put(by_id, &like->id, sizeof(like->id), b, NULL);
+	if (r < 0) {
+		free(b);
+		return r;
+	}
+	*b = *like;
+	b->refs = 1;
+	b->previous = newest;
+	*(newest ? &newest->next : &oldest) = b;
+	newest = b;
+	memory_bytes += b->kept ? 0 : b->size;
+	memory_batches += !b->kept;
+	*ret = b;
+	return 0;
+}
 
 int held_batch_new(
 	struct held_batch **ret, uint64_t id, const struct batch_header *header, int memfd)
 {
-	struct held_batch *b;
-	size_t size;
-	void *bytes = NULL;
+	struct held_batch like = {.id = id, .header = *header, .mapped = true};
+	int r;
 
-	if (io_check_sealed(memfd, PROFILE_MAX_ENCODED, &size) < 0)
+	if (io_check_sealed(memfd, PROFILE_MAX_ENCODED, &like.size) < 0)
 		return -EBADMSG;
 	/* MAP_PRIVATE: older kernels refuse a shared mapping of what is sealed against writing. */
-	if (size)
-		bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, memfd, 0);
-	if (bytes == MAP_FAILED)
+	if (like.size)
+		like.bytes = mmap(NULL, like.size, PROT_READ, MAP_PRIVATE, memfd, 0);
+	if (like.bytes == MAP_FAILED)
 		return -errno;
-	b = calloc(1, sizeof(*b));
-	if (!b) {
-		if (size)
-			munmap(bytes, size);
-		return -ENOMEM;
-	}
-	*b = (struct held_batch){.refs = 1,
-		.id = id,
-		.header = *header,
-		.bytes = bytes,
-		.size = size,
-		.previous = newest};
-	*(newest ? &newest->next : &oldest) = b;
-	newest = b;
-	*ret = b;
-	return 0;
+	r = add_batch(ret, &like);
+	if (r < 0)
+		drop_bytes(&like);
+	return r;
+}
+
+int held_batch_new_kept(struct held_batch **ret, uint64_t id, struct spool_batch *spooled)
+{
+	struct held_batch like = {.id = id,
+		.header = spooled->header,
+		.size = spooled->raw,
+		.kept = true,
+		.spool = spooled};
+	int r = add_batch(ret, &like);
+
+	if (r == 0)
+		spooled->owner = *ret;
+	return r;
 }
 
 struct held_batch *held_batch_unref(struct held_batch *b)
@@ -58,13 +102,71 @@ struct held_batch *held_batch_unref(struct held_batch *b)
 		return NULL;
 	*(b->previous ? &b->previous->next : &oldest) = b->next;
 	*(b->next ? &b->next->previous : &newest) = b->previous;
+	if (map_get(by_id, &b->id, sizeof(b->id)) == b)
+		map_remove(by_id, &b->id, sizeof(b->id));
 	for (size_t i = 0; i < ARRAY_SIZE(b->encoded); i++)
 		encoded_unref(b->encoded[i]);
 	shape_free(b->shaped);
-	if (b->bytes)
-		munmap(b->bytes, b->size);
+	drop_bytes(b);
+	memory_bytes -= b->kept ? 0 : b->size;
+	memory_batches -= !b->kept;
+	if (b->spool)
+		b->spool->owner = NULL;
 	free(b);
 	return NULL;
+}
+
+struct held_batch *held_batch_find(uint64_t id)
+{
+	return by_id ? map_get(by_id, &id, sizeof(id)) : NULL;
+}
+
+struct held_batch *held_batch_next(const struct held_batch *b)
+{
+	return b ? b->next : oldest;
+}
+
+void held_batch_set_spool(struct spool *s)
+{
+	spool = s;
+}
+
+void held_batch_keep(struct held_batch *b)
+{
+	if (b->kept)
+		return;
+	b->kept = true;
+	memory_bytes -= b->size;
+	memory_batches--;
+}
+
+uint64_t held_batch_memory(uint32_t *batches)
+{
+	*batches = memory_batches;
+	return memory_bytes;
+}
+
+int held_batch_bytes(struct held_batch *b, struct err_text *err)
+{
+	struct buf bytes;
+	int r;
+
+	if (b->bytes || !b->size)
+		return 0;
+	if (!spool || !b->spool)
+		return err_set(err, -EIO, "the spool that has the batch is not open");
+	buf_init(&bytes, PROFILE_MAX_ENCODED + 1);
+	r = spool_read(spool, b->spool, &bytes);
+	if (r < 0) {
+		buf_deinit(&bytes);
+		return r == -ENOMEM
+			? r
+			: err_set(err, -EIO, "a batch cannot be read from the spool: %s",
+				  r == -EBADMSG ? "it is damaged" : strerrordesc_np(-r));
+	}
+	b->bytes = TAKE_PTR(bytes.data);
+	b->mapped = false;
+	return 0;
 }
 
 static bool serves(const struct encoded *e, const struct shape_limits *limits, uint64_t row)
@@ -97,6 +199,8 @@ int held_batch_encode(struct held_batch *b, const struct shape_limits *limits, u
 	if (b->shaped && !shape_rules_equal(shape_rules_of(b->shaped), limits->rules))
 		b->shaped = shape_free(b->shaped);
 	if (!b->shaped)
+		r = held_batch_bytes(b, err);
+	if (!b->shaped && r == 0)
 		r = shape_batch(&b->shaped, b->bytes, b->size, &b->header, limits->rules, err);
 	if (r < 0)
 		return r;
@@ -124,6 +228,8 @@ void held_batch_settle(void)
 
 	for (struct held_batch *b = newest; b; b = b->previous) {
 		b->shaped = shape_free(b->shaped);
+		if (b->kept)
+			drop_bytes(b);
 		for (size_t i = 0; i < ARRAY_SIZE(b->encoded); i++) {
 			if (!b->encoded[i])
 				continue;
@@ -163,7 +269,6 @@ int queue_push(
 	}
 	b->refs++;
 	q->items[q->head + q->n++] = (struct queue_item){b, row, *counts};
-	q->bytes += b->size;
 	return 0;
 }
 
@@ -176,7 +281,6 @@ void queue_remove(struct queue *q, size_t i)
 {
 	struct queue_item *item = queue_at(q, i);
 
-	q->bytes -= item->batch->size;
 	held_batch_unref(item->batch);
 	if (i == 0)
 		q->head++;
@@ -185,6 +289,27 @@ void queue_remove(struct queue *q, size_t i)
 	q->n--;
 	if (!q->n)
 		q->head = 0;
+}
+
+ssize_t queue_over(const struct queue *q, size_t first, uint64_t max_bytes)
+{
+	ssize_t over = -1;
+	uint64_t bytes = 0;
+
+	if (q->n > first + 1 && q->n > PROTOCOL_BATCHES)
+		return (ssize_t)first;
+	if (memory_bytes <= max_bytes)
+		return -1;
+	for (size_t i = q->n; i-- > 0;) {
+		const struct held_batch *b = q->items[q->head + i].batch;
+
+		if (b->kept)
+			continue;
+		bytes += b->size;
+		if (i >= first && i + 1 < q->n)
+			over = (ssize_t)i;
+	}
+	return bytes > max_bytes ? over : -1;
 }
 
 uint64_t queue_item_left(const struct queue_item *item, unsigned type)

@@ -6,14 +6,18 @@
 
 #include "destinations/protocol.h"
 #include "destinations/shape.h"
+#include "destinations/spool.h"
 
 struct held_batch {
 	unsigned refs; /* queues that it is in */
 	uint64_t id;   /* agentd's */
 	struct batch_header header;
-	void *bytes; /* mapped; NULL for an empty one */
+	void *bytes; /* mapped or read; NULL: an empty one, or not read: held_batch_bytes() */
 	size_t size;
-	struct shaped *shaped; /* while it is encoded: see held_batch_settle() */
+	bool mapped;               /* of agentd's memfd */
+	bool kept;                 /* the spool has it, so its bytes come from there */
+	struct spool_batch *spool; /* where its progress is noted; NULL: nowhere */
+	struct shaped *shaped;     /* while it is encoded: see held_batch_settle() */
 	struct encoded *encoded[4];
 	struct held_batch *previous, *next;
 };
@@ -21,7 +25,20 @@ struct held_batch {
 /* Maps a sealed memfd (borrowed). -EBADMSG: not sealed or too big. The caller holds one reference. */
 int held_batch_new(
 	struct held_batch **ret, uint64_t id, const struct batch_header *header, int memfd);
+/* One that the spool has. */
+int held_batch_new_kept(struct held_batch **ret, uint64_t id, struct spool_batch *spooled);
 struct held_batch *held_batch_unref(struct held_batch *b);
+struct held_batch *held_batch_find(uint64_t id); /* borrowed; NULL: none */
+struct held_batch *held_batch_next(
+	const struct held_batch *b); /* in the order of their coming; NULL: the first */
+/* The spool has it now: its bytes need not stay. */
+void held_batch_keep(struct held_batch *b);
+/* Where batches that are kept are read from; NULL none. Borrowed. */
+void held_batch_set_spool(struct spool *s);
+/* What is held in memory for want of a spool. */
+uint64_t held_batch_memory(uint32_t *batches);
+/* The bytes, read if need be; borrowed until held_batch_settle(). -EIO: they are damaged or cannot be read. */
+int held_batch_bytes(struct held_batch *b, struct err_text *err);
 /* The requests from row on, made if need be; a reference for the caller. */
 int held_batch_encode(struct held_batch *b, const struct shape_limits *limits, uint64_t row,
 	struct encoded **ret, struct err_text *err);
@@ -38,8 +55,11 @@ struct queue_item {
 struct queue {
 	struct queue_item *items;
 	size_t head, n, room; /* items[head] is the oldest */
-	uint64_t bytes;
 };
+
+/* The item from `first` on that has to go, so that what the queue has in memory only keeps within max_bytes; -1: none.
+ * The newest stays, however big. */
+ssize_t queue_over(const struct queue *q, size_t first, uint64_t max_bytes);
 
 void queue_deinit(struct queue *q);
 /* Takes a reference of its own. */
