@@ -2,15 +2,15 @@
 
 /* The options by which a destination is shaped, as people write them.
  *
- * Lists are one text, since their order means something: entries stand between semicolons (or ends of lines), which
- * names of functions do not have. Parsed once in agentd, to be refused with a sentence, and again by the exporter,
+ * Lists are one text, since their order means something: entries stand between semicolons, which names of
+ * functions do not have. Parsed once in agentd, to be refused with a sentence, and again by the exporter,
  * which uses them. Runs in agentd and in the exporter. */
 
 #include "agentd/base/buf.h"
 #include "agentd/base/text.h"
 #include "destinations/shape_rules.h"
 
-#define SEPARATORS ";\n"
+#define SEPARATORS ";"
 
 static const char *const on_off[] = {"on", "off", NULL};
 
