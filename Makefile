@@ -81,10 +81,10 @@ libs_sampler := -lbpf -lelf
 libs_bpf := -lbpf
 libs_container := -ljson-c
 libs_symbol := -liberty
-libs_destinations := -lyaml
+libs_destinations := -lyaml -ldl
 libs_odictl :=
 LIBS_AGENTD := -lbpf -ldw -lelf -lyaml -lsqlite3 -lprotobuf-c -lsystemd -lseccomp -lcap \
-               -ljson-c -liberty -lzstd -llzma -lz
+               -ljson-c -liberty -lzstd -llzma -lz -ldl
 LIBS_ODICTL := -lprotobuf-c -lsystemd -lseccomp -lcap -lzstd -lz
 
 AGENTD_ROOMS := $(filter-out odictl,$(ROOMS_ALL))
