@@ -47,6 +47,9 @@ static const char *option_type_name(enum option_type type)
 		[OPTION_HOSTPORT] = "host:port",
 		[OPTION_SECRET] = "secret",
 		[OPTION_MAP] = "key=value",
+		[OPTION_ENDPOINT] = "host:port or url",
+		[OPTION_FILE] = "file",
+		[OPTION_SECRET_MAP] = "key=secret",
 	};
 
 	return type < ARRAY_SIZE(names) ? names[type] : "text";
@@ -76,7 +79,7 @@ Control__OptionInfo **daemon_options(struct control_reply *r,
 			i->required = o->required;
 			i->fallback = control_strdup(r, o->fallback);
 			i->help = control_strdup(r, o->help);
-			i->secret = o->type == OPTION_SECRET;
+			i->secret = o->type == OPTION_SECRET || o->type == OPTION_SECRET_MAP;
 			while (o->values && o->values[values])
 				values++;
 			i->values = control_alloc(r, (values + 1) * sizeof(*i->values));

@@ -21,7 +21,6 @@
 #include "destinations/destination.h"
 #include "destinations/catalogue_private.h"
 
-#define MAX_FILE (64U << 10)
 #define MAX_LIST 32
 
 struct parser {
@@ -207,7 +206,10 @@ static const char *const type_names[] = {[OPTION_STRING] = "string",
 	[OPTION_URL] = "url",
 	[OPTION_HOSTPORT] = "host:port",
 	[OPTION_SECRET] = "secret",
-	[OPTION_MAP] = "map"};
+	[OPTION_MAP] = "map",
+	[OPTION_ENDPOINT] = "endpoint",
+	[OPTION_FILE] = "file",
+	[OPTION_SECRET_MAP] = "secret-map"};
 
 enum field_key {
 	FIELD_NAME,
@@ -250,7 +252,7 @@ static int get_type(struct parser *p, const yaml_node_t *value, struct field *f)
 		? wrong(p, value, "there is no type \"%s\": did you mean \"%s\"?", s, near)
 		: wrong(p, value,
 			  "there is no type \"%s\": expected string, boolean, number, duration, "
-			  "size, enum, url, host:port, secret or map",
+			  "size, enum, url, host:port, endpoint, secret, file, map or secret-map",
 			  s);
 }
 
@@ -347,9 +349,13 @@ static int check_field(struct parser *p, const yaml_node_t *n, struct field *f)
 	if ((d->type == OPTION_ENUM) != (d->values != NULL))
 		return wrong(p, n, "the field %s: values belong to an enum, and an enum needs them",
 			d->name);
-	if (*f->header && (!catalogue_is_header_name(*f->header) || d->type == OPTION_MAP))
+	if (*f->header &&
+		(!catalogue_is_header_name(*f->header) || d->type == OPTION_MAP ||
+			d->type == OPTION_SECRET_MAP || d->type == OPTION_FILE))
 		return wrong(p, n, "the field %s: its header is not one that can be sent", d->name);
-	if (d->fallback && (d->type == OPTION_SECRET || d->type == OPTION_MAP || d->required))
+	if (d->fallback &&
+		(d->type == OPTION_SECRET || d->type == OPTION_MAP || d->type == OPTION_FILE ||
+			d->type == OPTION_SECRET_MAP || d->required))
 		return wrong(p, n, "the field %s can have no default", d->name);
 	for (size_t i = 0; i < 2; i++)
 		if (get_bound(p, f, i) < 0)
@@ -371,10 +377,11 @@ static int get_fields(struct parser *p, const yaml_node_t *n)
 	count = (size_t)(n->data.sequence.items.top - n->data.sequence.items.start);
 	if (count > CATALOGUE_MAX_FIELDS)
 		return wrong(p, n, "fields: expected at most %d", CATALOGUE_MAX_FIELDS);
-	p->type->option_headers = calloc(count + 1, sizeof(*p->type->option_headers));
+	p->type->option_headers =
+		calloc(CATALOGUE_MAX_OPTIONS + 1, sizeof(*p->type->option_headers));
 	if (!p->type->option_headers)
 		return -ENOMEM;
-	p->type->options = calloc(count + 1, sizeof(*p->type->options));
+	p->type->options = calloc(CATALOGUE_MAX_OPTIONS + 1, sizeof(*p->type->options));
 	if (!p->type->options)
 		return -ENOMEM;
 	for (size_t i = 0; i < count; i++) {
@@ -395,6 +402,86 @@ static int get_fields(struct parser *p, const yaml_node_t *n)
 	return 0;
 }
 
+/* ---- what many types have -------------------------------------------------------------------------- */
+
+static int copy_text(const char **to, const char *from)
+{
+	*to = from ? strdup(from) : NULL;
+	return from && !*to ? -ENOMEM : 0;
+}
+
+static int copy_option(struct option_desc *to, const struct option_desc *from)
+{
+	size_t n = 0;
+	const char **values;
+
+	*to = *from;
+	to->values = NULL;
+	to->name = to->help = to->fallback = NULL;
+	if (copy_text(&to->name, from->name) < 0 || copy_text(&to->help, from->help) < 0 ||
+		copy_text(&to->fallback, from->fallback) < 0)
+		return -ENOMEM;
+	while (from->values && from->values[n])
+		n++;
+	if (!n)
+		return 0;
+	values = calloc(n + 1, sizeof(*values));
+	to->values = values;
+	for (size_t i = 0; values && i < n; i++)
+		if (copy_text(&values[i], from->values[i]) < 0)
+			return -ENOMEM;
+	return values ? 0 : -ENOMEM;
+}
+
+/* The table's options behind the type's own, but for those that the type has itself. */
+static int add_options(struct destination_type *t, const struct option_desc *table)
+{
+	size_t n = 0;
+
+	while (t->options[n].name)
+		n++;
+	for (; table->name; table++) {
+		if (option_find(t->options, table->name))
+			continue;
+		if (n == CATALOGUE_MAX_OPTIONS)
+			return -E2BIG;
+		if (copy_option(&t->options[n++], table) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int add_groups(struct parser *p, const yaml_node_t *root)
+{
+	struct destination_type *t = p->type;
+	const char *names[16];
+	size_t n = 0;
+	int r = 0;
+
+	for (; destination_groups[n].name; n++)
+		names[n] = destination_groups[n].name;
+	for (size_t i = 0; t->with && t->with[i] && r >= 0; i++) {
+		size_t k = 0;
+		const char *near;
+
+		while (k < n && !streq(names[k], t->with[i]))
+			k++;
+		if (k < n) {
+			r = add_options(t, destination_groups[k].options);
+			continue;
+		}
+		near = text_nearest(t->with[i], names, n);
+		return wrong(p, root,
+			"with: there is no group of fields \"%s\"%s%s%s: expected network, "
+			"insecure, tls, basic, bearer or headers",
+			t->with[i], near ? ", did you mean \"" : "", near ? near : "",
+			near ? "\"" : "");
+	}
+	while (r >= 0 && t->options[t->n_own].name)
+		t->n_own++;
+	return r < 0 ? r : add_options(t, destination_common_options);
+}
+
 /* ---- the file ------------------------------------------------------------------------------------ */
 
 static const char *const limit_keys[] = {"max-profile-bytes", "max-profile-samples", "max-age"};
@@ -411,11 +498,12 @@ static int on_limit(struct parser *p, size_t key, const yaml_node_t *value, void
 	}
 }
 
-static const char *const hint_keys[] = {"not-found"};
+static const char *const hint_keys[] = {"not-found", "cost"};
 
 static int on_hint(struct parser *p, size_t key, const yaml_node_t *value, void *userdata)
 {
-	return get_text(p, hint_keys[key], value, &p->type->not_found_hint);
+	return get_text(
+		p, hint_keys[key], value, key == 0 ? &p->type->not_found_hint : &p->type->cost);
 }
 
 enum top_key {
@@ -431,10 +519,13 @@ enum top_key {
 	TOP_HINTS,
 	TOP_LIMITS,
 	TOP_FIELDS,
+	TOP_WITH,
+	TOP_TIMESTAMPS,
 	TOP_KEYS
 };
 static const char *const top_keys[TOP_KEYS] = {"display-name", "summary", "signals", "transport",
-	"endpoint", "path", "content-type", "compression", "example", "hints", "limits", "fields"};
+	"endpoint", "path", "content-type", "compression", "example", "hints", "limits", "fields",
+	"with", "timestamps"};
 
 static int on_top_key(struct parser *p, size_t key, const yaml_node_t *value, void *userdata)
 {
@@ -458,6 +549,10 @@ static int on_top_key(struct parser *p, size_t key, const yaml_node_t *value, vo
 			p, "limits", value, limit_keys, ARRAY_SIZE(limit_keys), on_limit, NULL);
 	case TOP_FIELDS:
 		return get_fields(p, value);
+	case TOP_WITH:
+		return get_list(p, "with", value, &t->with);
+	case TOP_TIMESTAMPS:
+		return get_bool(p, "timestamps", value, &t->timestamps);
 	default:
 		return get_text(p, top_keys[key], value, texts[key]);
 	}
@@ -470,49 +565,99 @@ static int default_text(const char **s, const char *text)
 	return *s ? 0 : -ENOMEM;
 }
 
+static bool one_of(const char *word, const char *const *words, size_t n)
+{
+	while (n && !streq(words[n - 1], word))
+		n--;
+	return n;
+}
+
+static int check_words(struct parser *p, const yaml_node_t *root)
+{
+	static const char *const transports[] = {"otlphttp", "otlpgrpc", "parca", "file", "debug",
+		"local"},
+				 *const compressions[] = {"gzip", "zstd", "none"};
+	struct destination_type *t = p->type;
+
+	if (!one_of(t->transport, transports, ARRAY_SIZE(transports)))
+		return wrong(p, root,
+			"there is no transport \"%s\": expected otlphttp, otlpgrpc, parca, file, "
+			"debug or local",
+			t->transport);
+	if (t->compression && !one_of(t->compression, compressions, ARRAY_SIZE(compressions)))
+		return wrong(p, root, "there is no compression \"%s\": expected gzip, zstd or none",
+			t->compression);
+	for (size_t i = 0; t->signals[i]; i++)
+		if (!streq(t->signals[i], "PROFILES"))
+			return wrong(p, root, "there is no signal \"%s\": expected PROFILES",
+				t->signals[i]);
+	return 0;
+}
+
+/* Every {field} of the path is one that always has a value. */
+static int check_path(struct parser *p, const yaml_node_t *root)
+{
+	const struct destination_type *t = p->type;
+
+	if (t->path && *t->path && t->path[0] != '/')
+		return wrong(p, root, "path: expected one that begins with /");
+	for (const char *at = t->path; at && (at = strchr(at, '{')); at++) {
+		size_t len = strcspn(at + 1, "{}");
+		char name[80];
+		const struct option_desc *d;
+
+		snprintf(name, sizeof(name), "%.*s", (int)MIN(len, 79), at + 1);
+		d = at[1 + len] == '}' ? option_find(t->options, name) : NULL;
+		if (!d || d->type != OPTION_STRING || (!d->required && !d->fallback))
+			return wrong(p, root,
+				"path: {%s} is no field of type string that is required or has a default",
+				name);
+	}
+	return 0;
+}
+
+static int check_endpoint(struct parser *p, const yaml_node_t *root)
+{
+	struct destination_type *t = p->type;
+	const struct option_desc *endpoint =
+		t->endpoint_option ? option_find(t->options, t->endpoint_option) : NULL;
+
+	if (!destination_is_remote(t)) {
+		if (t->endpoint_option && (!endpoint || endpoint->type != OPTION_STRING))
+			return wrong(
+				p, root, "endpoint: expected the name of a field of type string");
+	} else if (!endpoint ||
+		(endpoint->type != OPTION_URL && endpoint->type != OPTION_ENDPOINT &&
+			endpoint->type != OPTION_HOSTPORT)) {
+		return wrong(p, root,
+			"endpoint: expected the name of a field of type url, endpoint or host:port");
+	}
+	return default_text(
+		&t->default_endpoint, endpoint && endpoint->fallback ? endpoint->fallback : "");
+}
+
 static int check_type(struct parser *p, const yaml_node_t *root)
 {
-	static const char *const transports[] = {"otlphttp", "otlpgrpc"},
-				 *const signals[] = {"PROFILES"},
-				 *const compressions[] = {"gzip", "none"};
 	struct destination_type *t = p->type;
-	const struct option_desc *endpoint;
-	const struct {
-		const char *what, *value;
-		const char *const *known;
-		size_t n;
-	} words[] = {{"transport", t->transport, transports, ARRAY_SIZE(transports)},
-		{"compression", t->compression ? t->compression : "gzip", compressions,
-			ARRAY_SIZE(compressions)}};
+	int r;
 
 	if (!t->display_name || !t->summary || !t->transport || !t->signals || !t->options)
 		return wrong(
 			p, root, "display-name, summary, signals, transport and fields are needed");
-	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
-		size_t k = 0;
-
-		while (k < words[i].n && !streq(words[i].known[k], words[i].value))
-			k++;
-		if (k == words[i].n)
-			return wrong(p, root, "there is no %s \"%s\": expected %s%s%s",
-				words[i].what, words[i].value, words[i].known[0],
-				words[i].n > 1 ? " or " : "",
-				words[i].n > 1 ? words[i].known[1] : "");
-	}
-	for (size_t i = 0; t->signals[i]; i++)
-		if (!streq(t->signals[i], signals[0]))
-			return wrong(p, root, "there is no signal \"%s\": expected PROFILES",
-				t->signals[i]);
-	endpoint = t->endpoint_option ? option_find(t->options, t->endpoint_option) : NULL;
-	if (!endpoint || endpoint->type != OPTION_URL)
-		return wrong(p, root, "endpoint: expected the name of a field of type url");
-	if (t->path && t->path[0] != '/')
-		return wrong(p, root, "path: expected one that begins with /");
-	t->default_endpoint = strdup(endpoint->fallback ? endpoint->fallback : "");
-	if (!t->default_endpoint)
-		return -ENOMEM;
+	r = check_words(p, root);
+	if (r >= 0)
+		r = add_groups(p, root);
+	if (r == -E2BIG)
+		return wrong(p, root, "the type has more than %d fields", CATALOGUE_MAX_OPTIONS);
+	if (r >= 0)
+		r = check_endpoint(p, root);
+	if (r >= 0)
+		r = check_path(p, root);
+	if (r < 0)
+		return r;
 	if (default_text(&t->path, "") < 0 || default_text(&t->compression, "gzip") < 0 ||
 		default_text(&t->content_type, "application/x-protobuf") < 0 ||
+		default_text(&t->endpoint_option, "") < 0 || default_text(&t->cost, "") < 0 ||
 		default_text(&t->not_found_hint, "") < 0 || default_text(&t->example, "") < 0)
 		return -ENOMEM;
 	return 0;
@@ -539,6 +684,9 @@ struct destination_type *destination_type_free(struct destination_type *t)
 	free((void *)(uintptr_t)t->summary);
 	free((void *)(uintptr_t)t->transport);
 	free_list(t->signals);
+	free_list(t->with);
+	free((void *)(uintptr_t)t->cost);
+	free((void *)(uintptr_t)t->yaml);
 	free((void *)(uintptr_t)t->default_endpoint);
 	free((void *)(uintptr_t)t->endpoint_option);
 	free((void *)(uintptr_t)t->path);
@@ -558,8 +706,9 @@ static int load(
 	yaml_parser_t parser;
 	int r = 0;
 
-	if (len > MAX_FILE)
-		return err_set(err, -EFBIG, "%s: expected at most %u bytes", name, MAX_FILE);
+	if (len > CATALOGUE_MAX_FILE)
+		return err_set(
+			err, -EFBIG, "%s: expected at most %u bytes", name, CATALOGUE_MAX_FILE);
 	if (!yaml_parser_initialize(&parser))
 		return -ENOMEM;
 	yaml_parser_set_input_string(&parser, (const unsigned char *)yaml, len);

@@ -181,23 +181,47 @@ static int check_hostport(const char *name, const char *value, struct err_text *
 	return 0;
 }
 
-/* A reference, never the secret: whatever is wrong, the value is not repeated. */
-static int check_secret(const char *name, const char *value, struct err_text *err)
+static bool is_hex_id(const char *s)
 {
-	if (text_starts(value, "file:")) {
-		if (value[5] != '/')
-			return err_set(err, -EINVAL,
-				"%s: file: needs an absolute path, as in file:/etc/odi/token",
-				name);
+	return strlen(s) == 32 && strspn(s, "0123456789abcdef") == 32;
+}
+
+bool option_is_reference(const char *value)
+{
+	if (text_starts(value, "file:"))
+		return value[5] == '/';
+	if (text_starts(value, "secret:"))
+		return is_hex_id(value + 7);
+	return text_starts(value, "cred:") && text_is_name(value + 5);
+}
+
+/* A reference, never the secret: whatever is wrong, the value is not repeated. */
+static int check_reference(const char *name, const char *value, bool secret, struct err_text *err)
+{
+	if (option_is_reference(value))
 		return 0;
-	}
-	if (text_starts(value, "stored:") && text_is_name(value + 7))
-		return 0;
-	if (text_starts(value, "credential:") && text_is_name(value + 11))
-		return 0;
+	if (text_starts(value, "file:"))
+		return err_set(err, -EINVAL,
+			"%s: file: needs an absolute path, as in file:/etc/odi/%s", name,
+			secret ? "token" : "ca.pem");
 	return err_set(err, -EINVAL,
-		"%s is a secret and is given by reference: file:PATH, stored:NAME or credential:NAME",
-		name);
+		"%s %s and is given by reference: file:/PATH, or cred:NAME (of systemd); on the "
+		"command line --%s%s FILE",
+		name, secret ? "is a secret" : "is a file", name, secret ? "-file" : "");
+}
+
+static int check_endpoint(const char *name, const char *value, struct err_text *err)
+{
+	if (strstr(value, "://"))
+		return check_url(name, value, err);
+	if (!check_authority(value, strlen(value), true))
+		return 0;
+	if (strpbrk(value, "@/?#"))
+		return err_set(err, -EINVAL,
+			"%s must be HOST:PORT such as collector:4317, or a URL such as "
+			"https://collector:4317",
+			name);
+	return check_hostport(name, value, err);
 }
 
 static int check_enum(const struct option_desc *desc, const char *value, struct err_text *err)
@@ -302,9 +326,14 @@ int option_check(const struct option_desc *desc, const char *value, struct err_t
 		return check_url(desc->name, value, err);
 	case OPTION_HOSTPORT:
 		return check_hostport(desc->name, value, err);
+	case OPTION_ENDPOINT:
+		return check_endpoint(desc->name, value, err);
 	case OPTION_SECRET:
-		return check_secret(desc->name, value, err);
+		return check_reference(desc->name, value, true, err);
+	case OPTION_FILE:
+		return check_reference(desc->name, value, false, err);
 	case OPTION_MAP:
+	case OPTION_SECRET_MAP:
 		return check_map(desc->name, value, err);
 	}
 	return err_set(err, -EINVAL, "%s has a type that is not known here", desc->name);

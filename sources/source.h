@@ -19,8 +19,11 @@ enum option_type {
 	OPTION_ENUM,
 	OPTION_URL,
 	OPTION_HOSTPORT,
-	OPTION_SECRET, /* a reference: "file:PATH", "stored:NAME", "credential:NAME"; never the value itself */
+	OPTION_SECRET, /* a reference: "secret:ID" (kept by agentd), "file:/PATH", "cred:NAME" (systemd's); never the value itself */
 	OPTION_MAP, /* key=value list; stored as NAME/KEY entries; option_check() takes one KEY=VALUE */
+	OPTION_ENDPOINT,   /* HOST:PORT, or a URL */
+	OPTION_FILE,       /* a file's contents (PEM), by the same references as a secret */
+	OPTION_SECRET_MAP, /* as OPTION_MAP, but each value is a secret's reference */
 };
 
 struct option_desc {
@@ -37,6 +40,8 @@ struct option_value {
 	const char *name, *value;
 };
 
+/* A reference to a secret or file as above. */
+bool option_is_reference(const char *value);
 /* Checks one value against its description; 0 or -EINVAL with what was expected. */
 int option_check(const struct option_desc *desc, const char *value, struct err_text *err);
 const struct option_desc *option_find(

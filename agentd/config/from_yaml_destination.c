@@ -20,6 +20,11 @@ static const struct option_desc *destination_option_desc(
 	return type ? option_find(type->options, name) : NULL;
 }
 
+static bool is_map(const struct option_desc *d)
+{
+	return d->type == OPTION_MAP || d->type == OPTION_SECRET_MAP;
+}
+
 /* "PYROSCOPE_TLS_ENABLED" of type pyroscope is "tls-enabled"; others as they are, or canonical. */
 static void destination_option_name(
 	const struct destination_type *type, const char *said, char *out, size_t size)
@@ -59,7 +64,7 @@ static int read_destination_option(struct ytree_ctx *c, const char *name,
 	if (!desc && streq(id, "tls-enabled"))
 		return ytree_check_flag(
 			c, value, key->text); /* is part of the URL: see odigos_scheme() */
-	if (value->kind == YTREE_MAP && (!desc || desc->type == OPTION_MAP)) {
+	if (value->kind == YTREE_MAP && (!desc || is_map(desc))) {
 		for (size_t i = 0; r == 0 && i < value->n; i += 2) {
 			const struct ytree_node *k = value->items[i], *v = value->items[i + 1];
 
@@ -70,14 +75,14 @@ static int read_destination_option(struct ytree_ctx *c, const char *name,
 		}
 		return r;
 	}
-	r = ytree_expect(
-		c, value, YTREE_TEXT, id, desc && desc->type == OPTION_MAP ? "a map" : "a value");
-	if (r == 0 && desc && desc->type == OPTION_MAP)
+	r = ytree_expect(c, value, YTREE_TEXT, id, desc && is_map(desc) ? "a map" : "a value");
+	if (r == 0 && desc && is_map(desc))
 		return ytree_fail(c, value, "%s: expected a map, got a text", id);
 	if (r < 0)
 		return r;
 	text = value->text;
-	if (scheme && desc && desc->type == OPTION_URL && !strstr(text, "://")) {
+	if (scheme && desc && (desc->type == OPTION_URL || desc->type == OPTION_ENDPOINT) &&
+		!strstr(text, "://")) {
 		if (asprintf(&with_scheme, "%s://%s", scheme, text) < 0) {
 			with_scheme = NULL;
 			return err_set(c->err, -ENOMEM, "out of memory");

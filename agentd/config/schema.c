@@ -345,7 +345,12 @@ const char *config_shown(const struct config_doc *d, const char *path, const cha
 	snprintf(name, sizeof(name), "%.*s", (int)len, p.key);
 	option = option_find(type->options, name);
 	/* What stands in a map (HTTP headers, mostly) is not described one by one: it may be anything. */
-	if (!option || option->type == OPTION_SECRET || option->type == OPTION_MAP)
+	if (!option || option->type == OPTION_MAP)
 		return hidden;
+	/* Where a secret is read from is none, unlike what agentd keeps itself. */
+	if (option->type == OPTION_SECRET || option->type == OPTION_FILE ||
+		option->type == OPTION_SECRET_MAP)
+		return option_is_reference(value) && !text_starts(value, "secret:") ? value
+										    : hidden;
 	return value;
 }

@@ -80,7 +80,9 @@ static void test_secrets(void **state)
 
 			snprintf(path, sizeof(path), "destinations/x/options/%s", o->name);
 			hidden = streq(config_shown(doc, path, "value"), "(secret)");
-			assert_int_equal(hidden, o->type == OPTION_SECRET || o->type == OPTION_MAP);
+			assert_int_equal(hidden,
+				o->type == OPTION_SECRET || o->type == OPTION_MAP ||
+					o->type == OPTION_FILE || o->type == OPTION_SECRET_MAP);
 			secrets += hidden;
 		}
 	}

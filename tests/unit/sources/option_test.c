@@ -80,11 +80,21 @@ static void secrets(void **state)
 {
 	struct err_text err = {0};
 
-	GOOD(OPTION_SECRET, "file:/etc/odi/token", "stored:grafana", "credential:token.1");
-	BAD(OPTION_SECRET, "", "hunter2", "file:token", "file:", "stored:", "stored:-x",
-		"credential:a b", "FILE:/x");
+	GOOD(OPTION_SECRET, "file:/etc/odi/token", "secret:0123456789abcdef0123456789abcdef",
+		"cred:token.1");
+	BAD(OPTION_SECRET, "", "hunter2", "file:token", "file:", "secret:", "secret:0123",
+		"secret:0123456789ABCDEF0123456789abcdef", "cred:a b", "FILE:/x");
+	GOOD(OPTION_FILE, "file:/etc/odi/ca.pem", "cred:ca");
+	BAD(OPTION_FILE, "/etc/odi/ca.pem", "-----BEGIN CERTIFICATE-----");
+	GOOD(OPTION_ENDPOINT, "collector:4317", "[::1]:4317", "http://collector",
+		"https://c:4317/x");
+	BAD(OPTION_ENDPOINT, "", "collector", "collector:0", "ftp://collector:1", "a:b@c:4317");
 	/* The value may be the secret itself: it is not said again. */
 	assert_int_equal(check(OPTION_SECRET, "glc_hunter2", &err), -EINVAL);
+	assert_null(strstr(err.text, "hunter2"));
+	assert_int_equal(check(OPTION_FILE, "hunter2", &err), -EINVAL);
+	assert_null(strstr(err.text, "hunter2"));
+	assert_int_equal(check(OPTION_ENDPOINT, "user:hunter2@h:4317", &err), -EINVAL);
 	assert_null(strstr(err.text, "hunter2"));
 	assert_int_equal(check(OPTION_URL, "http://user:hunter2@h", &err), -EINVAL);
 	assert_null(strstr(err.text, "hunter2"));
