@@ -213,7 +213,7 @@ format:
 lint:
 	tests/check/lint.sh
 
-.PHONY: deps demo check check-kernels bench
+.PHONY: deps demo check check-kernels check-vm bench
 deps:
 	tests/check/deps.sh build
 demo: 
@@ -226,6 +226,9 @@ check:
 check-kernels:
 	tests/check/deps.sh kernels
 	tests/run.sh $(B) kernels
+check-vm: deb
+	tests/check/deps.sh vm $(B)
+	tests/run.sh $(B) vm
 bench:
 	tests/check/deps.sh test
 	$(MAKE) all

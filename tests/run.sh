@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Runs all tests: run.sh BUILD_FOLDER [GROUP...]     (groups: build lint tools unit san fuzz e2e; default: these;
-#                                             kernels: on kernels in QEMU)
+#                                             kernels: on kernels in QEMU; vm: the package in systems in QEMU)
 #
 # One line a test case, PASS or FAIL; the log of a test that failed follows it, and all logs stay under
 # BUILD_FOLDER/test-logs. A case that this machine cannot run says why, is listed again at the end and counted
@@ -231,11 +231,20 @@ fi
 
 # Debian's kernels in QEMU, oldest first: real BPF, its unit tests and agentd end to end; of arm64, the verifier.
 if wanted kernels && run_step kernels/build 900 tests/vm/build.sh "$build"; then
-	for t in "5.10 bullseye" "6.1 bookworm" "6.12 trixie"; do
+	for t in "5.10 bullseye" "6.1 bookworm" "6.12 trixie" "newest trixie-backports"; do
 		# shellcheck disable=SC2086 # two words
-		run_cases "kernels/${t% *}" 700 tests/vm/kernel.sh "$build" $t
+		run_cases "kernels/${t% *}" 1500 tests/vm/kernel.sh "$build" $t
 		# shellcheck disable=SC2086
-		run_cases "kernels/${t% *}-arm64" 300 tests/vm/arm64.sh "$build" $t
+		run_cases "kernels/${t% *}-arm64" 600 tests/vm/arm64.sh "$build" $t
+	done
+fi
+
+# The package in Debian's own systems, from installing it to purging it. Making the systems, once, takes minutes.
+if wanted vm; then
+	for t in "5.10 bullseye" "6.1 bookworm" "6.12 trixie" "newest trixie-backports"; do
+		# shellcheck disable=SC2086 # two words
+		run_step "vm/${t% *}: the system is made" 1800 tests/vm/root.sh $t &&
+			run_cases "vm/${t% *}" 2000 tests/vm/system.sh "$build" $t
 	done
 fi
 

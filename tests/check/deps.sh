@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs what is missing and nothing else: deps.sh build|test|kernels [BUILD_FOLDER]
+# Installs what is missing and nothing else: deps.sh build|test|kernels|vm [BUILD_FOLDER]
 #
 # Debian 12 and Ubuntu 24.04. Silent and quick where all is there, so that every make target may call it.
 # A tool that is on PATH already is used whatever brought it (go, rustc, docker, chromium); only libraries
@@ -12,9 +12,9 @@ cd "$(dirname "$0")/../.."
 mode=${1:-build}
 build=${2:-${B:-build}}
 case $mode in
-build | test | kernels) ;;
+build | test | kernels | vm) ;;
 *)
-	echo "usage: tests/check/deps.sh build|test|kernels [BUILD_FOLDER]" >&2
+	echo "usage: tests/check/deps.sh build|test|kernels|vm [BUILD_FOLDER]" >&2
 	exit 2
 	;;
 esac
@@ -31,6 +31,8 @@ test_packages="libcmocka-dev python3-venv procps ca-certificates"
 kernels_commands="qemu-system-x86_64:qemu-system-x86 qemu-system-aarch64:qemu-system-arm cpio:cpio
 	aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu python3:python3"
 kernels_packages="libcmocka-dev busybox-static debian-archive-keyring libc6-dev-arm64-cross"
+vm_commands="qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mke2fs:e2fsprogs unshare:util-linux"
+vm_packages="debian-archive-keyring python3-venv"
 
 missing=""
 add() {
@@ -139,6 +141,12 @@ if [ "$mode" = kernels ]; then
 	# shellcheck disable=SC2086
 	want_packages $kernels_packages
 fi
+if [ "$mode" = vm ]; then
+	# shellcheck disable=SC2086
+	want_commands $vm_commands
+	# shellcheck disable=SC2086
+	want_packages $vm_packages
+fi
 if ! bpftool_works; then
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
 		apt_update
@@ -157,16 +165,18 @@ if ! bpftool_works; then
 	echo "deps: no bpftool that works was found; on Ubuntu install linux-tools-generic" >&2
 	exit 1
 fi
-[ "$mode" = test ] || exit 0
+case $mode in
+build | kernels) exit 0 ;;
+esac
 
-if ! fuzzer_works; then
+if [ "$mode" = test ] && ! fuzzer_works; then
 	add "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
 	install_missing
 fi
 
 # The browser is for one test. Where the distribution has no package of it (Ubuntu has a snap), that test
 # says that it cannot run.
-if ! chromium_works && [ "$(id -u)" = 0 ]; then
+if [ "$mode" = test ] && ! chromium_works && [ "$(id -u)" = 0 ]; then
 	apt_update
 	if available chromium && available chromium-driver; then
 		add chromium

@@ -7,6 +7,8 @@
 
 cache=${ODI_KERNELS:-${XDG_CACHE_HOME:-$HOME/.cache}/odi/kernels}
 apt_options=()
+mirror=
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 die() {
 	echo "${0##*/}: $*" >&2
@@ -15,7 +17,8 @@ die() {
 
 # After this, `apt-get "${apt_options[@]}" download ...` is about that suite and architecture.
 own_apt() { # SUITE ARCHITECTURE
-	local mirror=${ODI_DEBIAN_MIRROR:-} keyring=/usr/share/keyrings/debian-archive-keyring.gpg folder=$cache/apt/$1-$2
+	local folder=$cache/apt/$1-$2
+	mirror=${ODI_DEBIAN_MIRROR:-}
 	command -v apt-get >/dev/null 2>&1 || die "Debian's packages are fetched by apt, which this machine has not"
 	if [ -z "$mirror" ]; then
 		# the first archive of Debian's that apt knows and that is not the one of security updates

@@ -3,8 +3,8 @@
 #
 # Prints the folder of one of Debian's kernels: fetch.sh KERNEL SUITE [ARCHITECTURE]
 #
-# In it lie vmlinuz, and package (name and version). Fetched once (apt.sh); remove the folder to have it fetched
-# anew.
+# KERNEL is a version, such as 6.1, or newest: whatever the suite has now. In the folder lie vmlinuz, and package
+# (name and version). Fetched once (apt.sh); remove the folder to have it fetched anew.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/vm/apt.sh
@@ -27,6 +27,7 @@ package=$(apt-cache "${apt_options[@]}" depends "linux-image-cloud-$arch" |
 [ -n "$package" ] || die "$suite has no linux-image-cloud-$arch"
 case $package in
 "linux-image-$kernel."*) ;;
+linux-image-*) [ "$kernel" = newest ] || die "the kernel of $suite is $package, not $kernel" ;;
 *) die "the kernel of $suite is $package, not $kernel" ;;
 esac
 

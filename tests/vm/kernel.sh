@@ -28,7 +28,7 @@ echo "# $(cat "$folder/package")" >&2
 # No cx16: QEMU 7.2 puts a register into the flags when a timer's interrupt follows cmpxchg16b, which the kernel's
 # allocator then dies of.
 # A guest that hangs is a failure like any other: the time is many times what it takes.
-timeout -k 10 420 qemu-system-x86_64 -accel tcg,thread=multi -cpu qemu64,-cx16 -smp 2 -m 1024 -nodefaults -display none -no-reboot \
+timeout -k 10 1200 qemu-system-x86_64 -accel tcg,thread=multi -cpu qemu64,-cx16 -smp 2 -m 1024 -nodefaults -display none -no-reboot \
 	-kernel "$folder/vmlinuz" -initrd "$build/vm/image.cpio" \
 	-append "console=ttyS0 panic=-1 oops=panic loglevel=4 rdinit=/init" \
 	-serial "file:$out/console.log" -serial "file:$out/out.tar.gz" </dev/null >"$out/qemu.log" 2>&1

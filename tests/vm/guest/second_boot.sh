@@ -1,0 +1,143 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# The second boot (sourced by steps.sh): what was set and held is there, what the kernel may lack is said, and the
+# package goes as it came.
+
+: "${state:?}" "${boot:?}"
+
+goes_on() {
+	await 90 systemctl -q is-active odi || why "odi.service is $(systemctl is-active odi)" || return
+	await 90 status_is 'd["profiling"]["enabled"] and d["ledger"]["profiled"] > 0' || why "it does not profile" || return
+	[ -z "$(systemctl --failed --no-legend --plain 'odi*')" ] || why "$(systemctl --failed --no-legend --plain 'odi*')"
+}
+
+sends_held() {
+	local from
+	touch "$state/rebooted"
+	start_receiver
+	await 120 received known-work "$state/rebooted" || why "nothing arrives" || return
+	# what was profiled before: a profile whose time lies between the receiver's end and the reboot
+	from=$(cat "$state/unsent_from")
+	await 60 came_from_before "$from" || {
+		odictl destination show inside
+		odictl status
+		why "what was held at the reboot does not arrive"
+	}
+}
+
+# Times of profiles are 64-bit little-endian numbers behind the tag of time_unix_nano: looked for by value.
+came_from_before() {
+	python3 - "$state/received" "$1" "$(awk '$1 == "btime" { print $2 }' /proc/stat)" <<-'PYTHON'
+		import glob, re, struct, sys
+		folder, since, until = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+		for name in glob.glob(folder + "/*.pb"):
+		    data = open(name, "rb").read()
+		    if float(name.rsplit("/", 1)[1].split("-")[0]) < until:
+		        continue
+		    for m in re.finditer(rb"\x19(.{8})", data, re.S):
+		        if since < struct.unpack("<Q", m[1])[0] / 1e9 < until - 1:
+		            sys.exit(0)
+		sys.exit(1)
+	PYTHON
+}
+
+module_frames() {
+	local text
+	grep -q '^ext4 ' /proc/modules || why "ext4 is no module of this kernel" || return
+	systemd-run -q --unit=writer sh -c 'while :; do dd if=/dev/zero of=/var/tmp/written bs=4k count=4000 conv=notrunc; done'
+	await 90 named_in_module || {
+		odictl top --by module
+		odictl top --lines 1000 | grep -i ext4
+		why "no function of the module ext4 is named"
+	}
+	status=$?
+	systemctl stop writer
+	rm -f /var/tmp/written
+	return $status
+}
+
+named_in_module() {
+	odictl top --lines 1000 | grep -q 'ext4_[a-z_]*' && odictl top --by module --lines 1000 | grep -q ext4
+}
+
+second_status() {
+	await 60 status_is 'd["healthy"] and d["ledger"]["closes"]' || why "$(odictl status 2>&1 | head -n 6 | tr '\n' ' ')" || return
+	odictl status --json >"$state/status-$boot.json"
+	odictl status --verbose
+}
+
+says_no_btf() {
+	local text status=0
+	systemctl stop odi || return
+	mount -t tmpfs none /sys/kernel/btf || return
+	systemctl start odi || why "odi.service does not start" || return
+	await 30 odictl version
+	sleep 5
+	text=$(odictl status 2>&1) || status=$?
+	echo "$text"
+	odictl doctor
+	odictl doctor >"$state/doctor-without-btf" 2>&1
+	grep -q -i 'BTF' "$state/doctor-without-btf" || reason="doctor does not speak of BTF"
+	[ $status = 1 ] || reason="odictl status says $status"
+	grep -q 'type information' <<<"$text" && grep -q CONFIG_DEBUG_INFO_BTF <<<"$text" || reason="no sentence that says so and why: $(head -n 3 <<<"$text" | tr '\n' ' ')"
+	[ "$(bpf_programs)" = 0 ] || reason="programs are loaded"
+	systemctl -q is-active odi || reason="odi.service is $(systemctl is-active odi)"
+	umount /sys/kernel/btf || return
+	[ -z "$reason" ] || return
+	systemctl restart odi || why "odi.service does not start again" || return
+	await 60 status_is 'd["ledger"]["profiled"] > 0' || why "it does not profile after BTF came back"
+}
+
+leaves_no_process() {
+	! pgrep -x agentd >/dev/null || why "agentd still runs" || return
+	[ "$(bpf_programs)" = 0 ] || why "$(bpf_programs) BPF programs are left"
+}
+
+removes() {
+	apt remove -y odi || why "apt remove failed: $(tail -n 3 "$state/log" | tr '\n' ' ')" || return
+	[ "$(dpkg-query -W -f '${db:Status-Status}' odi)" = config-files ] || why "$(dpkg-query -W -f '${db:Status-Status}' odi)" || return
+	leaves_no_process || return
+	! command -v odictl >/dev/null || why "odictl is still there" || return
+	[ -e /etc/odi/conf.d/50-test.yaml ] || why "settings are gone" || return
+	[ -n "$(find /var/lib/odi -type f -print -quit)" ] || why "/var/lib/odi is gone"
+}
+
+comes_back() {
+	apt install -y odi || why "apt install failed: $(tail -n 3 "$state/log" | tr '\n' ' ')" || return
+	await 60 systemctl -q is-active odi || why "odi.service is $(systemctl is-active odi)" || return
+	await 60 status_is 'd["profiling"]["enabled"] and d["ledger"]["profiled"] > 0' || why "it does not profile" || return
+	odictl source list | grep -q known-work || why "the source is gone"
+}
+
+purges() {
+	local left
+	apt purge -y odi || why "apt purge failed: $(tail -n 3 "$state/log" | tr '\n' ' ')" || return
+	leaves_no_process || return
+	apt-get autoremove -y --purge || return
+	# what the tests made
+	rm -f /etc/systemd/system/work.service /etc/systemd/system/multi-user.target.wants/work.service \
+		/etc/apt/sources.list.d/odi.list
+	systemctl daemon-reload
+	list_files >"$state/files.after"
+	# of the first boot, too: what a reboot makes by itself is none of ours
+	left=$(comm -13 "$state/files.before" "$state/files.after" | grep -v -E '^/etc/(passwd|group|g?shadow|subuid|subgid)-?$')
+	echo "left: $left"
+	left=$(grep -E '(^|/)odi|agentd' <<<"$left" | head -n 5 | tr '\n' ' ')
+	[ -z "$left" ] || why "left: $left" || return
+	left=$(comm -13 <(sort "$state/passwd.before") <(getent passwd | sort); comm -13 <(sort "$state/group.before") <(getent group | sort))
+	left=$(grep '^odi' <<<"$left" | cut -d : -f 1 | sort -u | tr '\n' ' ')
+	[ -z "$left" ] || why "users or groups are left: $left" || return
+	[ -z "$(systemctl list-units --all --no-legend --plain 'odi*')" ] || why "$(systemctl list-units --all --no-legend --plain 'odi*')"
+}
+
+case_of "after a reboot it profiles again, by itself" goes_on
+case_of "what was held when the machine went down arrives" sends_held
+case_of "functions of a kernel module have names" module_frames
+case_of "odictl status is healthy after a reboot, and its ledger closes" second_status
+case_of "without BTF it says so, and why, and samples nothing" says_no_btf
+stop_receiver
+systemctl -q disable --now work.service
+case_of "apt remove keeps settings and state, and nothing runs" removes
+case_of "installed again, it goes on where it was" comes_back
+case_of "apt purge leaves nothing" purges

@@ -1,0 +1,41 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# What a guest does at each of its boots (run by its test.service as root): what an administrator does with the
+# package, in that order, from installing it to purging it, with a reboot in the middle.
+# shellcheck source=tests/vm/guest/lib.sh
+. /test/guest/lib.sh
+# shellcheck source=tests/vm/guest/index.sh
+. /test/guest/index.sh
+
+boot=$(($(cat "$state/boot" 2>/dev/null || echo 0) + 1))
+echo $boot >"$state/boot"
+sync
+tell "guest: boot $boot of $(uname -r) took $(cut -d ' ' -f 1 /proc/uptime) s"
+echo "$boot $(date +%s.%N) $(cut -d ' ' -f 1 /proc/uptime)" >>"$state/boots"
+uname -r >"$state/release"
+
+case $boot in
+1)
+	. /test/guest/first_boot.sh
+	tell "guest: boot 1 ends after $(cut -d ' ' -f 1 /proc/uptime) s"
+	systemctl reboot
+	;;
+2)
+	. /test/guest/second_boot.sh
+	tell "guest: boot 2 ends after $(cut -d ' ' -f 1 /proc/uptime) s"
+	journalctl -b -1 --no-pager >"$state/journal.1"
+	journalctl -b 0 --no-pager >"$state/journal.2"
+	dmesg >"$state/dmesg"
+	sync
+	tar -c -C "$state" . >/dev/vdc
+	sync
+	echo "guest: the end" >/dev/ttyS1
+	systemctl poweroff
+	;;
+*)
+	echo "not ok - the guest boots twice: boot $boot" >/dev/ttyS1
+	systemctl poweroff
+	;;
+esac
+exec sleep infinity
