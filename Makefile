@@ -14,7 +14,9 @@ BPFTOOL ?= $(firstword $(shell command -v bpftool 2>/dev/null) $(wildcard /usr/s
 PREFIX  ?= /usr/local
 DESTDIR ?=
 VERSION := $(shell cat VERSION)
-ARCH    := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
+# What is built for: another one takes MACHINE=aarch64 CC=aarch64-linux-gnu-gcc and that machine's libraries.
+MACHINE ?= $(shell uname -m)
+ARCH    := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(MACHINE)))
 
 WARN    := -Wall -Wextra -Wno-unused-parameter -Wstrict-prototypes -Wmissing-prototypes -Wvla
 ifdef CI
@@ -129,7 +131,7 @@ $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h &: %.proto
 $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 	@mkdir -p $(@D)
 	$(CLANG) -target bpf -mcpu=v2 -D__TARGET_ARCH_$(ARCH) -O2 -g -Wall -Werror -Wno-unused-function \
-	  -I. -I/usr/include/$(shell uname -m)-linux-gnu -c -o $@ $<
+	  -I. -I/usr/include/$(MACHINE)-linux-gnu -c -o $@ $<
 	llvm-strip -g $@ 2>/dev/null || true
 
 # The same programs for the other machine: that they compile.
@@ -191,21 +193,60 @@ $(B)/compile_commands.json: Makefile
 	  printf '%s{"directory":"%s","file":"%s","command":"cc -std=gnu17 -D_GNU_SOURCE -I. -I%s/gen -DODI_VERSION=\\"0\\" -c %s"}' \
 	    "$$sep" "$(CURDIR)" "$$f" "$(B)" "$$f"; sep=','; done; echo ']'; } > $@
 
-.PHONY: install
-install: all
+# Everything that belongs to an installation, packaged or not. The units name the programs where they are put. ODICTL is
+# the odictl that writes its own manual pages: another one where the one that is built cannot run here.
+SYSCONFDIR ?= /etc
+ODICTL ?= $(B)/bin/odictl
+INSTALLED_UNITS := $(wildcard packaging/systemd/*.service packaging/systemd/*.socket)
+.PHONY: install install-programs install-pages install-system
+install: install-programs install-pages install-system
+
+install-programs: all
 	install -D -m 0755 $(B)/bin/agentd $(DESTDIR)$(PREFIX)/lib/odi/agentd
 	install -D -m 0755 $(B)/bin/odictl $(DESTDIR)$(PREFIX)/bin/odictl
-	@mkdir -p $(B)/man $(DESTDIR)$(PREFIX)/share/man/man1
-	$(B)/bin/odictl help --man > $(B)/man/odictl.1
-	set -e; for p in $$($(B)/bin/odictl help --man-pages); do \
-	  $(B)/bin/odictl help --man $$p > $(B)/man/odictl-$$p.1; done
+
+install-pages: all
+	@rm -rf $(B)/man; mkdir -p $(B)/man $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man8
+	$(ODICTL) help --man > $(B)/man/odictl.1
+	set -e; for p in $$($(ODICTL) help --man-pages); do \
+	  $(ODICTL) help --man $$p > $(B)/man/odictl-$$p.1; done
 	install -m 0644 $(B)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
-	install -D -m 0644 packaging/man/agentd.8 $(DESTDIR)$(PREFIX)/share/man/man8/agentd.8
+	install -m 0644 packaging/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
 	install -D -m 0644 odictl/assets/complete.bash \
 	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/odictl
-	install -D -m 0644 odictl/assets/complete.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_odictl
+	install -D -m 0644 odictl/assets/complete.zsh $(DESTDIR)$(PREFIX)/share/zsh/$(ZSH_COMPLETIONS)/_odictl
 	install -D -m 0644 odictl/assets/complete.fish \
 	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/odictl.fish
+
+# Where zsh of the system looks: Debian's in vendor-completions, all others in site-functions.
+ZSH_COMPLETIONS ?= site-functions
+
+install-system:
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/odi/conf.d
+	set -e; for u in $(INSTALLED_UNITS); do \
+	  sed 's,/usr/lib/odi/,$(PREFIX)/lib/odi/,' $$u > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$(basename $$u); \
+	  chmod 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/$$(basename $$u); done
+	install -D -m 0644 packaging/conf/odi.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/odi.conf
+	install -D -m 0644 packaging/conf/odi.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/odi.conf
+	install -D -m 0644 packaging/conf/80-odi.preset $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/80-odi.preset
+	install -d $(DESTDIR)$(SYSCONFDIR)/odi/conf.d $(DESTDIR)$(SYSCONFDIR)/odi/sources.d \
+	  $(DESTDIR)$(SYSCONFDIR)/odi/destinations.d
+	test -e $(DESTDIR)$(SYSCONFDIR)/odi/agentd.yaml || \
+	  install -m 0644 packaging/conf/agentd.yaml $(DESTDIR)$(SYSCONFDIR)/odi/agentd.yaml
+
+# ---- packages ----------------------------------------------------------------------------------
+# Built in a root of Debian 11 (packaging/root.sh); they land in $(B)/dist.
+.PHONY: deb deb-arm64 rpm dist check-packages
+deb:
+	packaging/build.sh deb amd64 $(VERSION) $(B)/dist
+deb-arm64:
+	packaging/build.sh deb arm64 $(VERSION) $(B)/dist
+rpm:
+	packaging/build.sh rpm amd64 $(VERSION) $(B)/dist
+dist:
+	rm -rf $(B)/dist
+	$(MAKE) deb rpm deb-arm64
+	packaging/sums.sh $(B)/dist
 
 .PHONY: lint format
 format:

@@ -146,6 +146,23 @@ static int make_rooms(struct daemon *d, struct err_text *err)
 	return 0;
 }
 
+/* The control socket that a service manager listens on (odi.socket); -1: there is none, agentd makes it itself. */
+static int inherited_socket(void)
+{
+	char **names = NULL;
+	int fd = -1, n = sd_listen_fds_with_names(1, &names);
+
+	for (int i = 0; i < n; i++) {
+		if (fd < 0 && (streq(names[i], "control") || n == 1))
+			fd = SD_LISTEN_FDS_START + i;
+		else
+			close(SD_LISTEN_FDS_START + i);
+		free(names[i]);
+	}
+	free(names);
+	return fd;
+}
+
 static int start(struct daemon *d, struct err_text *err)
 {
 	int r = sd_event_default(&d->loop);
@@ -164,7 +181,8 @@ static int start(struct daemon *d, struct err_text *err)
 	if (r < 0)
 		return r;
 	daemon_verbs_init(d);
-	r = control_server_new(&d->control, d->loop, d->socket_path, -1, &d->control_ops, d, err);
+	r = control_server_new(&d->control, d->loop, d->socket_path, inherited_socket(),
+		&d->control_ops, d, err);
 	if (r < 0)
 		return r;
 
