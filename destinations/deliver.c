@@ -2,11 +2,14 @@
 
 /* Delivery to one destination.
  *
- * One request at a time, oldest batch first. After each request agentd is told how far the batch is before anything
- * else is sent: when this process dies, at most the one request whose answer was on its way is sent again by its
- * successor. What may be taken later is tried again with exponential back-off and full jitter (a uniformly random
- * part of a bound that doubles), or when the backend said (Retry-After); nothing is tried again that was taken or
- * refused for good. Destinations share nothing but the batches' bytes, so none waits for another.
+ * One request at a time. The batch that came last goes first, so that the picture is live; then what waits, the
+ * newest or the oldest first (`drain`), at a bounded rate after an outage. After each request agentd is told how far
+ * the batch is before anything else is sent: when this process dies, at most the one request whose answer was on its
+ * way is sent again by its successor. What may be taken later is tried again when pace.c says; nothing is tried again
+ * that was taken or refused for good. Only an answer that blames the profiles themselves refuses them: while a
+ * destination is blocked (a wrong path, a token that ran out) they wait like in any outage, since a person mends that
+ * in hours. A request that is too big for the backend is sent in halves, down to single rows; the size that went through
+ * is kept to for an hour. Destinations share nothing but the batches' bytes, so none waits for another.
  *
  * Bounds: bytes and number of a queue, the age that the backend takes (type->max_age_ns); the oldest goes first and is
  * counted as evicted. A request under way is never evicted.
@@ -14,21 +17,21 @@
  * Partial success names a number of profiles, not which. All rejected: their samples are. Else the smallest that many
  * are counted as rejected, the least that it can be, and the text says so.
  *
- * Source: OTLP specification on retries; "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015). Runs in the
- * exporter. */
-
-#include <sys/random.h>
+ * Source: OTLP specification on retries. Runs in the exporter. */
 
 #include "agentd/base/clock.h"
 #include "agentd/base/log.h"
+#include "agentd/base/text.h"
 #include "destinations/deliver.h"
+#include "destinations/pace.h"
 
-#define BACK_OFF_MIN_NS (500 * NSEC_PER_MSEC)
-#define BACK_OFF_MAX_NS (60 * NSEC_PER_SEC)
 #define LEAVE_NS        (5 * NSEC_PER_SEC)
 #define STATUS_EVERY_NS (100 * NSEC_PER_MSEC)
 #define QUEUE_BYTES     (32ULL << 20)
 #define MEMORY_RETRY_NS NSEC_PER_SEC
+#define TINY_BYTES      1024 /* whoever finds this too big takes nothing */
+#define SOFT_NS         (3600 * NSEC_PER_SEC)
+#define OLD_NS          (120 * NSEC_PER_SEC) /* what comes older than that is a backlog */
 
 struct deliver {
 	deliver_tell_fn *tell;
@@ -39,13 +42,18 @@ struct deliver {
 	struct sender *sender;     /* NULL: its options cannot be used */
 	struct shape_rules *rules; /* NULL: nothing is shaped */
 	struct queue queue;
-	uint64_t queue_bytes;                /* the bound */
-	struct encoded *encoded;             /* of the oldest item; NULL not yet */
+	uint64_t queue_bytes; /* the bound */
+	struct pace pace;
+	bool oldest_first;
+	const struct held_batch *live;    /* came last; NULL: it is through. Only to compare with */
+	const struct held_batch *current; /* is being sent, in one or more requests; NULL none */
+	uint64_t soft_bytes, soft_until_ns; /* what a backend found too big is cut to */
+	struct buf probe;                   /* a small request; under way while `probing` */
+	bool probing;
+	struct encoded *encoded;             /* of the current item; NULL not yet */
 	const struct shape_request *request; /* under way, of `encoded` */
 	bool reopen;                         /* options changed while a request was under way */
 	uint64_t leave_by_ns;                /* 0: stays */
-	unsigned attempts;                   /* failures in a row */
-	uint64_t next_try_ns;
 	struct message_status status;
 	bool status_changed;
 	uint64_t status_told_ns;
@@ -84,13 +92,45 @@ static void set_state(struct deliver *d, const char *state, const char *reason, 
 	d->status_changed = true;
 }
 
+/* Where the batch is in the queue; -1: it is not. Asked for of the first and the last, mostly. */
+static ssize_t find(struct deliver *d, const struct held_batch *b)
+{
+	if (!b || !d->queue.n)
+		return -1;
+	if (queue_at(&d->queue, d->queue.n - 1)->batch == b)
+		return (ssize_t)d->queue.n - 1;
+	for (size_t i = 0; i + 1 < d->queue.n; i++)
+		if (queue_at(&d->queue, i)->batch == b)
+			return (ssize_t)i;
+	return -1;
+}
+
+/* The one of which a request is under way, which stays where it is; -1: none. */
+static ssize_t busy_at(struct deliver *d)
+{
+	return d->request ? find(d, d->current) : -1;
+}
+
+/* No request of the current batch is under way: another one may be chosen. */
+static void put_back(struct deliver *d)
+{
+	d->current = NULL;
+	d->encoded = encoded_unref(d->encoded);
+}
+
 /* The item is through: tells agentd, forgets it. */
 static void finish_item(struct deliver *d, size_t i)
 {
+	const struct held_batch *b = queue_at(&d->queue, i)->batch;
+
+	if (b == d->current)
+		put_back(d);
+	if (b == d->live)
+		d->live = NULL;
 	tell_item(d, queue_at(&d->queue, i), true);
 	queue_remove(&d->queue, i);
-	if (i == 0)
-		d->encoded = encoded_unref(d->encoded);
+	if (!d->queue.n)
+		pace_drain_end(&d->pace);
 }
 
 static void give_up_item(struct deliver *d, size_t i, enum fate fate)
@@ -101,14 +141,33 @@ static void give_up_item(struct deliver *d, size_t i, enum fate fate)
 
 /* ---- configuration ------------------------------------------------------------------------------- */
 
+static int open_transport(struct deliver *d, struct err_text *err)
+{
+	const struct destination_spec *s = d->spec;
+	const struct sender_setup setup = {.name = s->name,
+		.type = d->type,
+		.options = s->options,
+		.n_options = s->n_options,
+		.folder = s->id};
+
+	d->oldest_first =
+		streq(destination_option(d->type, s->options, s->n_options, "drain"), "oldest");
+	d->pace.drain_rate = 0;
+	(void)text_size(destination_option(d->type, s->options, s->n_options, "drain-rate"),
+		&d->pace.drain_rate);
+	return d->transport->open(&d->sender, &setup, err);
+}
+
 static void open_sender(struct deliver *d)
 {
 	struct err_text err = {};
 
 	d->reopen = false;
 	d->sender = d->sender ? d->transport->close(d->sender) : NULL;
-	d->encoded = encoded_unref(d->encoded);
+	put_back(d);
 	d->rules = shape_rules_unref(d->rules);
+	d->probing = false;
+	d->soft_bytes = 0;
 	d->type = destination_adopt(d->spec->type, d->spec->options, d->spec->n_options, &err);
 	d->transport = d->type ? transport_find(d->type->transport) : NULL;
 	if (d->type && !d->transport)
@@ -117,13 +176,11 @@ static void open_sender(struct deliver *d)
 		; /* err says why */
 	/* Rules that cannot be used: nothing is sent, rather than what was not to be. */
 	else if (shape_rules_new(&d->rules, d->spec->options, d->spec->n_options, &err) == 0 &&
-		d->transport->open(
-			&d->sender, d->type, d->spec->options, d->spec->n_options, &err) == 0)
+		open_transport(d, &err) == 0)
 		snprintf(d->status.endpoint, sizeof(d->status.endpoint), "%s",
 			d->transport->endpoint(d->sender));
 	/* Other options, another chance, at once. */
-	d->attempts = 0;
-	d->next_try_ns = 0;
+	pace_reset(&d->pace);
 	if (!d->sender)
 		set_state(d, "failing", err.text, "");
 	d->status_changed = true;
@@ -178,6 +235,8 @@ int deliver_new(struct deliver **ret, const struct destination_spec *spec, deliv
 	if (!d)
 		return -ENOMEM;
 	d->tell = tell;
+	pace_init(&d->pace, spec->name);
+	buf_init(&d->probe, 1 << 20);
 	set_state(d, "idle", "", "");
 	r = deliver_configure(d, spec, 0);
 	if (r < 0) {
@@ -195,6 +254,7 @@ struct deliver *deliver_free(struct deliver *d)
 	if (d->sender)
 		d->transport->close(d->sender);
 	encoded_unref(d->encoded);
+	buf_deinit(&d->probe);
 	shape_rules_unref(d->rules);
 	queue_deinit(&d->queue);
 	protocol_free_specs(d->spec, d->spec ? 1 : 0);
@@ -211,20 +271,35 @@ uint32_t deliver_id(const struct deliver *d)
 int deliver_push(
 	struct deliver *d, struct held_batch *b, uint64_t row, const struct message_counts *counts)
 {
-	return queue_push(&d->queue, b, row, counts);
+	uint64_t end = b->header.to_unix_ns, now = clock_unix_ns();
+	int r = queue_push(&d->queue, b, row, counts);
+
+	if (r < 0)
+		return r;
+	d->live = b;
+	if (now - MIN(end, now) > OLD_NS) {
+		pace_found_backlog(&d->pace, now - end, clock_monotonic_ns());
+		d->live = NULL;
+	}
+	return 0;
 }
 
 bool deliver_evict(struct deliver *d, const struct held_batch *b)
 {
-	for (size_t i = 0; i < d->queue.n; i++) {
-		if (queue_at(&d->queue, i)->batch != b)
-			continue;
-		if (i == 0 && d->request)
-			return false;
-		give_up_item(d, i, FATE_EVICTED);
-		return true;
-	}
+	ssize_t i = find(d, b);
+
+	if (i >= 0 && i == busy_at(d))
+		return false;
+	if (i >= 0)
+		give_up_item(d, (size_t)i, FATE_EVICTED);
 	return true;
+}
+
+const struct queue_item *deliver_find(struct deliver *d, const struct held_batch *b)
+{
+	ssize_t i = find(d, b);
+
+	return i >= 0 ? queue_at(&d->queue, (size_t)i) : NULL;
 }
 
 bool deliver_busy(const struct deliver *d)
@@ -237,8 +312,9 @@ void deliver_leave(struct deliver *d)
 	if (d->leave_by_ns)
 		return;
 	d->leave_by_ns = clock_monotonic_ns() + LEAVE_NS;
-	while (d->queue.n > (d->request ? 1 : 0))
-		give_up_item(d, d->queue.n - 1, FATE_EVICTED);
+	for (size_t i = d->queue.n; i-- > 0;)
+		if ((ssize_t)i != busy_at(d))
+			give_up_item(d, i, FATE_EVICTED);
 }
 
 bool deliver_gone(const struct deliver *d)
@@ -247,24 +323,6 @@ bool deliver_gone(const struct deliver *d)
 }
 
 /* ---- answers of the backend ---------------------------------------------------------------------- */
-
-static uint64_t random_below(uint64_t bound)
-{
-	uint64_t x;
-
-	if (getrandom(&x, sizeof(x), 0) != (ssize_t)sizeof(x))
-		x = clock_monotonic_ns();
-	return bound ? x % bound : 0;
-}
-
-static void back_off(struct deliver *d, uint64_t asked_ns)
-{
-	uint64_t bound = MIN(BACK_OFF_MIN_NS << MIN(d->attempts, 16U), BACK_OFF_MAX_NS);
-
-	d->attempts++;
-	d->next_try_ns = clock_monotonic_ns() +
-		MAX(asked_ns + random_below(asked_ns / 10), random_below(bound) + NSEC_PER_MSEC);
-}
 
 static int by_size(const void *a, const void *b)
 {
@@ -297,7 +355,8 @@ static void count_rejected(
 static void settle(
 	struct deliver *d, const struct shape_request *q, const struct send_result *result)
 {
-	struct queue_item *item = queue_at(&d->queue, 0);
+	ssize_t at = find(d, d->current);
+	struct queue_item *item = queue_at(&d->queue, (size_t)at);
 	uint64_t rejected[PROFILE_TYPES] = {0};
 
 	if (result->outcome == SEND_REFUSED)
@@ -313,7 +372,7 @@ static void settle(
 	if (encoded_at(d->encoded, item->row))
 		tell_item(d, item, false);
 	else
-		finish_item(d, 0);
+		finish_item(d, (size_t)at);
 }
 
 static void on_taken(
@@ -330,22 +389,86 @@ static void on_taken(
 		d->status.failures++;
 		d->status.last_failure_unix_ns = clock_unix_ns();
 	}
-	if (d->attempts)
-		log_info("destination %s: delivers again", d->spec->name);
-	d->attempts = 0;
 	set_state(d, result->rejected_profiles >= q->n_profiles && q->n_profiles ? "failing" : "ok",
 		said.reason, said.remedy);
 }
 
 static void on_failed(struct deliver *d, const struct send_result *result)
 {
+	bool refused = result->outcome == SEND_REFUSED;
+	char remedy[PROTOCOL_TEXT];
+
 	d->status.failures++;
 	d->status.last_failure_unix_ns = clock_unix_ns();
-	set_state(d, "failing", result->reason, result->remedy);
-	if (!d->attempts || result->outcome == SEND_REFUSED)
-		log_warning("destination %s: %s; %s%s", d->spec->name, result->reason,
-			result->remedy,
-			result->outcome == SEND_REFUSED ? " (these profiles are given up)" : "");
+	snprintf(remedy, sizeof(remedy), "%.480s%s", result->remedy,
+		result->outcome == SEND_BLOCKED ? " (profiles wait meanwhile)" : "");
+	set_state(d, "failing", result->reason, remedy);
+	if (!d->pace.failures || refused)
+		log_warning("destination %s: %s; %s%s", d->spec->name, result->reason, remedy,
+			refused ? " (these profiles are given up)" : "");
+}
+
+/* The backend knows best what is too big for it: this one goes again, in pieces. */
+static void cut_smaller(struct deliver *d, const struct shape_request *q, uint64_t now_ns)
+{
+	uint64_t half = MAX(q->raw_len / 2, (size_t)1);
+
+	if (!d->soft_bytes || now_ns >= d->soft_until_ns)
+		log_info(
+			"destination %s: a request of %zu bytes is too big for it; smaller ones are sent",
+			d->spec->name, q->raw_len);
+	d->soft_bytes = d->soft_bytes ? MIN(half, d->soft_bytes) : half;
+	d->soft_until_ns = now_ns + SOFT_NS;
+	d->encoded = encoded_unref(d->encoded);
+}
+
+static void on_answer(struct deliver *d, const struct shape_request *q, const struct send_result *r)
+{
+	uint64_t now = clock_monotonic_ns();
+	bool backlog = d->current != d->live;
+
+	switch (r->outcome) {
+	case SEND_TAKEN:
+		d->status.sent_bytes += r->sent_bytes;
+		on_taken(d, q, r);
+		break;
+	case SEND_TOO_BIG:
+		if (q->rows > 1 && q->raw_len > TINY_BYTES) {
+			cut_smaller(d, q, now);
+			return;
+		}
+		/* Not even that: no profile would fit, and its limit is a mistake. */
+		if (q->raw_len <= TINY_BYTES) {
+			struct send_result blocked = *r;
+
+			blocked.outcome = SEND_BLOCKED;
+			on_answer(d, q, &blocked);
+			return;
+		}
+		/* fall through */
+	case SEND_REFUSED: {
+		struct send_result refused = *r;
+
+		refused.outcome = SEND_REFUSED;
+		on_failed(d, &refused);
+		pace_answered(&d->pace, now);
+		settle(d, q, &refused);
+		return;
+	}
+	case SEND_AGAIN:
+	case SEND_BLOCKED:
+		on_failed(d, r);
+		pace_failed(&d->pace, r->outcome == SEND_BLOCKED, r->retry_after_ns, now);
+		/* What came meanwhile may be more important; a part of a batch goes on where it was. */
+		put_back(d);
+		return;
+	}
+	if (d->pace.failures)
+		log_info("destination %s: delivers again", d->spec->name);
+	pace_answered(&d->pace, now);
+	if (backlog)
+		pace_drained(&d->pace, r->sent_bytes, now);
+	settle(d, q, r);
 }
 
 static void on_done(void *userdata, const struct send_result *result)
@@ -355,41 +478,71 @@ static void on_done(void *userdata, const struct send_result *result)
 
 	d->request = NULL;
 	d->status.requests++;
-	if (result->outcome == SEND_TAKEN) {
-		d->status.sent_bytes += result->sent_bytes;
-		on_taken(d, q, result);
-	} else {
-		on_failed(d, result);
-	}
-	if (result->outcome == SEND_AGAIN)
-		back_off(d, result->retry_after_ns);
-	else
-		settle(d, q, result);
+	on_answer(d, q, result);
 	if (d->reopen)
 		open_sender(d);
+}
+
+/* The small request: whatever the backend says of it, it was asked and is not down. */
+static void on_probed(void *userdata, const struct send_result *result)
+{
+	struct deliver *d = userdata;
+	uint64_t now = clock_monotonic_ns();
+
+	d->probing = false;
+	d->status.requests++;
+	if (result->outcome == SEND_AGAIN || result->outcome == SEND_BLOCKED) {
+		on_failed(d, result);
+		pace_failed(&d->pace, result->outcome == SEND_BLOCKED, result->retry_after_ns, now);
+	} else {
+		pace_tried(&d->pace, now);
+	}
 }
 
 /* ---- sending ------------------------------------------------------------------------------------- */
 
 static void evict(struct deliver *d, uint64_t *wake_ns, uint64_t now_ns)
 {
-	/* The one under way stays; of the others at least the newest, however big. */
-	size_t first = d->request ? 1 : 0;
 	uint64_t max_age = d->type ? d->type->max_age_ns : 0, now_unix = clock_unix_ns();
 	struct queue_item *item;
 	ssize_t over;
 
-	while ((over = queue_over(&d->queue, first, d->queue_bytes)) >= 0)
+	/* The one under way stays; of the others at least the newest, however big. */
+	while ((over = queue_over(&d->queue, busy_at(d), d->queue_bytes)) >= 0)
 		give_up_item(d, (size_t)over, FATE_EVICTED);
-	while (max_age && (item = queue_at(&d->queue, first))) {
+	for (size_t i = 0; max_age && (item = queue_at(&d->queue, i));) {
 		uint64_t end = item->batch->header.from_unix_ns + max_age;
+
+		if ((ssize_t)i == busy_at(d)) {
+			i++;
+			continue;
+		}
 
 		if (end > now_unix) {
 			*wake_ns = MIN(*wake_ns, now_ns + (end - now_unix) + NSEC_PER_MSEC);
 			break;
 		}
-		give_up_item(d, first, FATE_EVICTED);
+		give_up_item(d, i, FATE_EVICTED);
 	}
+}
+
+/* Which batch is next; -1: none, or not yet (*wake_ns). */
+static ssize_t choose(struct deliver *d, uint64_t now_ns, uint64_t *wake_ns)
+{
+	ssize_t at = find(d, d->current);
+
+	if (at >= 0 || !d->queue.n)
+		return at;
+	put_back(d);
+	at = find(d, d->live);
+	if (at < 0 && d->pace.draining && now_ns < d->pace.next_drain_ns) {
+		*wake_ns = MIN(*wake_ns, d->pace.next_drain_ns);
+		return -1;
+	}
+	if (at < 0)
+		at = d->oldest_first ? 0 : (ssize_t)d->queue.n - 1;
+	d->current = queue_at(&d->queue, (size_t)at)->batch;
+	return at;
 }
 
 /* Whether the rows that count as settled hold what was settled. They do, unless a predecessor lied to agentd; going on
@@ -405,13 +558,14 @@ static bool sound(const struct queue_item *item, const struct encoded *e)
 	return true;
 }
 
-/* The requests of the oldest batch. 0, or negative: not now, or never (then it is settled). */
-static int prepare(struct deliver *d, struct queue_item *item)
+/* The requests of the current batch. 0, or negative: not now, or never (then it is settled). */
+static int prepare(struct deliver *d, size_t at, uint64_t now_ns)
 {
+	struct queue_item *item = queue_at(&d->queue, at);
 	struct shape_limits limits = {
 		.max_bytes = d->type->max_profile_bytes,
 		.max_samples = d->type->max_profile_samples,
-		.packing = d->transport->packs(d->sender) ? SHAPE_GZIP : SHAPE_PLAIN,
+		.soft_bytes = now_ns < d->soft_until_ns ? d->soft_bytes : 0,
 		.rules = d->rules,
 	};
 	struct err_text err = {};
@@ -419,24 +573,27 @@ static int prepare(struct deliver *d, struct queue_item *item)
 
 	if (d->encoded)
 		return 0;
+	d->transport->shape(d->sender, &limits);
 	r = held_batch_encode(item->batch, &limits, item->row, &d->encoded, &err);
 	if (r == 0 && !sound(item, d->encoded))
 		r = err_set(
 			&err, -EBADMSG, "how far it was delivered does not fit what was counted");
 	if (r == -ENOMEM) {
 		set_state(d, "failing", "out of memory", "");
-		d->next_try_ns = clock_monotonic_ns() + MEMORY_RETRY_NS;
+		d->pace.next_try_ns = now_ns + MEMORY_RETRY_NS;
 	} else if (r < 0) {
 		log_error("destination %s: a batch is given up: %s", d->spec->name, err.text);
 		set_state(d, "failing", err.text, "");
-		give_up_item(d, 0, r == -EIO ? FATE_EVICTED : FATE_REJECTED);
+		give_up_item(d, at, r == -EIO ? FATE_EVICTED : FATE_REJECTED);
 	}
 	return r;
 }
 
 /* Rows that shaping takes away, or one that no request can carry within the backend's limits. */
-static void pass_over(struct deliver *d, struct queue_item *item, const struct shape_request *q)
+static void pass_over(struct deliver *d, size_t at, const struct shape_request *q)
 {
+	struct queue_item *item = queue_at(&d->queue, at);
+
 	for (size_t t = 0; t < PROFILE_TYPES; t++)
 		item->counts.samples[FATE_SHAPED][t] += q->away[t];
 	item->row += q->skipped;
@@ -447,16 +604,35 @@ static void pass_over(struct deliver *d, struct queue_item *item, const struct s
 	if (encoded_at(d->encoded, item->row))
 		tell_item(d, item, false);
 	else
-		finish_item(d, 0);
+		finish_item(d, at);
 }
 
-static void start(struct deliver *d, uint64_t now_ns)
+static void start_probe(struct deliver *d, uint64_t now_ns)
 {
-	struct queue_item *item;
+	int r;
 
-	while (!d->request && now_ns >= d->next_try_ns && (item = queue_at(&d->queue, 0))) {
+	buf_reset(&d->probe);
+	r = transport_probe(d->transport, d->sender, &d->probe);
+	if (r == 0)
+		r = d->transport->send(d->sender, d->probe.data, d->probe.len, on_probed, d);
+	d->probing = r == 0;
+	if (r < 0)
+		d->pace.next_try_ns = now_ns + MEMORY_RETRY_NS;
+}
+
+static void start(struct deliver *d, uint64_t now_ns, uint64_t *wake_ns)
+{
+	ssize_t at;
+
+	if (d->queue.n && now_ns >= d->pace.next_try_ns && pace_wants_try(&d->pace)) {
+		start_probe(d, now_ns);
+		return;
+	}
+	while (!d->request && now_ns >= d->pace.next_try_ns &&
+		(at = choose(d, now_ns, wake_ns)) >= 0) {
+		struct queue_item *item = queue_at(&d->queue, (size_t)at);
 		const struct shape_request *q;
-		int r = prepare(d, item);
+		int r = prepare(d, (size_t)at, now_ns);
 
 		if (r == -ENOMEM)
 			return;
@@ -465,16 +641,16 @@ static void start(struct deliver *d, uint64_t now_ns)
 		q = encoded_at(d->encoded, item->row);
 		if (!q) {
 			/* Through; nothing can be left, but what were must not hang. */
-			give_up_item(d, 0, FATE_REJECTED);
+			give_up_item(d, (size_t)at, FATE_REJECTED);
 			continue;
 		}
 		if (q->skipped) {
-			pass_over(d, item, q);
+			pass_over(d, (size_t)at, q);
 			continue;
 		}
 		r = d->transport->send(d->sender, q->body, q->len, on_done, d);
 		if (r < 0) {
-			d->next_try_ns = now_ns + MEMORY_RETRY_NS;
+			d->pace.next_try_ns = now_ns + MEMORY_RETRY_NS;
 			return;
 		}
 		d->request = q;
@@ -503,10 +679,10 @@ void deliver_run(struct deliver *d, uint64_t now_ns, uint64_t *wake_ns)
 		return;
 	}
 	evict(d, wake_ns, now_ns);
-	if (d->sender)
-		start(d, now_ns);
-	if (d->sender && !d->request && d->queue.n)
-		*wake_ns = MIN(*wake_ns, d->next_try_ns);
+	if (d->sender && !d->request && !d->probing)
+		start(d, now_ns, wake_ns);
+	if (d->sender && !d->request && !d->probing && d->queue.n && d->pace.next_try_ns > now_ns)
+		*wake_ns = MIN(*wake_ns, d->pace.next_try_ns);
 	if (!d->status_changed)
 		return;
 	if (now_ns - d->status_told_ns >= STATUS_EVERY_NS)

@@ -21,6 +21,8 @@ int deliver_push(
 	struct deliver *d, struct held_batch *b, uint64_t row, const struct message_counts *counts);
 /* Gives the batch up, for want of room. false: a request of it is under way. Held by nobody else it is gone then. */
 bool deliver_evict(struct deliver *d, const struct held_batch *b);
+/* Where the batch is in its queue; NULL: it is not. */
+const struct queue_item *deliver_find(struct deliver *d, const struct held_batch *b);
 bool deliver_busy(const struct deliver *d); /* a request is under way */
 /* It was removed or disabled: what is under way may end, within a bound; all else is evicted, at once. */
 void deliver_leave(struct deliver *d);

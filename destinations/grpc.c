@@ -15,32 +15,34 @@
 
 static const struct {
 	const char *name;
-	bool again;
+	enum send_outcome outcome;
 	const char *remedy;
 } codes[] = {
-	[0] = {"OK", false, ""},
-	[1] = {"CANCELLED", true, "it is tried again"},
-	[2] = {"UNKNOWN", false, "the backend's own log may say why"},
-	[3] = {"INVALID_ARGUMENT", false,
+	[0] = {"OK", SEND_TAKEN, ""},
+	[1] = {"CANCELLED", SEND_AGAIN, "it is tried again"},
+	[2] = {"UNKNOWN", SEND_REFUSED, "the backend's own log may say why"},
+	[3] = {"INVALID_ARGUMENT", SEND_REFUSED,
 		"a backend that speaks OTLP profiles of another version (v1.10 or later is needed)"},
-	[4] = {"DEADLINE_EXCEEDED", true, "it is tried again; is the backend overloaded?"},
-	[5] = {"NOT_FOUND", false, "the backend's own log may say why"},
-	[6] = {"ALREADY_EXISTS", false, "the backend's own log may say why"},
-	[7] = {"PERMISSION_DENIED", false, "check the token or tenant and its rights to write"},
-	[8] = {"RESOURCE_EXHAUSTED", false,
+	[4] = {"DEADLINE_EXCEEDED", SEND_AGAIN, "it is tried again; is the backend overloaded?"},
+	[5] = {"NOT_FOUND", SEND_BLOCKED, "the backend's own log may say why"},
+	[6] = {"ALREADY_EXISTS", SEND_REFUSED, "the backend's own log may say why"},
+	[7] = {"PERMISSION_DENIED", SEND_BLOCKED,
+		"check the token or tenant and its rights to write"},
+	[8] = {"RESOURCE_EXHAUSTED", SEND_REFUSED,
 		"raise the backend's limits: for the size of messages (4 MiB is usual), or of what a "
 		"client may send"},
-	[9] = {"FAILED_PRECONDITION", false, "the backend's own log may say why"},
-	[10] = {"ABORTED", true, "it is tried again"},
-	[11] = {"OUT_OF_RANGE", true, "it is tried again"},
-	[12] = {"UNIMPLEMENTED", false,
+	[9] = {"FAILED_PRECONDITION", SEND_REFUSED, "the backend's own log may say why"},
+	[10] = {"ABORTED", SEND_AGAIN, "it is tried again"},
+	[11] = {"OUT_OF_RANGE", SEND_AGAIN, "it is tried again"},
+	[12] = {"UNIMPLEMENTED", SEND_BLOCKED,
 		"switch profiles on in the backend (in a collector: the feature gate "
 		"service.profilesSupport and a pipeline for profiles), or use a newer one"},
-	[13] = {"INTERNAL", false, "the backend's own log may say why"},
-	[14] = {"UNAVAILABLE", true, "it is tried again; is the backend up?"},
-	[15] = {"DATA_LOSS", true, "it is tried again"},
-	[16] = {"UNAUTHENTICATED", false,
-		"set credentials as a header, or send through a proxy that adds them"},
+	[13] = {"INTERNAL", SEND_REFUSED, "the backend's own log may say why"},
+	[14] = {"UNAVAILABLE", SEND_AGAIN, "it is tried again; is the backend up?"},
+	[15] = {"DATA_LOSS", SEND_AGAIN, "it is tried again"},
+	[16] = {"UNAUTHENTICATED", SEND_BLOCKED,
+		"set the credentials that it wants: bearer-token, basic-user and basic-password, or a "
+		"header"},
 };
 
 void grpc_prefix(uint8_t out[GRPC_PREFIX], bool compressed, size_t len)
@@ -181,15 +183,32 @@ void grpc_take_header(struct grpc_status *s, const char *line, size_t len)
 	}
 }
 
+/* A message that is too big has no status of its own: servers say it in words, each in theirs. */
+static bool is_too_big(const struct grpc_status *s)
+{
+	static const char *const words[] = {"larger than max", "exceeds maximum size",
+		"exceeds the maximum", "length too large", "message too large",
+		"too large message"};
+
+	/* RESOURCE_EXHAUSTED in most, OUT_OF_RANGE in Rust's. */
+	if ((s->code != 8 && s->code != 11) || s->has_retry_info)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (strcasestr(s->message, words[i]))
+			return true;
+	return false;
+}
+
 enum send_outcome grpc_outcome(const struct grpc_status *s)
 {
-	if (s->code == 0)
-		return SEND_TAKEN;
-	if (s->code == 8)
-		return s->has_retry_info ? SEND_AGAIN : SEND_REFUSED;
-	return s->code > 0 && (size_t)s->code < ARRAY_SIZE(codes) && codes[s->code].again
-		? SEND_AGAIN
-		: SEND_REFUSED;
+	/* No status: whatever answers there, it is not the backend's gRPC. */
+	if (s->code < 0)
+		return SEND_BLOCKED;
+	if (is_too_big(s))
+		return SEND_TOO_BIG;
+	if (s->code == 8 && s->has_retry_info)
+		return SEND_AGAIN;
+	return (size_t)s->code < ARRAY_SIZE(codes) ? codes[s->code].outcome : SEND_REFUSED;
 }
 
 const char *grpc_name(int code, char *out, size_t size)

@@ -5,6 +5,7 @@
  * messages), link_ledger.c (what was handed
  * over and what became of it), link_fetch.c (debug files). */
 
+#include "agentd/base/map.h"
 #include "agentd/base/sandbox.h"
 #include "destinations/link.h"
 #include "destinations/protocol.h"
@@ -17,6 +18,17 @@ struct link_dest {
 	struct link_destination row;
 	/* of exporters that are gone; row has the sum */
 	uint64_t past_requests, past_failures, past_bytes;
+	/* Of what was settled, the part that the spool's totals have; and those, as an exporter said at its start. */
+	struct message_counts spooled, told;
+	bool has_told, ledger_dirty;
+};
+
+struct link_route {
+	uint32_t destination;
+	bool final;
+	bool unseen; /* the spool did not tell of it: it is through there, or lost */
+	uint64_t row;
+	struct message_counts *counts; /* NULL: nothing is settled */
 };
 
 /* A batch, until it is through at every destination. */
@@ -27,8 +39,11 @@ struct link_batch {
 	size_t size;
 	int memfd; /* -1: it was handed over; made again from bytes if it has to go once more */
 	bool given, held; /* to, and by, the exporter that lives */
-	struct message_route *routes;
-	bool *final;
+	bool durable;     /* the spool has it: there are no bytes here */
+	bool adopt;       /* the exporter is to be told that it is this one */
+	uint64_t seq;     /* the spool's number; for adopt */
+	uint32_t session; /* of the exporter that said so last */
+	struct link_route *routes;
 	size_t n_routes, n_open;
 };
 
@@ -70,7 +85,27 @@ struct link {
 
 	struct link_batch **batches; /* by id, oldest first */
 	size_t n_batches, room_batches, bytes;
-	uint64_t next_batch;
+	uint64_t next_batch, next_recovered;
+
+	/* the spool */
+	int spool_folder; /* -1 none */
+	/* unopened: the exporter could not open it (yet); ready: all that was in it was told */
+	bool spool_wanted, spool_dirty, spool_given, unopened, ready, reconciled;
+	struct link_spool_settings spool_settings;
+	struct link_spool spool;
+	uint64_t instance, newest_unix_ns;
+	uint32_t session;
+	struct map *by_identity; /* while an exporter tells of its spool */
+	struct link_given_up {
+		uint8_t boot_id[16];
+		uint64_t serial;
+	} given_up[16]; /* though the spool has them */
+	size_t n_given_up;
+	uint64_t *refused; /* numbers of the spool that are to be given up */
+	size_t n_refused;
+	struct link_drop_run *drop; /* NULL none */
+	uint64_t next_drop;
+	uint64_t save_at_ns; /* 0: nothing is to be saved */
 
 	struct link_test_run *tests;
 	uint64_t next_test;
@@ -95,6 +130,11 @@ void link_fail_test(struct link_test_run *t, const char *reason, const char *rem
 /* Ends those whose time is over. */
 void link_expire_tests(struct link *l, uint64_t now_ns);
 
+/* ---- link_folder.c ---- */
+
+/* Hands over the folder of a destination that writes files; of others nothing. key 0: the destination's id. */
+int link_send_folder(struct link *l, const struct buf *spec, uint64_t key);
+
 /* ---- link_fetch.c ---- */
 
 /* 0, or what sending failed with. */
@@ -105,6 +145,27 @@ void link_fail_fetch(struct link *l, const char *reason);
 void link_expire_fetch(struct link *l, uint64_t now_ns);
 /* The timer is to be set anew. In link.c. */
 void link_arm(struct link *l);
+
+/* ---- link_spool.c ---- */
+
+int link_spool_init(struct link *l, struct err_text *err);
+void link_spool_deinit(struct link *l);
+/* Before all else that goes out, and then what else there is of it. 0 or what sending failed with. */
+int link_feed_spool(struct link *l);
+int link_on_totals(struct link *l, const struct message_totals *m, const char **why);
+int link_on_recovered(
+	struct link *l, const struct message_recovered *m, size_t len, const char **why);
+int link_on_ready(struct link *l, const struct message_ready *m, const char **why);
+int link_on_spool_state(struct link *l, const struct message_spool_state *m, const char **why);
+int link_on_spool_dropped(struct link *l, const struct message_spool_dropped *m, const char **why);
+/* Another exporter is to begin; the one before is gone. */
+void link_spool_begin(struct link *l);
+void link_spool_end(struct link *l);
+/* The number of a destination, and its totals. */
+int link_load_dest(struct link *l, struct link_dest *d);
+/* It was removed: it shall not be the same when it comes again. */
+void link_forget_dest(struct link *l, const struct link_dest *d);
+void link_save_soon(struct link *l, struct link_dest *d);
 
 /* ---- link_ledger.c ---- */
 
@@ -125,3 +186,18 @@ void ledger_give_up_oldest(struct link *l);
 void ledger_bound(struct link *l);
 void ledger_drop_unused_dests(struct link *l);
 void ledger_deinit(struct link *l);
+/* What of a batch is settled on a route. */
+const struct message_counts *ledger_route_counts(const struct link_route *r);
+/* NULL: they can follow those of the route. */
+const char *ledger_check_counts(const struct link_batch *b, const struct link_route *route,
+	const struct message_counts *counts, bool final);
+/* Takes counts that are right. The batch is gone afterwards if this was its last open route: true. */
+bool ledger_take(struct link *l, struct link_batch *b, size_t i,
+	const struct message_counts *counts, bool final);
+/* The spool has it from now on. */
+void ledger_make_durable(struct link *l, struct link_batch *b);
+/* A batch that only the spool has; its number orders it before all others. Takes nothing on failure. */
+int ledger_add_recovered(
+	struct link *l, const struct message_recovered *m, struct link_batch **ret);
+/* At a stop: gives up what only memory has. Returns how many samples. */
+uint64_t ledger_evict_memory(struct link *l);

@@ -75,14 +75,17 @@ static int send_config(struct link *l)
 	};
 	_cleanup_buf_ struct buf bytes;
 	_cleanup_close_ int fd = -1;
-	int r;
+	int r = 0;
 
 	buf_init(&bytes, PROTOCOL_CONFIG_MAX);
-	for (size_t i = 0; i < l->n_dests; i++)
-		if (l->dests[i]->enabled)
-			buf_add(&bytes, l->dests[i]->spec.data, l->dests[i]->spec.len);
-	if (buf_error(&bytes))
-		return buf_error(&bytes);
+	for (size_t i = 0; i < l->n_dests && r == 0; i++) {
+		if (!l->dests[i]->enabled)
+			continue;
+		buf_add(&bytes, l->dests[i]->spec.data, l->dests[i]->spec.len);
+		r = link_send_folder(l, &l->dests[i]->spec, 0);
+	}
+	if (r < 0 || buf_error(&bytes))
+		return r < 0 ? r : buf_error(&bytes);
 	fd = io_sealed_memfd("odi-destinations", bytes.data, bytes.len);
 	if (fd < 0)
 		return fd;
@@ -103,8 +106,12 @@ static int send_batch(struct link *l, struct link_batch *b)
 
 	m.batch = (struct message_batch){.id = b->id, .batch = b->header};
 	for (size_t i = 0; i < b->n_routes; i++)
-		if (!b->final[i])
-			m.batch.routes[m.batch.n_routes++] = b->routes[i];
+		if (!b->routes[i].final)
+			m.batch.routes[m.batch.n_routes++] = (struct message_route){
+				.destination = b->routes[i].destination,
+				.row = b->routes[i].row,
+				.counts = *ledger_route_counts(&b->routes[i]),
+			};
 	len = sizeof(m.batch) + m.batch.n_routes * sizeof(m.batch.routes[0]);
 	m.batch.header = protocol_header(MESSAGE_BATCH, len);
 	if (b->memfd < 0)
@@ -129,8 +136,10 @@ static int send_test(struct link *l, struct link_test_run *t, uint64_t now)
 			: 1,
 	};
 	_cleanup_close_ int fd = io_sealed_memfd("odi-destination", t->spec.data, t->spec.len);
-	int r = fd < 0 ? fd : fdpass_send(l->child.sock, &m, sizeof(m), &fd, 1);
+	int r = fd < 0 ? fd : link_send_folder(l, &t->spec, TRANSPORT_TEST | t->id);
 
+	if (r == 0)
+		r = fdpass_send(l->child.sock, &m, sizeof(m), &fd, 1);
 	if (r == 0)
 		t->sent = true;
 	return r;
@@ -160,12 +169,18 @@ void link_feed(struct link *l)
 
 	if (!link_alive(l))
 		return;
-	if (l->config_dirty)
+	/* Its first message brings the spool's folder; the rest of it goes by what was configured. */
+	if (!l->spool_given)
+		r = link_feed_spool(l);
+	if (r == 0 && l->config_dirty)
 		r = send_config(l);
+	if (r == 0)
+		r = link_feed_spool(l);
 	for (struct link_test_run *t = l->tests; t && r == 0; t = t->next)
 		if (!t->sent)
 			r = send_test(l, t, clock_monotonic_ns());
-	if (r == 0)
+	/* What the spool has comes before what is new. */
+	if (r == 0 && (l->ready || l->unopened || !l->spool_wanted))
 		r = send_batches(l);
 	if (r == 0)
 		r = link_feed_fetch(l);
@@ -214,6 +229,28 @@ static int on_status(struct link *l, const struct message_status *m, const char 
 	return 0;
 }
 
+static int take_steps(
+	const struct message_test_result *m, struct link_test_result *result, const char **why)
+{
+	*why = "steps that cannot be";
+	if (m->n_steps > ARRAY_SIZE(m->steps))
+		return -EBADMSG;
+	for (size_t i = 0; i < m->n_steps; i++) {
+		const struct message_test_step *s = &m->steps[i];
+		struct link_test_step *to = &result->steps[result->n_steps++];
+
+		if (!ends(s->name, sizeof(s->name)) || !ends(s->detail, sizeof(s->detail)))
+			return -EBADMSG;
+		to->ok = s->ok != 0;
+		to->duration_ns = MIN(s->duration_ns, 3600 * NSEC_PER_SEC);
+		snprintf(to->name, sizeof(to->name), "%s", s->name);
+		snprintf(to->detail, sizeof(to->detail), "%s", s->detail);
+		text_clean(to->name);
+		text_clean(to->detail);
+	}
+	return 0;
+}
+
 static int on_test_result(struct link *l, const struct message_test_result *m, const char **why)
 {
 	struct link_test_result result = {.ok = m->ok != 0, .http_status = m->http_status};
@@ -225,6 +262,8 @@ static int on_test_result(struct link *l, const struct message_test_result *m, c
 	*why = "texts that do not end";
 	if (!ends(m->endpoint, sizeof(m->endpoint)) || !ends(m->reason, sizeof(m->reason)) ||
 		!ends(m->remedy, sizeof(m->remedy)))
+		return -EBADMSG;
+	if (take_steps(m, &result, why) < 0)
 		return -EBADMSG;
 	t = take_test(l, m->id);
 	if (!t)
@@ -252,6 +291,18 @@ static int on_message(struct link *l, const void *m, size_t len, const char **wh
 		return on_test_result(l, m, why);
 	if (protocol_check(m, len, MESSAGE_FETCH_DONE, sizeof(struct message_fetch_done)) == 0)
 		return link_on_fetch_done(l, m, why);
+	if (protocol_check(m, len, MESSAGE_TOTALS, sizeof(struct message_totals)) == 0)
+		return link_on_totals(l, m, why);
+	if (protocol_check(m, len, MESSAGE_RECOVERED, 0) == 0 &&
+		len >= sizeof(struct message_recovered))
+		return link_on_recovered(l, m, len, why);
+	if (protocol_check(m, len, MESSAGE_READY, sizeof(struct message_ready)) == 0)
+		return link_on_ready(l, m, why);
+	if (protocol_check(m, len, MESSAGE_SPOOL_STATE, sizeof(struct message_spool_state)) == 0)
+		return link_on_spool_state(l, m, why);
+	if (protocol_check(m, len, MESSAGE_SPOOL_DROPPED, sizeof(struct message_spool_dropped)) ==
+		0)
+		return link_on_spool_dropped(l, m, why);
 	if (protocol_check(m, len, MESSAGE_PONG, sizeof(struct message_ping)) == 0) {
 		*why = "a pong without its ping";
 		if (!l->ping_sent_ns || ((const struct message_ping *)m)->nonce != l->nonce)
@@ -266,10 +317,10 @@ static int on_message(struct link *l, const void *m, size_t len, const char **wh
 /* Up to max messages. How many; 0: none is there; -EPIPE: it is gone; -EBADMSG: it lies, *why. */
 int link_read(struct link *l, size_t max, const char **why)
 {
-	union {
+	static union {
 		struct message_header header;
 		uint64_t align;
-		uint8_t bytes[4096];
+		uint8_t bytes[FDPASS_MAX_MESSAGE];
 	} m;
 	int n = 0;
 

@@ -11,9 +11,14 @@
  *   TEST + memfd (one destination)                   STATUS: how a destination is, for people
  *   PING                                             TEST_RESULT, PONG
  *   FETCH + empty file, FETCH_STOP                   FETCH_DONE: what became of the file
+ *   SPOOL + folder (the first time; before all else) TOTALS, RECOVERED: what the spool has; READY: that was all
+ *   ADOPT: a recovered batch, by agentd's number     SPOOL_STATE: for people
+ *   SPOOL_DROP                                       SPOOL_DROPPED
  *
  * A route is where delivery goes on: `row` is how many rows of the shaped batch (see shape.h) are settled. agentd
- * remembers it from the last answer and gives it to the successor of an exporter that died. */
+ * remembers it from the last answer and gives it to the successor of an exporter that died, unless the spool has the
+ * batch: then the successor says so itself, and what is further counts. Numbers of destinations are the same over
+ * restarts of both; agentd's store gives them. */
 
 #include "agentd/base/buf.h"
 #include "agentd/base/err.h"
@@ -21,7 +26,7 @@
 #include "sources/source.h"
 
 #define PROTOCOL_MAGIC        0x3174786fU /* "oxt1" */
-#define PROTOCOL_VERSION      2
+#define PROTOCOL_VERSION      3
 #define PROTOCOL_TYPES        8 /* as in batch_header.samples; those past PROFILE_TYPES are 0 */
 #define PROTOCOL_DESTINATIONS 128
 #define PROTOCOL_NAME         80
@@ -29,8 +34,8 @@
 #define PROTOCOL_URL          1024
 #define PROTOCOL_BUILD_ID     44 /* hex digits of a build id, and zeroes */
 #define PROTOCOL_CONFIG_MAX   (8U << 20)
-#define PROTOCOL_WINDOW       32   /* batches that agentd sends ahead of their HELD */
-#define PROTOCOL_BATCHES      8192 /* that either end keeps at most */
+#define PROTOCOL_WINDOW       32    /* batches that agentd sends ahead of their HELD */
+#define PROTOCOL_BATCHES      16384 /* that either end keeps at most */
 
 enum message_kind {
 	MESSAGE_CONFIG = 1,
@@ -45,6 +50,15 @@ enum message_kind {
 	MESSAGE_FETCH,
 	MESSAGE_FETCH_STOP,
 	MESSAGE_FETCH_DONE,
+	MESSAGE_FOLDER,
+	MESSAGE_SPOOL,
+	MESSAGE_ADOPT,
+	MESSAGE_SPOOL_DROP,
+	MESSAGE_TOTALS,
+	MESSAGE_RECOVERED,
+	MESSAGE_READY,
+	MESSAGE_SPOOL_STATE,
+	MESSAGE_SPOOL_DROPPED,
 };
 
 struct message_header {
@@ -104,8 +118,8 @@ _Static_assert(sizeof(struct message_ping) == 24, "message_ping");
 struct message_held {
 	struct message_header header;
 	uint64_t id;
-	uint32_t durable,
-		pad; /* 1: survives the exporter's death, so agentd may forget the bytes; 0 for now */
+	/* 1: in the spool, so agentd may forget the bytes. It may be said once more, with 1 after 0. */
+	uint32_t durable, pad;
 };
 _Static_assert(sizeof(struct message_held) == 32, "message_held");
 
@@ -129,13 +143,34 @@ struct message_status {
 };
 _Static_assert(sizeof(struct message_status) == 1112, "message_status");
 
+/* How far a test came: resolve, connect, tls, answer, auth, accepted; those that it came to. */
+struct message_test_step {
+	char name[16];
+	uint32_t ok, pad;
+	uint64_t duration_ns;
+	char detail[200]; /* in words; "" none */
+};
+_Static_assert(sizeof(struct message_test_step) == 232, "message_test_step");
+#define PROTOCOL_STEPS 6
+
 struct message_test_result {
 	struct message_header header;
 	uint64_t id, duration_ns;
 	uint32_t ok, http_status;
 	char endpoint[PROTOCOL_TEXT], reason[PROTOCOL_TEXT], remedy[PROTOCOL_TEXT];
+	uint32_t n_steps, pad;
+	struct message_test_step steps[PROTOCOL_STEPS];
 };
-_Static_assert(sizeof(struct message_test_result) == 1576, "message_test_result");
+_Static_assert(sizeof(struct message_test_result) == 2976, "message_test_result");
+
+/* The folder of a destination that writes files, as a descriptor beside; without one it is forgotten. Goes before the
+ * CONFIG or TEST that needs it. key: see transport_set_folder(). */
+#define TRANSPORT_TEST (1ULL << 63) /* and the id of a test */
+struct message_folder {
+	struct message_header header;
+	uint64_t key;
+};
+_Static_assert(sizeof(struct message_folder) == 24, "message_folder");
 
 /* A debug file is wanted of a debuginfod server. What comes is written to the descriptor, from its beginning on. One
  * at a time. Protocol of the servers: debuginfod(8), "webapi": GET URL/buildid/BUILDID/debuginfo. */
@@ -175,6 +210,79 @@ struct message_fetch_done {
 	char reason[PROTOCOL_TEXT], remedy[PROTOCOL_TEXT];
 };
 _Static_assert(sizeof(struct message_fetch_done) == 1072, "message_fetch_done");
+
+/* ---- the spool ---- */
+
+/* Comes before all else, with the spool's folder beside it if there is one; then again, without, when a setting
+ * changes. An exporter that is a unit of its own has a folder of its own. */
+struct message_spool {
+	struct message_header header;
+	uint64_t instance; /* of agentd's store: whose numbers of destinations these are */
+	uint64_t max_bytes, max_age_ns;
+	uint8_t boot_id[16];
+	uint32_t min_free_permille, pad;
+};
+_Static_assert(sizeof(struct message_spool) == 64, "message_spool");
+
+/* What a destination settled over all batches that ever were in this spool. */
+struct message_totals {
+	struct message_header header;
+	uint32_t destination, pad;
+	struct message_counts settled;
+};
+_Static_assert(sizeof(struct message_totals) == 280, "message_totals");
+
+/* A batch that is in the spool and not through everywhere; oldest first. Its routes are those that are open. */
+struct message_recovered {
+	struct message_header header;
+	uint64_t seq; /* the spool's own number */
+	uint64_t size;
+	struct batch_header batch;
+	uint32_t n_routes, pad;
+	struct message_route routes[];
+};
+_Static_assert(sizeof(struct message_recovered) == 152, "message_recovered");
+
+/* All that was in the spool was told; or (spool 0) it cannot be used now, and may later. */
+struct message_ready {
+	struct message_header header;
+	uint32_t spool, pad;
+	uint64_t newest_unix_ns; /* end of the newest batch that ever was in it; 0 none */
+};
+_Static_assert(sizeof(struct message_ready) == 32, "message_ready");
+
+/* A recovered batch is agentd's batch `id`. The routes are those that are open as agentd sees it, and how far. */
+struct message_adopt {
+	struct message_header header;
+	uint64_t seq, id;
+	uint32_t n_routes, pad;
+	struct message_route routes[];
+};
+_Static_assert(sizeof(struct message_adopt) == 40, "message_adopt");
+
+struct message_spool_drop { /* give up what ended before */
+	struct message_header header;
+	uint64_t id, before_unix_ns;
+};
+_Static_assert(sizeof(struct message_spool_drop) == 32, "message_spool_drop");
+
+struct message_spool_dropped {
+	struct message_header header;
+	uint64_t id, batches, samples; /* samples: once for each destination */
+};
+_Static_assert(sizeof(struct message_spool_dropped) == 40, "message_spool_dropped");
+
+struct message_spool_state {
+	struct message_header header;
+	uint64_t bytes, max_bytes, free_bytes, disk_bytes;
+	uint64_t damaged, write_errors, sync_errors;
+	uint64_t memory_bytes; /* of batches that are held in memory only */
+	uint64_t recovery_ns;
+	uint32_t on, segments; /* on 0: nothing is written to the disk now */
+	uint32_t batches, memory_batches;
+	char problem[PROTOCOL_TEXT]; /* "" none */
+};
+_Static_assert(sizeof(struct message_spool_state) == 616, "message_spool_state");
 
 /* A build id that may be asked for: 8 to 20 bytes as lower-case hex. */
 bool protocol_build_id_ok(const char *build_id);

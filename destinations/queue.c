@@ -291,13 +291,13 @@ void queue_remove(struct queue *q, size_t i)
 		q->head = 0;
 }
 
-ssize_t queue_over(const struct queue *q, size_t first, uint64_t max_bytes)
+ssize_t queue_over(const struct queue *q, ssize_t spare, uint64_t max_bytes)
 {
 	ssize_t over = -1;
 	uint64_t bytes = 0;
 
-	if (q->n > first + 1 && q->n > PROTOCOL_BATCHES)
-		return (ssize_t)first;
+	if (q->n > PROTOCOL_BATCHES)
+		return spare == 0 ? 1 : 0;
 	if (memory_bytes <= max_bytes)
 		return -1;
 	for (size_t i = q->n; i-- > 0;) {
@@ -306,7 +306,7 @@ ssize_t queue_over(const struct queue *q, size_t first, uint64_t max_bytes)
 		if (b->kept)
 			continue;
 		bytes += b->size;
-		if (i >= first && i + 1 < q->n)
+		if ((ssize_t)i != spare && i + 1 < q->n)
 			over = (ssize_t)i;
 	}
 	return bytes > max_bytes ? over : -1;

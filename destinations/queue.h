@@ -57,9 +57,9 @@ struct queue {
 	size_t head, n, room; /* items[head] is the oldest */
 };
 
-/* The item from `first` on that has to go, so that what the queue has in memory only keeps within max_bytes; -1: none.
- * The newest stays, however big. */
-ssize_t queue_over(const struct queue *q, size_t first, uint64_t max_bytes);
+/* The item that has to go, so that what the queue has in memory only keeps within max_bytes; -1: none. The newest
+ * stays, however big, and so does `spare` (-1: none). */
+ssize_t queue_over(const struct queue *q, ssize_t spare, uint64_t max_bytes);
 
 void queue_deinit(struct queue *q);
 /* Takes a reference of its own. */

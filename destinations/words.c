@@ -192,7 +192,8 @@ static void say_status(const struct words_failure *f, char *reason, char *remedy
 		put(reason, "%s port %s answered %u and sends us elsewhere%s%.200s", f->host,
 			f->port, f->http_status, *f->location ? ": " : "", f->location);
 		put(remedy,
-			"redirects are not followed: set the url to where the profiles shall go");
+			"only redirects to the same host are followed, and none from https to http: set "
+			"the url to where the profiles shall go");
 		return;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(statuses); i++) {

@@ -33,15 +33,15 @@ static void test_status(void **state)
 		{"grpc-status: 8", 8, SEND_REFUSED},
 		{"grpc-status: 2", 2, SEND_REFUSED},
 		{"grpc-status: 3", 3, SEND_REFUSED},
-		{"grpc-status: 12", 12, SEND_REFUSED},
+		{"grpc-status: 12", 12, SEND_BLOCKED},
 		{"grpc-status: 13", 13, SEND_REFUSED},
 		{"grpc-status: 77", 77, SEND_REFUSED},
 		{"grpc-status: 18446744073709551615", 2, SEND_REFUSED},
 		{"grpc-status: -1", 2, SEND_REFUSED},
 		{"grpc-status:", 2, SEND_REFUSED},
-		{"grpc-statuses: 0", -1, SEND_REFUSED},
-		{"no colon", -1, SEND_REFUSED},
-		{"", -1, SEND_REFUSED},
+		{"grpc-statuses: 0", -1, SEND_BLOCKED},
+		{"no colon", -1, SEND_BLOCKED},
+		{"", -1, SEND_BLOCKED},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {

@@ -331,17 +331,20 @@ static void test_failures(void **state)
 {
 	static const struct failure failures[] = {
 		{ANSWER_STATUS, 400, false, "answered 400"},
-		{ANSWER_STATUS, 401, false, "wants credentials"},
-		{ANSWER_STATUS, 403, false, "refuses these credentials"},
-		{ANSWER_STATUS, 404, false, "is this a Pyroscope? Its port is 4040"},
-		{ANSWER_STATUS, 413, false, "too big"},
-		{ANSWER_STATUS, 415, false, "does not take protobuf"},
+		{ANSWER_STATUS, 401, true, "wants credentials"},
+		{ANSWER_STATUS, 403, true, "refuses these credentials"},
+		{ANSWER_STATUS, 404, true, "is this a Pyroscope? Its port is 4040"},
+		{ANSWER_STATUS, 413, true, "too big"},
+		{ANSWER_STATUS, 415, true, "does not take protobuf"},
+		{ANSWER_STATUS, 422, false, "refuses the profiles"},
+		{ANSWER_STATUS, 501, true, "does not know profiles"},
+		{ANSWER_HTML, 200, true, "with a web page"},
 		{ANSWER_STATUS, 500, false, "failed while it took"},
 		{ANSWER_STATUS, 429, true, "answered 429"},
 		{ANSWER_STATUS, 502, true, "answered 502"},
 		{ANSWER_STATUS, 503, true, "answered 503"},
 		{ANSWER_STATUS, 504, true, "answered 504"},
-		{ANSWER_REDIRECT, 200, false, "redirects are not followed"},
+		{ANSWER_REDIRECT, 200, true, "sends us elsewhere"},
 		{ANSWER_RESET, 200, true, "closed the connection"},
 		{ANSWER_NOT_HTTP, 200, true, "does not answer as an HTTP server"},
 		{ANSWER_NEVER, 200, true, "did not answer within"},
@@ -367,6 +370,9 @@ static void test_failures(void **state)
 			assert_int_equal(row(w, "p")->ledger[0].held, n);
 		r->shared->behaviour = ANSWER_STATUS;
 		r->shared->status = 200;
+		/* Other options are another chance at once, also for what is blocked. */
+		d->options[1].value = i % 2 ? "400ms" : "401ms";
+		configure(w);
 		RUN_UNTIL(w, through(w, "p"));
 		assert_int_equal(row(w, "p")->ledger[0].rejected, rejected + (f->again ? 0 : n));
 		assert_int_equal(row(w, "p")->ledger[0].delivered, delivered + (f->again ? n : 0));
@@ -378,7 +384,6 @@ static void test_failures(void **state)
 static void test_taken_with_a_strange_answer(void **state)
 {
 	static const struct failure answers[] = {
-		{ANSWER_HTML, 200, false, "with a web page"},
 		{ANSWER_GARBAGE, 200, false, "not as a receiver of OTLP does"},
 		{ANSWER_ENDLESS, 200, false, "with more than an answer can be"},
 	};
@@ -397,6 +402,64 @@ static void test_taken_with_a_strange_answer(void **state)
 	run_for(w, 300);
 	assert_int_equal(r->shared->samples, w->sent);
 	assert_int_equal(r->shared->requests, ARRAY_SIZE(answers));
+}
+
+/* What is too big for a backend goes in pieces; what is too big alone is rejected alone; the next ones fit at once. */
+static void test_too_big_for_it(void **state)
+{
+	struct world *w = *state;
+	struct receiver *r = receive(w, 0);
+	uint64_t n;
+	unsigned refused;
+
+	add(w, "p", "otlphttp", r->url);
+	configure(w);
+	r->shared->max_body = 20000;
+	n = send_content(w, &(struct content){.rows = 60, .name_len = 3000});
+	RUN_UNTIL(w, through(w, "p"));
+	assert_int_equal(row(w, "p")->ledger[0].delivered, n);
+	assert_int_equal(r->shared->got[1], n);
+	assert_true(r->shared->biggest <= 20000);
+	refused = r->shared->requests - r->shared->taken;
+	assert_true(refused > 0);
+	n = send_content(w, &(struct content){.rows = 60, .name_len = 3000});
+	RUN_UNTIL(w, through(w, "p"));
+	assert_int_equal(r->shared->requests - r->shared->taken, refused);
+	assert_int_equal(r->shared->got[2], n);
+	r->shared->max_body = 2000;
+	n = send_content(w, &(struct content){.rows = 4, .name_len = 3000});
+	RUN_UNTIL(w, through(w, "p"));
+	assert_int_equal(row(w, "p")->ledger[0].rejected, n);
+	assert_non_null(strstr(row(w, "p")->last_error, "413"));
+}
+
+/* After an outage what is new comes first, then what waited: the newest or the oldest first. */
+static void test_drains(void **state)
+{
+	struct world *w = *state;
+	struct receiver *r[2] = {receive(w, 0), receive(w, 1)};
+	struct config_destination *d[2] = {
+		add(w, "newest", "otlphttp", r[0]->url), add(w, "oldest", "otlphttp", r[1]->url)};
+
+	option(d[1], "drain", "oldest");
+	for (size_t i = 0; i < 2; i++) {
+		option(d[i], "drain-rate", "0");
+		r[i]->shared->status = 503;
+	}
+	configure(w);
+	for (int i = 0; i < 4; i++)
+		send_batch(w);
+	RUN_UNTIL(w, row(w, "newest")->failures && row(w, "oldest")->failures);
+	for (size_t i = 0; i < 2; i++)
+		r[i]->shared->status = 200;
+	RUN_UNTIL(w, through(w, "newest") && through(w, "oldest"));
+	/* The last one, 4, was the live one, of both. */
+	for (unsigned i = 1; i <= 4; i++) {
+		static const unsigned want[2][4] = {{4, 3, 2, 1}, {4, 1, 2, 3}};
+
+		for (size_t k = 0; k < 2; k++)
+			assert_int_equal(r[k]->shared->order[i - 1], want[k][i - 1]);
+	}
 }
 
 static void test_partial_success(void **state)
@@ -1065,6 +1128,8 @@ int main(int argc, char **argv)
 		TEST(test_splits),
 		TEST(test_failures),
 		TEST(test_taken_with_a_strange_answer),
+		TEST(test_too_big_for_it),
+		TEST(test_drains),
 		TEST(test_partial_success),
 		TEST(test_partial_success_of_several),
 		TEST(test_resolves_names),

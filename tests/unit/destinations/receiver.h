@@ -41,7 +41,9 @@ enum behaviour {
 struct receiver_shared {
 	_Atomic int behaviour, status, retry_after, number, delay_ms, fail_next;
 	_Atomic unsigned requests, connections, taken, broken;
-	_Atomic size_t biggest; /* body, uncompressed */
+	_Atomic size_t biggest;  /* body, uncompressed */
+	_Atomic size_t max_body; /* uncompressed; what is longer is answered 413; 0 none */
+	_Atomic unsigned order[64], n_order; /* services as they came */
 	_Atomic uint64_t samples;
 	_Atomic uint32_t got[RECEIVER_SERVICES]; /* by N of the service "service-N" */
 	_Atomic unsigned own_attributes;
@@ -108,6 +110,9 @@ static inline bool receiver_take(struct receiver_shared *s, const void *data, si
 					1 &&
 				service < RECEIVER_SERVICES)
 				s->got[service] += (uint32_t)p->total;
+			if (streq(key, "service.name") && !i && s->n_order < 64)
+				(void)sscanf(batch_string_at(b, a[k].value), "service-%u",
+					(unsigned *)&s->order[s->n_order++]);
 		}
 	}
 	return true;
@@ -147,7 +152,14 @@ static inline void receiver_answer(
 		receiver_write(fd, answer, sizeof(answer) - 1);
 		return;
 	}
-	if (behaviour != ANSWER_STATUS || status == 200) {
+	if (s->max_body && behaviour == ANSWER_STATUS && status == 200) {
+		if (gzip && decompress_gzip(body->data, body->len, 256 << 20, &plain) < 0)
+			s->broken++;
+		if ((gzip ? plain.len : body->len) > s->max_body)
+			status = 413;
+		buf_reset(&plain);
+	}
+	if (behaviour == ANSWER_STATUS ? status == 200 : behaviour != ANSWER_HTML) {
 		if (gzip ? decompress_gzip(body->data, body->len, 256 << 20, &plain) < 0 ||
 					!receiver_take(s, plain.data, plain.len)
 			 : !receiver_take(s, body->data, body->len))
