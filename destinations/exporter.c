@@ -15,8 +15,11 @@
  *
  * Source: seccomp(2). `--role exporter`. */
 
+#include <fcntl.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <systemd/sd-daemon.h>
 
 #include "agentd/base/clock.h"
 #include "agentd/base/compress.h"
@@ -25,12 +28,14 @@
 #include "agentd/base/log.h"
 #include "agentd/base/sandbox.h"
 #include "agentd/base/text.h"
-#include "destinations/deliver.h"
+#include "destinations/exporter_private.h"
 #include "destinations/fetch.h"
 #include "destinations/link.h"
 
 #define MAX_TESTS   16
 #define MAX_WAIT_MS 60000
+#define DRAIN_NS    (5 * NSEC_PER_SEC)
+#define OUT_KEPT    (256U << 10)
 
 /* What libcurl, OpenSSL and the resolver call, on the kernels and architectures that there are. Modules of the name
  * service switch are loaded when a name is first resolved: executable mappings of files, sockets of other daemons. */
@@ -40,6 +45,9 @@ static const int syscalls[] = {
 	SYS_newfstatat, SYS_statx, SYS_lseek, SYS_faccessat, SYS_faccessat2, SYS_readlinkat,
 	SYS_getdents64, SYS_fcntl, SYS_ioctl, SYS_dup, SYS_getcwd, SYS_fadvise64, SYS_fstatfs,
 	SYS_statfs, SYS_sync_file_range, SYS_fdatasync,
+	/* files of the spool */
+	SYS_pwrite64, SYS_ftruncate, SYS_fallocate, SYS_fsync, SYS_unlinkat, SYS_renameat,
+	SYS_renameat2,
 #ifdef SYS_open
 	SYS_open, SYS_stat, SYS_lstat, SYS_access, SYS_readlink, SYS_poll, SYS_select, SYS_pipe,
 	SYS_epoll_wait, SYS_epoll_create, SYS_time, SYS_getrlimit, SYS_eventfd, SYS_arch_prctl,
@@ -51,10 +59,10 @@ static const int syscalls[] = {
 	SYS_rt_sigprocmask, SYS_rt_sigtimedwait, SYS_getpriority, SYS_sched_getparam,
 	SYS_sched_getscheduler, SYS_prctl,
 	/* the network */
-	SYS_socket, SYS_socketpair, SYS_connect, SYS_bind, SYS_sendto, SYS_recvfrom, SYS_sendmsg,
-	SYS_recvmsg, SYS_sendmmsg, SYS_recvmmsg, SYS_shutdown, SYS_getsockopt, SYS_setsockopt,
-	SYS_getsockname, SYS_getpeername, SYS_ppoll, SYS_pselect6, SYS_pipe2, SYS_eventfd2,
-	SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait,
+	SYS_socket, SYS_accept4, SYS_socketpair, SYS_connect, SYS_bind, SYS_sendto, SYS_recvfrom,
+	SYS_sendmsg, SYS_recvmsg, SYS_sendmmsg, SYS_recvmmsg, SYS_shutdown, SYS_getsockopt,
+	SYS_setsockopt, SYS_getsockname, SYS_getpeername, SYS_ppoll, SYS_pselect6, SYS_pipe2,
+	SYS_eventfd2, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait,
 	/* facts and time */
 	SYS_getrandom, SYS_uname, SYS_sysinfo, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid,
 	SYS_getppid, SYS_prlimit64, SYS_getrusage, SYS_clock_getres, SYS_clock_nanosleep,
@@ -87,23 +95,61 @@ static struct {
 	size_t n_destinations;
 	struct test tests[MAX_TESTS];
 	uint64_t queue_bytes;
-} x;
+	int sock;     /* to agentd; -1: a unit of its own that waits for one */
+	int listener; /* of such a unit; else -1 */
+} x = {.sock = SANDBOX_FD, .listener = -1};
 
-/* A socket that agentd does not read is as good as none. */
-static void tell(const void *message, size_t len)
+/* Messages on their way: each a length, padded, and itself. */
+static struct buf out;
+
+static void send_one(const void *message, size_t len)
 {
-	int r = fdpass_send(SANDBOX_FD, message, len, NULL, 0);
+	int r = x.sock < 0 ? 0 : fdpass_send(x.sock, message, len, NULL, 0);
 
-	if (r == 0)
+	if (r == 0 || (r == -EPIPE && x.listener >= 0))
 		return;
+	/* A socket that agentd does not read is as good as none. */
 	if (r != -EPIPE)
 		log_error("cannot tell agentd: %s", strerrordesc_np(-r));
 	_exit(EXIT_FAILURE);
 }
 
+void exporter_tell(const void *message, size_t len)
+{
+	const struct message_header *h = message;
+	uint64_t n = len;
+
+	if (h->kind == MESSAGE_ANSWER)
+		keep_note(message);
+	buf_add(&out, &n, sizeof(n));
+	buf_add(&out, message, len);
+	buf_add(&out, (uint8_t[8]){0}, -len % 8);
+	if (buf_error(&out)) {
+		log_error("out of memory");
+		_exit(EXIT_FAILURE);
+	}
+}
+
+/* What is told is on the disk before. */
+static void flush(void)
+{
+	keep_commit();
+	for (size_t at = 0; at < out.len;) {
+		uint64_t n;
+
+		memcpy(&n, out.data + at, sizeof(n));
+		at += sizeof(n);
+		send_one(out.data + at, n);
+		at += (n + 7) & ~7ULL;
+	}
+	if (out.size > OUT_KEPT)
+		buf_deinit(&out);
+	buf_reset(&out);
+}
+
 /* ---- configuration ------------------------------------------------------------------------------- */
 
-static struct deliver *find(uint32_t id)
+struct deliver *exporter_find(uint32_t id)
 {
 	for (size_t i = 0; i < x.n_destinations; i++)
 		if (deliver_id(x.destinations[i]) == id)
@@ -111,16 +157,21 @@ static struct deliver *find(uint32_t id)
 	return NULL;
 }
 
+struct deliver *exporter_at(size_t i)
+{
+	return i < x.n_destinations ? x.destinations[i] : NULL;
+}
+
 static int configure_one(const struct destination_spec *spec)
 {
-	struct deliver *d = find(spec->id);
+	struct deliver *d = exporter_find(spec->id);
 	int r;
 
 	if (d)
 		return deliver_configure(d, spec, x.queue_bytes);
 	if (x.n_destinations == ARRAY_SIZE(x.destinations))
 		return -ENOSPC;
-	r = deliver_new(&d, spec, tell);
+	r = deliver_new(&d, spec, exporter_tell);
 	if (r < 0)
 		return r;
 	x.destinations[x.n_destinations++] = d;
@@ -171,55 +222,9 @@ static int on_config(const struct message_config *m, int fd)
 	for (size_t k = 0; k < n && r == 0; k++)
 		r = configure_one(&specs[k]);
 	protocol_free_specs(specs, n);
+	if (r == 0)
+		keep_configured();
 	return r;
-}
-
-/* ---- batches ------------------------------------------------------------------------------------- */
-
-/* A route to a destination that is not here any more, or for which there is no memory. */
-static void refuse_route(const struct message_batch *m, const struct message_route *route)
-{
-	struct message_answer a = {
-		.header = protocol_header(MESSAGE_ANSWER, sizeof(a)),
-		.id = m->id,
-		.destination = route->destination,
-		.final = 1,
-		.row = route->row,
-		.counts = route->counts,
-	};
-
-	for (size_t t = 0; t < PROTOCOL_TYPES; t++) {
-		uint64_t settled = 0;
-
-		for (size_t f = 0; f < FATES; f++)
-			settled += route->counts.samples[f][t];
-		a.counts.samples[FATE_EVICTED][t] += m->batch.samples[t] - settled;
-	}
-	tell(&a, sizeof(a));
-}
-
-static int on_batch(const struct message_batch *m, size_t len, int fd)
-{
-	struct message_held held = {
-		.header = protocol_header(MESSAGE_HELD, sizeof(held)), .id = m->id};
-	struct held_batch *b = NULL;
-	int r;
-
-	if (len != sizeof(*m) + m->n_routes * sizeof(m->routes[0]))
-		return -EBADMSG;
-	r = held_batch_new(&b, m->id, &m->batch, fd);
-	if (r == -EBADMSG)
-		return r;
-	tell(&held, sizeof(held));
-	for (size_t i = 0; i < m->n_routes; i++) {
-		const struct message_route *route = &m->routes[i];
-		struct deliver *d = b ? find(route->destination) : NULL;
-
-		if (!d || deliver_push(d, b, route->row, &route->counts) < 0)
-			refuse_route(m, route);
-	}
-	held_batch_unref(b);
-	return 0;
 }
 
 /* ---- tests --------------------------------------------------------------------------------------- */
@@ -230,9 +235,10 @@ static void test_end(struct test *t, struct message_test_result *m)
 	m->id = t->id;
 	if (t->sender)
 		snprintf(m->endpoint, sizeof(m->endpoint), "%s", t->transport->endpoint(t->sender));
-	tell(m, sizeof(*m));
+	exporter_tell(m, sizeof(*m));
 	if (t->sender)
 		t->transport->close(t->sender);
+	transport_set_folder(TRANSPORT_TEST | t->id, -1);
 	buf_deinit(&t->body);
 	*t = (struct test){0};
 }
@@ -248,6 +254,9 @@ static void on_tested(void *userdata, const struct send_result *result)
 
 	memcpy(m.reason, result->reason, sizeof(m.reason));
 	memcpy(m.remedy, result->remedy, sizeof(m.remedy));
+	m.n_steps = (uint32_t)MIN(result->n_steps, (size_t)PROTOCOL_STEPS);
+	for (size_t i = 0; i < m.n_steps; i++)
+		m.steps[i] = result->steps[i];
 	test_end(userdata, &m);
 }
 
@@ -275,39 +284,33 @@ static struct option_value *test_options(const struct destination_type *type,
 static int test_start(struct test *t, const struct destination_spec *spec, uint32_t deadline_ms,
 	struct err_text *err)
 {
-	const struct destination_type *type = destination_type_find(spec->type);
+	const struct destination_type *type =
+		destination_adopt(spec->type, spec->options, spec->n_options, err);
 	_cleanup_free_ struct option_value *options = NULL;
+	struct sender_setup setup = {
+		.name = spec->name, .type = type, .folder = TRANSPORT_TEST | t->id, .test = true};
 	char timeout[32];
-	const void *body;
-	size_t n, len;
 	int r;
 
-	t->transport = type ? transport_find(type->transport) : NULL;
+	if (!type)
+		return -EINVAL;
+	t->transport = transport_find(type->transport);
 	if (!t->transport)
 		return err_set(err, -EINVAL, "there is no destination type %.80s", spec->type);
 	/* A little before agentd stops waiting, so that there is a reason to give. */
 	snprintf(timeout, sizeof(timeout), "%ums",
 		deadline_ms > 1000 ? deadline_ms - 500 : MAX(deadline_ms / 2, 1U));
-	options = test_options(type, spec, timeout, &n);
+	options = test_options(type, spec, timeout, &setup.n_options);
 	if (!options)
 		return err_set(err, -ENOMEM, "out of memory");
-	r = t->transport->open(&t->sender, type, options, n, err);
+	setup.options = options;
+	r = t->transport->open(&t->sender, &setup, err);
 	if (r < 0)
 		return r;
 	buf_init(&t->body, 1 << 20);
-	r = profile_encode_empty("odi", clock_unix_ns(), &t->body);
-	body = t->body.data;
-	len = t->body.len;
-	if (r == 0 && t->transport->packs(t->sender)) {
-		_cleanup_buf_ struct buf raw = t->body;
-
-		buf_init(&t->body, 1 << 20);
-		r = compress_gzip(raw.data, raw.len, 6, &t->body);
-		body = t->body.data;
-		len = t->body.len;
-	}
+	r = transport_probe(t->transport, t->sender, &t->body);
 	if (r == 0)
-		r = t->transport->send(t->sender, body, len, on_tested, t);
+		r = t->transport->send(t->sender, t->body.data, t->body.len, on_tested, t);
 	return r < 0 ? err_set(err, r, "the request could not be made: %s", strerrordesc_np(-r))
 		     : 0;
 }
@@ -361,58 +364,163 @@ static int on_message(const void *message, size_t len, int *fd)
 		return on_config(message, *fd);
 	if (protocol_check(message, len, MESSAGE_BATCH, 0) == 0 &&
 		len >= sizeof(struct message_batch))
-		return on_batch(message, len, *fd);
+		return keep_on_batch(message, len, *fd);
 	if (protocol_check(message, len, MESSAGE_TEST, sizeof(struct message_test)) == 0)
 		return on_test(message, *fd);
+	if (protocol_check(message, len, MESSAGE_FOLDER, sizeof(struct message_folder)) == 0)
+		return transport_set_folder(
+			((const struct message_folder *)message)->key, TAKE_FD(*fd));
 	if (protocol_check(message, len, MESSAGE_FETCH, sizeof(struct message_fetch)) == 0)
-		return fetch_start(message, TAKE_FD(*fd), tell);
+		return fetch_start(message, TAKE_FD(*fd), exporter_tell);
 	if (protocol_check(message, len, MESSAGE_FETCH_STOP, sizeof(struct message_fetch_stop)) ==
 		0) {
 		fetch_stop(((const struct message_fetch_stop *)message)->id);
 		return 0;
 	}
+	if (protocol_check(message, len, MESSAGE_SPOOL, sizeof(struct message_spool)) == 0)
+		return keep_on_spool(message, fd);
+	if (protocol_check(message, len, MESSAGE_ADOPT, 0) == 0 &&
+		len >= sizeof(struct message_adopt))
+		return keep_on_adopt(message, len);
+	if (protocol_check(message, len, MESSAGE_SPOOL_DROP, sizeof(struct message_spool_drop)) ==
+		0) {
+		keep_on_drop(message);
+		return 0;
+	}
 	if (protocol_check(message, len, MESSAGE_PING, sizeof(struct message_ping)) == 0) {
 		memcpy(&pong, message, sizeof(pong));
 		pong.header = protocol_header(MESSAGE_PONG, sizeof(pong));
-		tell(&pong, sizeof(pong));
+		exporter_tell(&pong, sizeof(pong));
 		return 0;
 	}
 	return -EBADMSG;
 }
 
-/* All messages that are there. 1: agentd is gone. */
+static union {
+	struct message_header header;
+	uint64_t align;
+	uint8_t bytes[FDPASS_MAX_MESSAGE];
+} message;
+
+/* One message: 0; 1: agentd is gone. */
+static int read_message(void)
+{
+	_cleanup_close_ int fd = -1;
+	size_t n_fds = 1;
+	ssize_t len = fdpass_recv(x.sock, message.bytes, sizeof(message), &fd, &n_fds);
+	int r;
+
+	if (len == 0)
+		return 1;
+	r = len < 0 ? (int)len : on_message(message.bytes, (size_t)len, &fd);
+	if (r < 0)
+		log_error("a message of agentd cannot be used: %s", strerrordesc_np(-r));
+	return r;
+}
+
+/* All that are there. */
 static int read_messages(void)
 {
-	static union {
-		struct message_header header;
-		uint64_t align;
-		uint8_t bytes[FDPASS_MAX_MESSAGE];
-	} message;
-
 	for (;;) {
-		struct pollfd p = {.fd = SANDBOX_FD, .events = POLLIN};
-		_cleanup_close_ int fd = -1;
-		size_t n_fds = 1;
-		ssize_t len;
-		int r;
+		struct pollfd p = {.fd = x.sock, .events = POLLIN};
+		int r = poll(&p, 1, 0) <= 0 ? 0 : read_message();
 
-		if (poll(&p, 1, 0) <= 0)
-			return 0;
-		len = fdpass_recv(SANDBOX_FD, message.bytes, sizeof(message), &fd, &n_fds);
-		if (len == 0)
-			return 1;
-		r = len < 0 ? (int)len : on_message(message.bytes, (size_t)len, &fd);
-		if (r < 0) {
-			log_error("a message of agentd cannot be used: %s", strerrordesc_np(-r));
+		if (r != 0 || !p.revents)
 			return r;
-		}
 	}
 }
+
+/* ---- a unit of its own --------------------------------------------------------------------------- */
+
+static void end_tests(void)
+{
+	for (size_t i = 0; i < MAX_TESTS; i++) {
+		if (x.tests[i].sender)
+			x.tests[i].transport->close(x.tests[i].sender);
+		buf_deinit(&x.tests[i].body);
+		x.tests[i] = (struct test){0};
+	}
+	fetch_deinit();
+}
+
+/* What it had asked for itself ends with it; deliveries go on. */
+static int lose_agentd(void)
+{
+	if (x.listener < 0)
+		return 1;
+	log_info("agentd is gone; deliveries go on, and another one may come");
+	closep(&x.sock);
+	end_tests();
+	return 0;
+}
+
+static bool busy(void)
+{
+	for (size_t i = 0; i < x.n_destinations; i++)
+		if (deliver_busy(x.destinations[i]))
+			return true;
+	return false;
+}
+
+/* Another agentd: it is told what the disk has, as after a start. */
+static int find_agentd(void)
+{
+	uint64_t end = clock_monotonic_ns() + DRAIN_NS;
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+	_cleanup_close_ int fd = accept4(x.listener, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd < 0)
+		return 0;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 ||
+		(peer.uid != 0 && peer.uid != geteuid())) {
+		log_warning("a connection of uid %u was refused: only agentd may", peer.uid);
+		return 0;
+	}
+	/* What is under way ends as it began, so that it is not sent twice. */
+	while (busy() && clock_monotonic_ns() < end) {
+		bool ignored;
+
+		(void)transport_wait(x.listener, 100, &ignored);
+	}
+	flush();
+	while (x.n_destinations)
+		deliver_free(x.destinations[--x.n_destinations]);
+	keep_deinit();
+	x.sock = TAKE_FD(fd);
+	log_info("agentd (pid %d) is here", peer.pid);
+	return 0;
+}
+
+/* The socket that the service manager listens on, and the folder that it made. 0: this is no unit of its own. */
+static int be_unit(void)
+{
+	const char *folder = getenv("STATE_DIRECTORY");
+	int fd, n = sd_listen_fds(0);
+
+	if (n <= 0)
+		return 0;
+	if (n != 1 || sd_is_socket_unix(SANDBOX_FD, SOCK_SEQPACKET, 1, NULL, 0) <= 0) {
+		log_error("the service manager is to hand over one listening socket "
+			  "(ListenSequentialPacket=)");
+		return -EINVAL;
+	}
+	fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (fd < 0)
+		log_warning("there is no StateDirectory=: batches are held in memory");
+	else
+		keep_set_folder(fd);
+	x.listener = SANDBOX_FD;
+	x.sock = -1;
+	return 1;
+}
+
+/* ---- the loop, and its beginning and end --------------------------------------------------------- */
 
 /* Every destination has its turn. Milliseconds until the next one. */
 static unsigned run(void)
 {
-	uint64_t now = clock_monotonic_ns(), wake = now + MAX_WAIT_MS * NSEC_PER_MSEC;
+	uint64_t now = clock_monotonic_ns(), wake = now + MAX_WAIT_MS * NSEC_PER_MSEC, watchdog;
 
 	for (size_t i = 0; i < x.n_destinations;) {
 		deliver_run(x.destinations[i], now, &wake);
@@ -423,22 +531,66 @@ static unsigned run(void)
 			i++;
 		}
 	}
+	keep_run(now, &wake);
 	held_batch_settle();
+	flush();
+	if (sd_watchdog_enabled(0, &watchdog) > 0) {
+		sd_notify(0, "WATCHDOG=1");
+		wake = MIN(wake, now + watchdog * 1000 / 2);
+	}
 	now = clock_monotonic_ns();
 	return wake <= now ? 0 : (unsigned)((wake - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
 }
 
+static int turn(void)
+{
+	bool readable;
+	int r = transport_wait(x.sock >= 0 ? x.sock : x.listener, run(), &readable);
+
+	/* What was answered is noted before anything else is sent. */
+	flush();
+	if (r < 0 || !readable)
+		return r;
+	if (x.sock < 0)
+		return find_agentd();
+	r = read_messages();
+	flush();
+	return r == 1 ? lose_agentd() : r;
+}
+
 static void deinit(void)
 {
-	for (size_t i = 0; i < x.n_destinations; i++)
-		deliver_free(x.destinations[i]);
-	for (size_t i = 0; i < MAX_TESTS; i++) {
-		if (x.tests[i].sender)
-			x.tests[i].transport->close(x.tests[i].sender);
-		buf_deinit(&x.tests[i].body);
-	}
-	fetch_deinit();
+	while (x.n_destinations)
+		deliver_free(x.destinations[--x.n_destinations]);
+	end_tests();
+	keep_deinit();
 	transport_deinit();
+	buf_deinit(&out);
+}
+
+/* agentd's first message may bring the spool's folder, which the sandbox is to let through. It is looked at inside. */
+static int enter(struct err_text *err)
+{
+	struct sandbox_policy p = policy;
+	_cleanup_close_ int fd = -1;
+	size_t n_fds = 1;
+	ssize_t len = 0;
+	int r = be_unit();
+
+	if (r < 0)
+		return err_set(err, r, "this cannot be a unit of its own");
+	if (r == 0) {
+		len = fdpass_recv(x.sock, message.bytes, sizeof(message), &fd, &n_fds);
+		if (len < 0)
+			return err_set(err, (int)len, "agentd cannot be heard: %s",
+				strerrordesc_np((int)-len));
+		if (len == 0)
+			return 1;
+	}
+	r = sandbox_enter(&p, err);
+	if (r == 0 && len)
+		r = on_message(message.bytes, (size_t)len, &fd);
+	return r;
 }
 
 int exporter_main(void)
@@ -448,24 +600,16 @@ int exporter_main(void)
 
 	/* libc's resolver would try for half a minute and more; requests are tried again anyway. */
 	setenv("RES_OPTIONS", "timeout:2 attempts:2", 1);
+	buf_init(&out, 0);
 	r = transport_init();
 	if (r < 0)
 		log_error("libcurl cannot be used");
 	if (r == 0)
-		r = sandbox_enter(&policy, &err);
-	if (r < 0) {
+		r = enter(&err);
+	if (r < 0 && err.text[0])
 		log_error("%s", err.text);
-		return r;
-	}
-	for (;;) {
-		bool readable;
-
-		r = transport_wait(SANDBOX_FD, run(), &readable);
-		if (r == 0 && readable)
-			r = read_messages();
-		if (r != 0)
-			break;
-	}
+	while (r == 0)
+		r = turn();
 	deinit();
 	return MIN(r, 0);
 }

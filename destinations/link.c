@@ -62,6 +62,7 @@ static void forget_child(struct link *l)
 		d->past_bytes = d->row.sent_bytes;
 	}
 	l->stop_fetch = 0;
+	link_spool_end(l);
 	ledger_take_back(l);
 	ledger_drop_unused_dests(l);
 	if (l->fetch && l->fetch->sent)
@@ -190,6 +191,7 @@ static void start_exporter(struct link *l)
 	}
 	l->start_at_ns = 0;
 	l->config_dirty = true;
+	link_spool_begin(l);
 	l->next_ping_ns = l->started_ns;
 	link_feed(l);
 }
@@ -226,6 +228,8 @@ static void tick(struct link *l)
 
 	link_expire_tests(l, now);
 	link_expire_fetch(l, now);
+	if (l->save_at_ns && now >= l->save_at_ns)
+		link_save(l);
 	if (!wanted(l)) {
 		if (!l->idle_since_ns)
 			l->idle_since_ns = now;
@@ -266,6 +270,8 @@ void link_arm(struct link *l)
 		next = MIN(next, t->deadline_ns);
 	if (l->fetch)
 		next = MIN(next, l->fetch->deadline_ns);
+	if (l->save_at_ns)
+		next = MIN(next, MAX(l->save_at_ns, now));
 	if (l->flushing || !l->timer)
 		return;
 	if (next == UINT64_MAX) {
@@ -294,6 +300,11 @@ int link_new(
 	if (!l->config.hang_ms)
 		l->config.hang_ms = HANG_MS_DEFAULT;
 	l->next_dest = 1;
+	l->next_batch = UINT32_MAX; /* below it: batches that an exporter tells of */
+	l->spool_folder = -1;
+	r = link_spool_init(l, err);
+	if (r < 0)
+		return r;
 	r = sd_event_add_time(loop, &l->timer, CLOCK_MONOTONIC, 0, 10000, on_timer, l);
 	if (r < 0)
 		return err_set(
@@ -314,6 +325,8 @@ struct link *link_free(struct link *l)
 		link_fail_test(t, "agentd is stopping", "try again when it runs");
 	}
 	link_fetch_cancel(l);
+	link_save(l);
+	link_spool_deinit(l);
 	l->on_socket = sd_event_source_disable_unref(l->on_socket);
 	l->on_end = sd_event_source_disable_unref(l->on_end);
 	l->timer = sd_event_source_disable_unref(l->timer);
@@ -349,6 +362,7 @@ static int put_spec(struct buf *out, uint32_t id, const struct config_destinatio
 static int add_dest(struct link *l, const struct config_destination *c, struct link_dest **ret)
 {
 	struct link_dest *d;
+	int r;
 
 	if (l->n_dests == l->room_dests) {
 		size_t room = MAX(2 * l->room_dests, (size_t)8);
@@ -362,10 +376,14 @@ static int add_dest(struct link *l, const struct config_destination *c, struct l
 	d = calloc(1, sizeof(*d));
 	if (!d)
 		return -ENOMEM;
-	d->id = l->next_dest++;
 	snprintf(d->row.name, sizeof(d->row.name), "%s", c->name);
 	snprintf(d->row.type, sizeof(d->row.type), "%s", c->type);
 	snprintf(d->row.state, sizeof(d->row.state), "idle");
+	r = link_load_dest(l, d);
+	if (r < 0) {
+		free(d);
+		return r;
+	}
 	l->dests[l->n_dests++] = d;
 	*ret = d;
 	return 0;
@@ -429,6 +447,8 @@ int link_configure(
 				streq(list[k].type, d->row.type);
 		if (!stays) {
 			l->config_dirty |= d->enabled;
+			if (d->configured)
+				link_forget_dest(l, d);
 			d->configured = d->enabled = false;
 		}
 	}
@@ -455,6 +475,19 @@ int link_send(struct link *l, const struct batch_header *header, int memfd)
 	return 0;
 }
 
+/* When what waits for it began. */
+static uint64_t oldest_of(const struct link *l, const struct link_dest *d)
+{
+	for (size_t i = 0; i < l->n_batches && d->open; i++) {
+		const struct link_batch *b = l->batches[i];
+
+		for (size_t k = 0; k < b->n_routes; k++)
+			if (b->routes[k].destination == d->id && !b->routes[k].final)
+				return b->header.from_unix_ns;
+	}
+	return 0;
+}
+
 size_t link_destinations(struct link *l, const struct link_destination **list)
 {
 	struct link_destination *rows = reallocarray(l->rows, l->n_dests + 1, sizeof(*rows));
@@ -465,8 +498,10 @@ size_t link_destinations(struct link *l, const struct link_destination **list)
 		return 0;
 	l->rows = rows;
 	for (size_t i = 0; i < l->n_dests; i++)
-		if (l->dests[i]->configured)
-			rows[n++] = l->dests[i]->row;
+		if (l->dests[i]->configured) {
+			rows[n] = l->dests[i]->row;
+			rows[n++].queued_since_unix_ns = oldest_of(l, l->dests[i]);
+		}
 	return n;
 }
 
@@ -530,13 +565,13 @@ void link_flush(struct link *l, unsigned deadline_ms)
 			replace(l, NULL);
 		tick(l);
 	}
-	for (size_t i = 0; i < l->n_dests; i++)
-		for (size_t t = 0; t < PROFILE_TYPES; t++)
-			held += l->dests[i]->row.ledger[t].held;
+	held = ledger_evict_memory(l);
 	if (held)
-		log_warning("%llu samples were not delivered before the stop and are lost to their "
-			    "destinations; the local profiles have them",
+		log_warning(
+			"%llu samples were neither delivered nor on the disk before the stop and are "
+			"lost to their destinations; the local profiles have them",
 			(unsigned long long)held);
+	link_save(l);
 	l->flushing = false;
 }
 

@@ -8,10 +8,11 @@
  * only grow, may not exceed what the batch holds, and must be all of it when it is final. An answer that breaks this
  * makes the exporter a liar: its counts are not taken, and it is replaced (link.c).
  *
- * Batches stay here until they are through everywhere: a successor gets them again with their routes and goes on
- * where the last answer left off. One request can be doubled by that: the one that the backend took and whose
- * answer died with the exporter. They stay as mappings of the sealed memfds: no descriptor each, and no memory beside
- * the pages that the exporter has mapped, too.
+ * Batches stay here until they are through everywhere; of those that the spool has only the routes do. A successor is
+ * given the others again and goes on where the last answer left off; how far it is with those in the spool it says
+ * itself (link_spool.c). One request can be doubled: the one that the backend took and whose answer died with
+ * the exporter. What is not in the spool stays as a mapping of its sealed memfd: no descriptor, and no memory beside the
+ * pages that the exporter has mapped, too.
  *
  * Only agentd evicts what the living exporter does not have; what it has it evicts itself and says so. Runs in
  * agentd. */
@@ -45,9 +46,15 @@ static void free_batch(struct link_batch *b)
 	if (b->bytes)
 		munmap(b->bytes, b->size);
 	closep(&b->memfd);
+	for (size_t i = 0; b->routes && i < b->n_routes; i++)
+		free(b->routes[i].counts);
 	free(b->routes);
-	free(b->final);
 	free(b);
+}
+
+static void free_batchp(struct link_batch **b)
+{
+	free_batch(*b);
 }
 
 /* Index of the batch with this id, or -1. */
@@ -70,7 +77,7 @@ static void remove_batch(struct link *l, size_t i)
 {
 	struct link_batch *b = l->batches[i];
 
-	l->bytes -= b->size;
+	l->bytes -= b->durable ? 0 : b->size;
 	l->n_batches--;
 	memmove(&l->batches[i], &l->batches[i + 1], (l->n_batches - i) * sizeof(*l->batches));
 	free_batch(b);
@@ -87,17 +94,26 @@ static uint64_t settled(const struct message_counts *c, size_t type)
 	return sum;
 }
 
+const struct message_counts *ledger_route_counts(const struct link_route *r)
+{
+	static const struct message_counts none;
+
+	return r->counts ? r->counts : &none;
+}
+
 /* Whether counts can follow those of the route. Sums cannot overflow: each is compared before it is added. */
-static const char *check_counts(const struct link_batch *b, const struct message_route *route,
+const char *ledger_check_counts(const struct link_batch *b, const struct link_route *route,
 	const struct message_counts *counts, bool final)
 {
+	const struct message_counts *before = ledger_route_counts(route);
+
 	for (size_t t = 0; t < PROTOCOL_TYPES; t++) {
 		uint64_t left = b->header.samples[t];
 
 		for (size_t f = 0; f < FATES; f++) {
 			uint64_t n = counts->samples[f][t];
 
-			if (n < route->counts.samples[f][t])
+			if (n < before->samples[f][t])
 				return "counts became less";
 			if (n > left)
 				return "more samples than it was given";
@@ -109,8 +125,8 @@ static const char *check_counts(const struct link_batch *b, const struct message
 	return NULL;
 }
 
-static void add_counts(
-	struct link_dest *d, const struct message_counts *from, const struct message_counts *to)
+static void add_counts(struct link_dest *d, const struct message_counts *from,
+	const struct message_counts *to, bool spooled)
 {
 	for (size_t t = 0; t < PROFILE_TYPES; t++) {
 		uint64_t more[FATES];
@@ -118,6 +134,8 @@ static void add_counts(
 		for (size_t f = 0; f < FATES; f++) {
 			more[f] = to->samples[f][t] - from->samples[f][t];
 			d->row.ledger[t].held -= more[f];
+			if (spooled)
+				d->spooled.samples[f][t] += more[f];
 		}
 		d->row.ledger[t].delivered += more[FATE_DELIVERED];
 		d->row.ledger[t].rejected += more[FATE_REJECTED];
@@ -126,21 +144,50 @@ static void add_counts(
 	}
 }
 
-/* The counts are right: takes them. The batch is gone afterwards if this was its last open route. */
-static void take_counts(
-	struct link *l, size_t at, size_t i, const struct message_counts *counts, bool final)
+static bool nothing(const struct message_counts *c)
 {
-	struct link_batch *b = l->batches[at];
-	struct message_route *route = &b->routes[i];
+	for (size_t t = 0; t < PROTOCOL_TYPES; t++)
+		if (settled(c, t))
+			return false;
+	return true;
+}
+
+static size_t index_of(const struct link *l, const struct link_batch *b)
+{
+	size_t i = 0;
+
+	while (l->batches[i] != b)
+		i++;
+	return i;
+}
+
+bool ledger_take(struct link *l, struct link_batch *b, size_t i,
+	const struct message_counts *counts, bool final)
+{
+	struct link_route *route = &b->routes[i];
 	struct link_dest *d = ledger_dest(l, route->destination);
+	ssize_t at;
 	bool delivered = false;
 
-	if (d)
-		add_counts(d, &route->counts, counts);
-	route->counts = *counts;
+	if (d) {
+		add_counts(d, ledger_route_counts(route), counts, b->durable);
+		link_save_soon(l, d);
+	}
+	if (final) {
+		/* Nobody asks any more how far it is. */
+		free(route->counts);
+		route->counts = NULL;
+	} else if (!nothing(counts)) {
+		if (!route->counts)
+			route->counts = calloc(1, sizeof(*route->counts));
+		/* Without memory the ledger would be wrong for ever; this is 256 bytes. */
+		if (!route->counts)
+			abort();
+		*route->counts = *counts;
+	}
 	if (!final)
-		return;
-	b->final[i] = true;
+		return false;
+	route->final = true;
 	b->n_open--;
 	for (size_t t = 0; t < PROTOCOL_TYPES; t++)
 		delivered |= counts->samples[FATE_DELIVERED][t] > 0;
@@ -150,21 +197,21 @@ static void take_counts(
 		d->row.queued_bytes -= b->size;
 		d->row.sent_batches += delivered;
 	}
-	if (!b->n_open)
-		remove_batch(l, at);
+	if (b->n_open)
+		return false;
+	at = find_batch(l, b->id);
+	remove_batch(l, at >= 0 ? (size_t)at : index_of(l, b));
+	return true;
 }
 
 /* agentd itself gives up what is left of a route. Returns whether the batch is gone. */
-static bool evict_route(struct link *l, size_t at, size_t i)
+static bool evict_route(struct link *l, struct link_batch *b, size_t i)
 {
-	struct link_batch *b = l->batches[at];
-	struct message_counts counts = b->routes[i].counts;
-	bool last = b->n_open == 1;
+	struct message_counts counts = *ledger_route_counts(&b->routes[i]);
 
 	for (size_t t = 0; t < PROTOCOL_TYPES; t++)
 		counts.samples[FATE_EVICTED][t] += b->header.samples[t] - settled(&counts, t);
-	take_counts(l, at, i, &counts, true);
-	return last;
+	return ledger_take(l, b, i, &counts, true);
 }
 
 static void evict_batch(struct link *l, size_t at)
@@ -173,8 +220,29 @@ static void evict_batch(struct link *l, size_t at)
 	size_t n = b->n_routes;
 
 	for (size_t i = 0; i < n; i++)
-		if (!b->final[i] && evict_route(l, at, i))
+		if (!b->routes[i].final && evict_route(l, b, i))
 			return;
+}
+
+void ledger_make_durable(struct link *l, struct link_batch *b)
+{
+	if (b->durable)
+		return;
+	b->durable = true;
+	l->bytes -= b->size;
+	if (b->bytes)
+		munmap(b->bytes, b->size);
+	b->bytes = NULL;
+	closep(&b->memfd);
+	/* What was settled before is in the spool's totals from now on. */
+	for (size_t i = 0; i < b->n_routes; i++) {
+		struct link_dest *d = ledger_dest(l, b->routes[i].destination);
+		const struct message_counts *c = ledger_route_counts(&b->routes[i]);
+
+		for (size_t f = 0; d && !b->routes[i].final && f < FATES; f++)
+			for (size_t t = 0; t < PROTOCOL_TYPES; t++)
+				d->spooled.samples[f][t] += c->samples[f][t];
+	}
 }
 
 /* ---- answers ------------------------------------------------------------------------------------- */
@@ -194,29 +262,41 @@ int ledger_answer(struct link *l, const struct message_answer *a, const char **w
 	if (i == b->n_routes)
 		return -EBADMSG;
 	*why = "a batch that is through";
-	if (b->final[i] || a->final > 1)
+	if (b->routes[i].final || a->final > 1)
 		return -EBADMSG;
 	*why = "it went back";
 	if (a->row < b->routes[i].row)
 		return -EBADMSG;
-	*why = check_counts(b, &b->routes[i], &a->counts, a->final);
+	*why = ledger_check_counts(b, &b->routes[i], &a->counts, a->final);
 	if (*why)
 		return -EBADMSG;
 	b->routes[i].row = a->row;
-	if (a->final || memcmp(&b->routes[i].counts, &a->counts, sizeof(a->counts)) != 0)
+	if (a->final ||
+		memcmp(ledger_route_counts(&b->routes[i]), &a->counts, sizeof(a->counts)) != 0)
 		l->ends_for_nothing = l->ends_in_a_row = 0;
-	take_counts(l, (size_t)at, i, &a->counts, a->final);
+	ledger_take(l, b, i, &a->counts, a->final);
 	return 0;
 }
 
 int ledger_held(struct link *l, const struct message_held *m, const char **why)
 {
 	ssize_t at = find_batch(l, m->id);
+	struct link_batch *b = at < 0 ? NULL : l->batches[at];
 
 	*why = "a batch that it does not have, or has already";
-	if (at < 0 || !l->batches[at]->given || l->batches[at]->held)
+	/* One in memory may come to the disk later. */
+	if (!b || !b->given || b->durable || (b->held && !m->durable) || m->durable > 1)
 		return -EBADMSG;
-	l->batches[at]->held = true;
+	*why = "that it has a spool, which it has not";
+	if (m->durable && !l->ready)
+		return -EBADMSG;
+	b->held = true;
+	if (m->durable) {
+		ledger_make_durable(l, b);
+		b->session = l->session;
+		/* Taking batches in is getting something done. */
+		l->ends_for_nothing = l->ends_in_a_row = 0;
+	}
 	return 0;
 }
 
@@ -229,8 +309,7 @@ static int make_routes(struct link *l, struct link_batch *b)
 	for (size_t i = 0; i < l->n_dests; i++)
 		n += l->dests[i]->enabled;
 	b->routes = calloc(n + 1, sizeof(*b->routes));
-	b->final = calloc(n + 1, sizeof(*b->final));
-	if (!b->routes || !b->final)
+	if (!b->routes)
 		return -ENOMEM;
 	for (size_t i = 0; i < l->n_dests; i++)
 		if (l->dests[i]->enabled)
@@ -251,12 +330,82 @@ static void count_routed(struct link *l, const struct link_batch *b)
 			d->row.ledger[t].routed += b->header.samples[t];
 			d->row.ledger[t].held += b->header.samples[t];
 		}
+		link_save_soon(l, d);
 	}
 }
 
-static void free_batchp(struct link_batch **b)
+static int make_room(struct link *l)
 {
-	free_batch(*b);
+	size_t room = MAX(2 * l->room_batches, (size_t)64);
+	struct link_batch **grown;
+
+	if (l->n_batches < l->room_batches)
+		return 0;
+	grown = reallocarray(l->batches, room, sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	l->batches = grown;
+	l->room_batches = room;
+	return 0;
+}
+
+int ledger_add_recovered(struct link *l, const struct message_recovered *m, struct link_batch **ret)
+{
+	CLEANUP(free_batchp) struct link_batch *b = calloc(1, sizeof(*b));
+	size_t at = l->n_batches;
+	int r = b ? make_room(l) : -ENOMEM;
+
+	if (r < 0)
+		return r;
+	b->memfd = -1;
+	b->routes = calloc(m->n_routes + 1, sizeof(*b->routes));
+	if (!b->routes)
+		return -ENOMEM;
+	b->id = ++l->next_recovered;
+	b->header = m->batch;
+	b->size = m->size;
+	b->given = b->held = b->durable = true;
+	for (size_t i = 0; i < m->n_routes; i++) {
+		const struct message_route *from = &m->routes[i];
+		struct link_dest *d = ledger_dest(l, from->destination);
+		struct link_route *to = &b->routes[b->n_routes];
+
+		if (!d || !d->enabled)
+			continue;
+		*to = (struct link_route){.destination = from->destination, .row = from->row};
+		if (!nothing(&from->counts)) {
+			to->counts = malloc(sizeof(*to->counts));
+			if (!to->counts)
+				return -ENOMEM;
+			*to->counts = from->counts;
+		}
+		b->n_routes++;
+	}
+	b->n_open = b->n_routes;
+	if (!b->n_routes)
+		return -ENOENT;
+	for (size_t i = 0; i < b->n_routes; i++) {
+		struct link_dest *d = ledger_dest(l, b->routes[i].destination);
+
+		d->open++;
+		d->row.queued_batches++;
+		d->row.queued_bytes += b->size;
+		/* What is settled of it comes with the totals. */
+		for (size_t t = 0; t < PROFILE_TYPES; t++) {
+			uint64_t left = b->header.samples[t] -
+				settled(ledger_route_counts(&b->routes[i]), t);
+
+			d->row.ledger[t].routed += left;
+			d->row.ledger[t].held += left;
+		}
+	}
+	while (at > 0 && l->batches[at - 1]->id > b->id)
+		at--;
+	memmove(&l->batches[at + 1], &l->batches[at], (l->n_batches - at) * sizeof(*l->batches));
+	l->n_batches++;
+	*ret = b;
+	l->batches[at] = TAKE_PTR(b);
+	return 0;
 }
 
 int ledger_add(struct link *l, const struct batch_header *header, int memfd)
@@ -279,15 +428,9 @@ int ledger_add(struct link *l, const struct batch_header *header, int memfd)
 		r = make_routes(l, b);
 	if (r < 0 || !b->n_routes)
 		return r;
-	if (l->n_batches == l->room_batches) {
-		size_t room = MAX(2 * l->room_batches, (size_t)64);
-		struct link_batch **grown = reallocarray(l->batches, room, sizeof(*grown));
-
-		if (!grown)
-			return -ENOMEM;
-		l->batches = grown;
-		l->room_batches = room;
-	}
+	r = make_room(l);
+	if (r < 0)
+		return r;
 	if (b->size) {
 		/* MAP_PRIVATE: older kernels refuse a shared mapping of what is sealed against writing. */
 		void *bytes = mmap(NULL, b->size, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -311,16 +454,36 @@ void ledger_evict_unrouted(struct link *l)
 {
 	for (size_t at = 0; at < l->n_batches;) {
 		struct link_batch *b = l->batches[at];
+		/* What the living exporter has it gives up itself. */
+		bool ours = !b->given || (b->durable && b->session != l->session);
 		bool gone = false;
 
-		for (size_t i = 0; !gone && !b->given && i < b->n_routes; i++) {
+		for (size_t i = 0; !gone && ours && i < b->n_routes; i++) {
 			const struct link_dest *d = ledger_dest(l, b->routes[i].destination);
 
-			if (!b->final[i] && (!d || !d->enabled))
-				gone = evict_route(l, at, i);
+			if (!b->routes[i].final && (!d || !d->enabled))
+				gone = evict_route(l, b, i);
 		}
 		at += !gone;
 	}
+}
+
+uint64_t ledger_evict_memory(struct link *l)
+{
+	uint64_t samples = 0;
+
+	for (size_t at = l->n_batches; at-- > 0;) {
+		const struct link_batch *b = l->batches[at];
+
+		if (b->durable)
+			continue;
+		for (size_t i = 0; i < b->n_routes; i++)
+			for (size_t t = 0; t < PROFILE_TYPES && !b->routes[i].final; t++)
+				samples += b->header.samples[t] -
+					settled(ledger_route_counts(&b->routes[i]), t);
+		evict_batch(l, at);
+	}
+	return samples;
 }
 
 void ledger_bound(struct link *l)
@@ -350,8 +513,17 @@ void ledger_bound(struct link *l)
 void ledger_give_up_oldest(struct link *l)
 {
 	for (size_t i = 0; i < l->n_batches; i++) {
-		if (!l->batches[i]->given)
+		const struct link_batch *b = l->batches[i];
+
+		if (!b->given)
 			continue;
+		if (b->durable) {
+			struct link_given_up *g =
+				&l->given_up[l->n_given_up++ % ARRAY_SIZE(l->given_up)];
+
+			memcpy(g->boot_id, b->header.boot_id, sizeof(g->boot_id));
+			g->serial = b->header.serial;
+		}
 		evict_batch(l, i);
 		return;
 	}
@@ -359,8 +531,14 @@ void ledger_give_up_oldest(struct link *l)
 
 void ledger_take_back(struct link *l)
 {
-	for (size_t i = 0; i < l->n_batches; i++)
-		l->batches[i]->given = l->batches[i]->held = false;
+	for (size_t i = 0; i < l->n_batches; i++) {
+		struct link_batch *b = l->batches[i];
+
+		/* What the spool has its next owner tells of. */
+		b->adopt = false;
+		if (!b->durable)
+			b->given = b->held = false;
+	}
 	ledger_evict_unrouted(l);
 	ledger_bound(l);
 }

@@ -84,14 +84,6 @@ static int list_segments(struct spool *s, uint64_t **ret, size_t *n)
 	return 0;
 }
 
-static bool was_dropped(const struct spool_replay *r, uint64_t seq)
-{
-	for (size_t i = 0; i < r->n_dropped; i++)
-		if (seq >= r->dropped[i].first && seq <= r->dropped[i].last)
-			return true;
-	return false;
-}
-
 static void delete_file(struct spool *s, uint64_t first, uint64_t last)
 {
 	char name[32];
@@ -117,7 +109,7 @@ static int load_segments(struct spool *s, const struct spool_replay *replay)
 
 	for (size_t i = 0; i < n && r >= 0; i++) {
 		s->next_seq = MAX(s->next_seq, list[i] + 1);
-		if (was_dropped(replay, list[i])) {
+		if (spool_was_dropped(replay, list[i])) {
 			delete_file(s, list[i], list[i]);
 			continue;
 		}
@@ -230,8 +222,11 @@ static int recover(struct spool *s, struct err_text *err)
 	CLEANUP(spool_replay_deinit) struct spool_replay replay = {0};
 	int r = spool_cursor_load(s, &replay);
 
+	s->replay = &replay;
 	if (r == 0)
 		r = load_segments(s, &replay);
+	s->replay = NULL;
+	s->committed_seq = s->next_seq;
 	if (r == 0)
 		r = apply(s, &replay);
 	if (r < 0)
@@ -373,6 +368,42 @@ bool spool_dirty(const struct spool *s)
 		s->seal_error;
 }
 
+/* What was not synced was never there; the caller has it in memory. */
+static void discard(struct spool *s)
+{
+	uint64_t first = s->committed_seq;
+
+	for (struct spool_segment *g = s->oldest; g; g = g->next) {
+		struct spool_batch **p = &g->first, *kept = NULL;
+
+		while (*p) {
+			struct spool_batch *b = *p;
+
+			if (b->seq < first) {
+				kept = b;
+				p = &b->next;
+				continue;
+			}
+			for (uint32_t i = 0; i < b->n_routes; i++) {
+				struct spool_totals *t =
+					spool_totals_get(s, b->routes[i].destination);
+
+				for (size_t f = 0; t && b->routes[i].counts && f < FATES; f++)
+					for (size_t k = 0; k < PROTOCOL_TYPES; k++)
+						t->settled.samples[f][k] -=
+							b->routes[i].counts->samples[f][k];
+			}
+			g->n_open -= b->n_open > 0;
+			s->n_open -= b->n_open > 0;
+			*p = b->next;
+			spool_batch_free(b);
+		}
+		g->last = kept;
+	}
+	if (s->next_seq > first)
+		spool_cursor_discarded(s, first, s->next_seq - 1);
+}
+
 int spool_commit(struct spool *s)
 {
 	int r = s->seal_error;
@@ -387,8 +418,6 @@ int spool_commit(struct spool *s)
 			s->newest->sealed = true;
 	}
 	s->segment_dirty = false;
-	if (s->pending.len || s->journal_dirty)
-		(void)spool_cursor_commit(s);
 	if (s->folder_dirty) {
 		if (fsync(s->dirfd) < 0) {
 			s->state.sync_errors++;
@@ -397,6 +426,11 @@ int spool_commit(struct spool *s)
 			s->folder_dirty = false;
 		}
 	}
+	if (r < 0)
+		discard(s);
+	s->committed_seq = s->next_seq;
+	if (s->pending.len || s->journal_dirty)
+		(void)spool_cursor_commit(s);
 	return r;
 }
 

@@ -88,7 +88,7 @@ int spool_append(struct spool *s, const struct batch_header *header, const void 
 int spool_progress(struct spool *s, struct spool_batch *b, uint32_t destination, uint64_t row,
 	const struct message_counts *counts, bool final);
 bool spool_dirty(const struct spool *s);
-/* Syncs. -errno: batches since the last good commit may be lost, so their bytes are to be kept elsewhere, too. Progress
+/* Syncs. -errno: batches since the last commit are not kept, and struct spool_batch of them are gone. Progress
  * that could not be written is no error: it stays noted and goes with the next commit, and state says so. */
 int spool_commit(struct spool *s);
 /* Reads one batch, checks and decompresses it; out is replaced. -EBADMSG: it is damaged. */

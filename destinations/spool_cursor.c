@@ -7,6 +7,7 @@
  *	PROGRESS  destination, number of a batch, row, counts: absolute, so the last one counts and a repeat is harmless
  *	TOTALS    what a destination settled of batches that are not here any more
  *	DROPPED   batches first to last are through everywhere and their file is to be deleted
+ *	DISCARDED batches first to last were written, but syncing them failed and nobody was told of them
  *
  * The deed follows the word: a segment is deleted after DROPPED is on the disk, so one that is still there at a start is
  * deleted then and never delivered again. What was settled in all is TOTALS plus all PROGRESS, dropped or not.
@@ -32,7 +33,7 @@
 #define PENDING_MAX   (1U << 20)
 #define CELLS         (FATES * PROTOCOL_TYPES)
 
-enum entry_kind { ENTRY_PROGRESS = 1, ENTRY_TOTALS, ENTRY_DROPPED };
+enum entry_kind { ENTRY_PROGRESS = 1, ENTRY_TOTALS, ENTRY_DROPPED, ENTRY_DISCARDED };
 
 struct journal_head {
 	uint32_t magic, pad;
@@ -95,7 +96,7 @@ static size_t get_entry(const struct spool *s, const uint8_t *bytes, size_t len,
 	h.check = 0;
 	if (compress_crc32(compress_crc32(s->seed, &h, sizeof(h)), cells, n * sizeof(cells[0])) !=
 			check ||
-		h.kind < ENTRY_PROGRESS || h.kind > ENTRY_DROPPED || h.final > 1)
+		h.kind < ENTRY_PROGRESS || h.kind > ENTRY_DISCARDED || h.final > 1)
 		return 0;
 	memset(counts, 0, sizeof(*counts));
 	for (size_t i = 0; i < CELLS; i++)
@@ -166,6 +167,14 @@ static int replay_progress(
 	return 0;
 }
 
+bool spool_was_dropped(const struct spool_replay *r, uint64_t seq)
+{
+	for (size_t i = 0; i < r->n_dropped; i++)
+		if (seq >= r->dropped[i].first && seq <= r->dropped[i].last)
+			return true;
+	return false;
+}
+
 static int replay_dropped(struct spool *s, struct spool_replay *r, const struct entry_head *h)
 {
 	struct spool_range *grown = reallocarray(r->dropped, r->n_dropped + 1, sizeof(*grown));
@@ -175,6 +184,8 @@ static int replay_dropped(struct spool *s, struct spool_replay *r, const struct 
 		return -ENOMEM;
 	r->dropped = grown;
 	grown[r->n_dropped++] = (struct spool_range){h->seq, h->row};
+	if (h->kind == ENTRY_DISCARDED && s->n_discarded < SPOOL_UNDEAD)
+		s->discarded[s->n_discarded++] = (struct spool_range){h->seq, h->row};
 	while (map_next(r->progress, &it)) {
 		const struct spool_progress_key *key = it.key;
 		struct spool_progress_value *v = it.value;
@@ -182,6 +193,10 @@ static int replay_dropped(struct spool *s, struct spool_replay *r, const struct 
 
 		if (key->seq < h->seq || key->seq > h->row)
 			continue;
+		if (h->kind == ENTRY_DISCARDED) {
+			free(map_remove(r->progress, it.key, it.key_len));
+			continue;
+		}
 		t = spool_totals_get(s, (uint32_t)key->destination);
 		if (!t)
 			return -ENOMEM;
@@ -201,6 +216,7 @@ static int replay_one(struct spool *s, struct spool_replay *r, const struct entr
 		s->next_seq = MAX(s->next_seq, h->seq + 1);
 		return replay_progress(r, h, counts);
 	case ENTRY_DROPPED:
+	case ENTRY_DISCARDED:
 		s->next_seq = MAX(s->next_seq, h->row + 1);
 		return replay_dropped(s, r, h);
 	default:
@@ -315,6 +331,21 @@ void spool_cursor_dropped(struct spool *s, uint64_t first, uint64_t last)
 		(struct entry_head){.kind = ENTRY_DROPPED, .seq = first, .row = last}, NULL);
 }
 
+void spool_cursor_discarded(struct spool *s, uint64_t first, uint64_t last)
+{
+	size_t kept = 0;
+
+	/* Those whose file is gone need no word any more. */
+	for (size_t i = 0; i < s->n_discarded; i++)
+		if (s->oldest && s->discarded[i].last >= s->oldest->first_seq)
+			s->discarded[kept++] = s->discarded[i];
+	s->n_discarded = kept;
+	if (s->n_discarded < SPOOL_UNDEAD)
+		s->discarded[s->n_discarded++] = (struct spool_range){first, last};
+	put_entry(s, &s->pending,
+		(struct entry_head){.kind = ENTRY_DISCARDED, .seq = first, .row = last}, NULL);
+}
+
 static int write_at(int fd, const struct buf *b, uint64_t offset)
 {
 	for (size_t done = 0; done < b->len;) {
@@ -365,6 +396,12 @@ static void build(const struct spool *s, struct buf *out)
 			(struct entry_head){.kind = ENTRY_DROPPED,
 				.seq = s->undead[i].first,
 				.row = s->undead[i].last},
+			NULL);
+	for (size_t i = 0; i < s->n_discarded; i++)
+		put_entry(s, out,
+			(struct entry_head){.kind = ENTRY_DISCARDED,
+				.seq = s->discarded[i].first,
+				.row = s->discarded[i].last},
 			NULL);
 	for (const struct spool_segment *g = s->oldest; g; g = g->next)
 		for (const struct spool_batch *b = g->first; b; b = b->next)

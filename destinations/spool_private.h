@@ -30,6 +30,8 @@ struct spool_range {
 	uint64_t first, last; /* seq */
 };
 
+struct spool_replay;
+
 struct spool {
 	struct spool_config config;
 	uint32_t seed; /* of checks */
@@ -53,6 +55,11 @@ struct spool {
 	/* Segments that are through and could not be deleted. */
 	struct spool_range undead[SPOOL_UNDEAD];
 	size_t n_undead;
+	/* Batches that were not synced and of which nobody was told; they may be in the files. */
+	struct spool_range discarded[SPOOL_UNDEAD];
+	size_t n_discarded;
+	uint64_t committed_seq;            /* this and what is above it is not synced */
+	const struct spool_replay *replay; /* while it is opened */
 
 	uint64_t round; /* of sparing */
 	struct spool_state state;
@@ -92,15 +99,17 @@ struct spool_progress_value {
 
 /* What the journal says; made by spool_cursor_load(), taken by the segments. */
 struct spool_replay {
-	struct map *progress; /* by spool_progress_key */
-	struct spool_range *dropped;
+	struct map *progress;        /* by spool_progress_key */
+	struct spool_range *dropped; /* discarded ones among them */
 	size_t n_dropped;
 };
+bool spool_was_dropped(const struct spool_replay *r, uint64_t seq);
 
 int spool_cursor_load(struct spool *s, struct spool_replay *ret);
 void spool_replay_deinit(struct spool_replay *r);
 void spool_cursor_progress(
 	struct spool *s, const struct spool_batch *b, const struct spool_route *r);
+void spool_cursor_discarded(struct spool *s, uint64_t first, uint64_t last);
 void spool_cursor_dropped(struct spool *s, uint64_t first, uint64_t last);
 /* Writes and syncs what is pending; compacts. */
 int spool_cursor_commit(struct spool *s);

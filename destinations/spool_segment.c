@@ -240,6 +240,8 @@ static int take_record(struct spool *s, struct spool_segment *g, const struct re
 	CLEANUP(batchp) struct spool_batch *b = calloc(1, sizeof(*b));
 	uint32_t destination;
 
+	if (spool_was_dropped(s->replay, h->seq))
+		return 0;
 	if (!b)
 		return -ENOMEM;
 	*b = (struct spool_batch){.seq = h->seq,

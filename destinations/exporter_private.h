@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The inside of the exporter: exporter.c (the process, messages, tests), exporter_spool.c (what it holds). */
+
+#include "destinations/deliver.h"
+
+/* ---- exporter.c ---- */
+
+/* Goes out after what it tells of is on the disk. */
+void exporter_tell(const void *message, size_t len);
+struct deliver *exporter_find(uint32_t id); /* NULL: there is no such destination */
+struct deliver *exporter_at(size_t i);      /* each of them; NULL past the end */
+
+/* ---- exporter_spool.c ---- */
+
+/* Settings, and with the first of them the folder: takes *fd. */
+int keep_on_spool(const struct message_spool *m, int *fd);
+/* Without agentd's folder: one that this process was given. Takes it. */
+void keep_set_folder(int fd);
+int keep_folder(void); /* borrowed; -1 none */
+/* Destinations are as they are to be: what the spool has is told, the first time. */
+void keep_configured(void);
+int keep_on_batch(const struct message_batch *m, size_t len, int fd);
+int keep_on_adopt(const struct message_adopt *m, size_t len);
+void keep_on_drop(const struct message_spool_drop *m);
+/* An answer that is to go out: its progress is noted. */
+void keep_note(const struct message_answer *a);
+/* Syncs what was written and noted; says so of batches. To be called before anything goes out. */
+void keep_commit(void);
+/* Age, other tries, what is to be said of the spool. */
+void keep_run(uint64_t now_ns, uint64_t *wake_ns);
+/* Closes the spool; batches must be gone. */
+void keep_deinit(void);

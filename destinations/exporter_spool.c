@@ -1,0 +1,642 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* What the exporter holds, and where.
+ *
+ * A batch that comes is written to the spool together with all others that came in the same turn and synced once; then
+ * agentd is told that it is held and durable. Where that fails (no room on the disk, an error, a file system that
+ * became read-only) it is held in memory within the queue's bound, agentd is told so and keeps its bytes, too, and
+ * writing is tried again a little later, for those in memory as well.
+ *
+ * Progress: each answer to agentd is noted in the journal first and goes out after the sync (exporter_tell()), so no
+ * successor knows less than agentd does, and at most the request whose answer died with us is sent again. A batch
+ * that a predecessor left is told to agentd, and is not touched before agentd gave it a number: nothing is delivered
+ * that is not in the ledger.
+ *
+ * Room is made by giving up the oldest batch at all destinations; one with a request under way is passed over.
+ * Runs in the exporter. */
+
+#include "agentd/base/clock.h"
+#include "agentd/base/fdpass.h"
+#include "agentd/base/log.h"
+#include "destinations/exporter_private.h"
+
+#define RETRY_NS       (5 * NSEC_PER_SEC)
+#define STATE_EVERY_NS NSEC_PER_SEC
+#define UNCOMMITTED    64
+#define MOVES_A_TURN   16
+
+static struct {
+	bool asked; /* there is to be a spool */
+	int dirfd;
+	struct message_spool settings;
+	struct spool *spool; /* NULL: it could not be opened (yet) */
+	struct spool_batch *last_adopted;
+	bool configured, told, not_ready_told;
+	uint64_t retry_ns; /* nothing is written before; 0: now */
+	char problem[PROTOCOL_TEXT];
+	uint64_t uncommitted[UNCOMMITTED]; /* batches that were written and not synced */
+	size_t n_uncommitted;
+	struct message_spool_state state; /* that was told */
+	uint64_t state_told_ns;
+} k = {.dirfd = -1};
+
+/* ---- the spool itself ---------------------------------------------------------------------------- */
+
+static void failed(const char *what, int error)
+{
+	char problem[PROTOCOL_TEXT];
+
+	snprintf(problem, sizeof(problem), "%s: %s", what,
+		error == -ENOSPC || error == -EDQUOT ? "the disk is full"
+						     : strerrordesc_np(-error));
+	/* Once, not with each try. */
+	if (!streq(problem, k.problem))
+		log_warning("%s; batches are held in memory meanwhile", problem);
+	memcpy(k.problem, problem, sizeof(problem));
+	k.retry_ns = clock_monotonic_ns() + RETRY_NS;
+}
+
+static void works(void)
+{
+	if (k.problem[0])
+		log_info("the spool can be written again");
+	k.problem[0] = '\0';
+	k.retry_ns = 0;
+}
+
+static void try_open(void)
+{
+	struct spool_config config = {
+		.instance = k.settings.instance,
+		.max_bytes = k.settings.max_bytes,
+		.max_age_ns = k.settings.max_age_ns,
+		.min_free_permille = k.settings.min_free_permille,
+	};
+	struct err_text err = {};
+	struct spool_state s;
+	int r;
+
+	memcpy(config.boot_id, k.settings.boot_id, sizeof(config.boot_id));
+	r = k.dirfd < 0 ? err_set(&err, -ENOENT, "there is no folder for the spool")
+			: spool_open(&k.spool, k.dirfd, &config, &err);
+	if (r < 0) {
+		if (!streq(k.problem, err.text))
+			log_warning("%s; batches are held in memory meanwhile", err.text);
+		snprintf(k.problem, sizeof(k.problem), "%.500s", err.text);
+		k.retry_ns = clock_monotonic_ns() + RETRY_NS;
+		return;
+	}
+	works();
+	held_batch_set_spool(k.spool);
+	spool_get_state(k.spool, &s);
+	if (s.batches || s.damaged || s.foreign)
+		log_info("spool: %u batches wait; %llu damaged, %llu files of another installation "
+			 "were thrown away",
+			s.batches, (unsigned long long)s.damaged, (unsigned long long)s.foreign);
+}
+
+int keep_on_spool(const struct message_spool *m, int *fd)
+{
+	k.settings = *m;
+	k.asked = true;
+	if (*fd >= 0 && k.dirfd < 0)
+		k.dirfd = TAKE_FD(*fd);
+	if (k.spool)
+		spool_configure(k.spool, m->max_bytes, m->max_age_ns, m->min_free_permille);
+	else
+		try_open();
+	return 0;
+}
+
+void keep_set_folder(int fd)
+{
+	closep(&k.dirfd);
+	k.dirfd = fd;
+}
+
+int keep_folder(void)
+{
+	return k.dirfd;
+}
+
+/* ---- what a predecessor left --------------------------------------------------------------------- */
+
+static bool add_left(const struct spool_batch *b, struct message_counts *counts, enum fate fate)
+{
+	bool any = false;
+
+	for (size_t t = 0; t < PROTOCOL_TYPES; t++) {
+		uint64_t settled = 0;
+
+		for (size_t f = 0; f < FATES; f++)
+			settled += counts->samples[f][t];
+		counts->samples[fate][t] += b->header.samples[t] - settled;
+		any |= settled < b->header.samples[t];
+	}
+	return any;
+}
+
+static struct message_counts counts_of(const struct spool_route *route)
+{
+	return route->counts ? *route->counts : (struct message_counts){0};
+}
+
+/* The destination is not there any more. */
+static void give_up_route(struct spool_batch *b, const struct spool_route *route)
+{
+	struct message_counts counts = counts_of(route);
+
+	add_left(b, &counts, FATE_EVICTED);
+	(void)spool_progress(k.spool, b, route->destination, route->row, &counts, true);
+}
+
+/* Returns whether it goes anywhere. */
+static bool tell_batch(struct spool_batch *b)
+{
+	static union {
+		struct message_recovered recovered;
+		uint8_t bytes[FDPASS_MAX_MESSAGE];
+	} m;
+	struct message_recovered *r = &m.recovered;
+	size_t len;
+
+	*r = (struct message_recovered){.seq = b->seq, .size = b->raw, .batch = b->header};
+	for (uint32_t i = 0; i < b->n_routes; i++) {
+		const struct spool_route *route = &b->routes[i];
+
+		if (route->final)
+			continue;
+		if (!exporter_find(route->destination)) {
+			give_up_route(b, route);
+			continue;
+		}
+		r->routes[r->n_routes++] = (struct message_route){
+			.destination = route->destination,
+			.row = route->row,
+			.counts = counts_of(route),
+		};
+	}
+	len = sizeof(*r) + r->n_routes * sizeof(r->routes[0]);
+	r->header = protocol_header(MESSAGE_RECOVERED, len);
+	if (r->n_routes)
+		exporter_tell(r, len);
+	return r->n_routes > 0;
+}
+
+static void tell_totals(void)
+{
+	const struct spool_totals *list;
+	size_t n = spool_get_totals(k.spool, &list);
+
+	for (size_t i = 0; i < n; i++) {
+		struct message_totals m = {
+			.header = protocol_header(MESSAGE_TOTALS, sizeof(m)),
+			.destination = list[i].destination,
+			.settled = list[i].settled,
+		};
+
+		if (exporter_find(list[i].destination))
+			exporter_tell(&m, sizeof(m));
+	}
+}
+
+static void tell_recovered(void)
+{
+	struct message_ready m = {.header = protocol_header(MESSAGE_READY, sizeof(m))};
+	struct spool_state s;
+	unsigned nowhere = 0;
+
+	if (k.told || (!k.spool && k.not_ready_told))
+		return;
+	if (k.spool) {
+		tell_totals();
+		for (struct spool_batch *b = NULL, *next = spool_next(k.spool, NULL); (b = next);) {
+			/* It may not be among the open ones afterwards. */
+			next = spool_next(k.spool, b);
+			nowhere += !tell_batch(b);
+		}
+		spool_get_state(k.spool, &s);
+		m.newest_unix_ns = s.newest_unix_ns;
+		k.told = true;
+	}
+	if (nowhere)
+		log_warning("spool: %u batches for destinations that are not there any more are "
+			    "given up",
+			nowhere);
+	m.spool = k.spool != NULL;
+	k.not_ready_told = true;
+	exporter_tell(&m, sizeof(m));
+}
+
+void keep_configured(void)
+{
+	k.configured = true;
+	if (k.asked)
+		tell_recovered();
+}
+
+static struct spool_batch *find_seq(uint64_t seq)
+{
+	/* They come in order. */
+	struct spool_batch *b = k.last_adopted;
+
+	if (!b || b->seq > seq)
+		b = spool_next(k.spool, NULL);
+	while (b && b->seq < seq)
+		b = spool_next(k.spool, b);
+	if (b && b->seq == seq)
+		k.last_adopted = b;
+	return b && b->seq == seq ? b : NULL;
+}
+
+static void answer(
+	uint64_t id, const struct message_route *route, const struct batch_header *header)
+{
+	struct message_answer a = {
+		.header = protocol_header(MESSAGE_ANSWER, sizeof(a)),
+		.id = id,
+		.destination = route->destination,
+		.final = 1,
+		.row = route->row,
+		.counts = route->counts,
+	};
+
+	for (size_t t = 0; t < PROTOCOL_TYPES; t++) {
+		uint64_t settled = 0;
+
+		for (size_t f = 0; f < FATES; f++)
+			settled += route->counts.samples[f][t];
+		a.counts.samples[FATE_EVICTED][t] += header->samples[t] - settled;
+	}
+	exporter_tell(&a, sizeof(a));
+}
+
+/* Hands the batch to a destination; evicted, where there is none or no memory. */
+static void route_to(struct held_batch *b, const struct message_route *route)
+{
+	struct deliver *d = exporter_find(route->destination);
+
+	if (!d || deliver_push(d, b, route->row, &route->counts) < 0)
+		answer(b->id, route, &b->header);
+}
+
+static void adopt_route(struct held_batch *b, const struct message_adopt *m, size_t i)
+{
+	struct message_route route = m->routes[i];
+
+	for (uint32_t n = 0; n < b->spool->n_routes; n++) {
+		const struct spool_route *own = &b->spool->routes[n];
+
+		if (own->destination != route.destination)
+			continue;
+		if (own->row >= route.row) {
+			route.row = own->row;
+			route.counts = counts_of(own);
+		} else {
+			/* The journal lost what had been told. */
+			(void)spool_progress(k.spool, b->spool, own->destination, route.row,
+				&route.counts, false);
+		}
+		if (own->final)
+			answer(b->id, &route, &b->header);
+		else
+			route_to(b, &route);
+		return;
+	}
+	answer(b->id, &route, &b->header);
+}
+
+int keep_on_adopt(const struct message_adopt *m, size_t len)
+{
+	struct spool_batch *s = k.spool ? find_seq(m->seq) : NULL;
+	struct held_batch *b = NULL;
+	int r;
+
+	if (m->n_routes > PROTOCOL_DESTINATIONS ||
+		len != sizeof(*m) + m->n_routes * sizeof(m->routes[0]))
+		return -EBADMSG;
+	if (!s || s->owner)
+		return -EBADMSG;
+	/* What agentd has settled itself meanwhile. */
+	for (uint32_t n = 0; n < s->n_routes; n++) {
+		bool wanted = s->routes[n].final;
+
+		for (uint32_t i = 0; i < m->n_routes && !wanted; i++)
+			wanted = m->routes[i].destination == s->routes[n].destination;
+		if (!wanted)
+			give_up_route(s, &s->routes[n]);
+	}
+	r = held_batch_new_kept(&b, m->id, s);
+	if (r < 0)
+		return r;
+	for (uint32_t i = 0; i < m->n_routes; i++)
+		adopt_route(b, m, i);
+	held_batch_unref(b);
+	return 0;
+}
+
+/* ---- room ---------------------------------------------------------------------------------------- */
+
+/* Everywhere. false: it cannot be now. */
+static bool evict(struct spool_batch *b)
+{
+	struct held_batch *owner = b->owner;
+
+	/* Not told yet, or not synced. */
+	if (!owner || !owner->kept)
+		return false;
+	for (uint32_t i = 0; i < b->n_routes; i++) {
+		struct deliver *d = exporter_find(b->routes[i].destination);
+
+		if (b->routes[i].final)
+			continue;
+		if (!d)
+			give_up_route(b, &b->routes[i]);
+		else if (!deliver_evict(d, owner))
+			continue;
+	}
+	return !b->n_open;
+}
+
+static unsigned make_room(uint64_t need)
+{
+	struct spool_batch *b;
+	unsigned evicted = 0;
+
+	spool_spare_none(k.spool);
+	while ((b = spool_over(k.spool, need))) {
+		if (evict(b))
+			evicted++;
+		else
+			spool_spare(k.spool, b);
+	}
+	return evicted;
+}
+
+void keep_on_drop(const struct message_spool_drop *m)
+{
+	struct message_spool_dropped done = {
+		.header = protocol_header(MESSAGE_SPOOL_DROPPED, sizeof(done)),
+		.id = m->id,
+	};
+
+	for (struct spool_batch *b = NULL, *next = k.spool ? spool_next(k.spool, NULL) : NULL;
+		(b = next);) {
+		uint64_t left = 0;
+
+		next = spool_next(k.spool, b);
+		if (b->header.to_unix_ns >= m->before_unix_ns)
+			continue;
+		for (uint32_t i = 0; i < b->n_routes; i++) {
+			struct message_counts before = counts_of(&b->routes[i]), after = before;
+
+			add_left(b, &after, FATE_EVICTED);
+			for (size_t t = 0; t < PROTOCOL_TYPES && !b->routes[i].final; t++)
+				left += after.samples[FATE_EVICTED][t] -
+					before.samples[FATE_EVICTED][t];
+		}
+		if (!evict(b))
+			continue;
+		done.batches++;
+		done.samples += left;
+	}
+	exporter_tell(&done, sizeof(done));
+}
+
+/* ---- batches that come --------------------------------------------------------------------------- */
+
+static bool may_write(void)
+{
+	return k.spool && (!k.retry_ns || clock_monotonic_ns() >= k.retry_ns);
+}
+
+/* Into the spool, not synced. */
+static int put(struct held_batch *b, const uint32_t *destinations, size_t n)
+{
+	unsigned evicted;
+	int r;
+
+	if (k.n_uncommitted == UNCOMMITTED)
+		keep_commit();
+	evicted = make_room(b->size);
+	if (evicted)
+		log_warning("the spool is at its bound: %u of its oldest batches were given up",
+			evicted);
+	if (!spool_has_room(k.spool, b->size))
+		r = -ENOSPC;
+	else
+		r = spool_append(
+			k.spool, &b->header, b->bytes, b->size, destinations, n, &b->spool);
+	if (r < 0) {
+		failed("the spool cannot be written", r);
+		return r;
+	}
+	b->spool->owner = b;
+	k.uncommitted[k.n_uncommitted++] = b->id;
+	return 0;
+}
+
+/* To its destinations that are here. 0 without the spool, too. */
+static void put_new(struct held_batch *b, const struct message_batch *m)
+{
+	uint32_t destinations[PROTOCOL_DESTINATIONS];
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->n_routes; i++)
+		if (exporter_find(m->routes[i].destination))
+			destinations[n++] = m->routes[i].destination;
+	if (!n || !may_write() || put(b, destinations, n) < 0)
+		return;
+	for (size_t i = 0; i < m->n_routes; i++)
+		if (m->routes[i].row)
+			(void)spool_progress(k.spool, b->spool, m->routes[i].destination,
+				m->routes[i].row, &m->routes[i].counts, false);
+}
+
+static void tell_held(uint64_t id, bool durable)
+{
+	struct message_held held = {.header = protocol_header(MESSAGE_HELD, sizeof(held)),
+		.id = id,
+		.durable = durable};
+
+	exporter_tell(&held, sizeof(held));
+}
+
+int keep_on_batch(const struct message_batch *m, size_t len, int fd)
+{
+	struct held_batch *b = NULL;
+	int r;
+
+	if (m->n_routes > PROTOCOL_DESTINATIONS ||
+		len != sizeof(*m) + m->n_routes * sizeof(m->routes[0]))
+		return -EBADMSG;
+	r = held_batch_new(&b, m->id, &m->batch, fd);
+	if (r == -EBADMSG)
+		return r;
+	if (b)
+		put_new(b, m);
+	/* Else after the sync. */
+	if (!b || !b->spool)
+		tell_held(m->id, false);
+	for (size_t i = 0; i < m->n_routes; i++) {
+		if (b)
+			route_to(b, &m->routes[i]);
+		else
+			answer(m->id, &m->routes[i], &m->batch);
+	}
+	held_batch_unref(b);
+	return 0;
+}
+
+/* Those in memory, once writing may work again. */
+static void move_to_spool(void)
+{
+	uint32_t destinations[PROTOCOL_DESTINATIONS], memory;
+	struct held_batch *b = NULL;
+
+	(void)held_batch_memory(&memory);
+	for (unsigned moved = 0; memory && moved < MOVES_A_TURN && (b = held_batch_next(b));) {
+		size_t n = 0;
+
+		if (b->kept || b->spool)
+			continue;
+		for (size_t i = 0; exporter_at(i) && n < ARRAY_SIZE(destinations); i++)
+			if (deliver_find(exporter_at(i), b))
+				destinations[n++] = deliver_id(exporter_at(i));
+		if (!n || put(b, destinations, n) < 0)
+			return;
+		for (size_t i = 0; i < n; i++) {
+			const struct queue_item *item =
+				deliver_find(exporter_find(destinations[i]), b);
+
+			if (item->row)
+				(void)spool_progress(k.spool, b->spool, destinations[i], item->row,
+					&item->counts, false);
+		}
+		moved++;
+	}
+}
+
+/* ---- progress ------------------------------------------------------------------------------------ */
+
+void keep_note(const struct message_answer *a)
+{
+	const struct held_batch *b = held_batch_find(a->id);
+
+	if (b && b->spool && k.spool)
+		(void)spool_progress(
+			k.spool, b->spool, a->destination, a->row, &a->counts, a->final);
+}
+
+void keep_commit(void)
+{
+	size_t n = k.n_uncommitted;
+	int r;
+
+	if (!k.spool || (!n && !spool_dirty(k.spool)))
+		return;
+	r = spool_commit(k.spool);
+	k.n_uncommitted = 0;
+	if (r < 0)
+		failed("the spool cannot be synced", r);
+	else if (n)
+		works();
+	for (size_t i = 0; i < n; i++) {
+		struct held_batch *b = held_batch_find(k.uncommitted[i]);
+
+		/* What could not be synced the spool has let go of. */
+		if (b && r < 0)
+			b->spool = NULL;
+		if (b && r == 0)
+			held_batch_keep(b);
+		if (b)
+			tell_held(k.uncommitted[i], r == 0);
+	}
+	k.last_adopted = NULL;
+	spool_reap(k.spool);
+}
+
+/* ---- time ---------------------------------------------------------------------------------------- */
+
+static void tell_state(uint64_t now_ns, uint64_t *wake_ns)
+{
+	struct message_spool_state m = {.header = protocol_header(MESSAGE_SPOOL_STATE, sizeof(m))};
+	struct spool_state s = {};
+
+	if (k.spool)
+		spool_get_state(k.spool, &s);
+	m.bytes = s.bytes;
+	m.max_bytes = s.max_bytes;
+	m.damaged = s.damaged;
+	m.write_errors = s.write_errors;
+	m.sync_errors = s.sync_errors;
+	m.recovery_ns = s.recovery_ns;
+	m.on = k.spool && !k.problem[0];
+	m.segments = s.segments;
+	m.batches = s.batches;
+	m.memory_bytes = held_batch_memory(&m.memory_batches);
+	snprintf(m.problem, sizeof(m.problem), "%s",
+		k.problem[0] ? k.problem
+			: s.progress_behind
+			? "what was delivered cannot be noted on the disk; after "
+			  "a crash some of it is sent again"
+			: "");
+	/* The disk's room changes all the time: it comes along. */
+	m.free_bytes = k.state.free_bytes;
+	m.disk_bytes = k.state.disk_bytes;
+	if (memcmp(&m, &k.state, sizeof(m)) == 0)
+		return;
+	if (now_ns - k.state_told_ns < STATE_EVERY_NS) {
+		*wake_ns = MIN(*wake_ns, k.state_told_ns + STATE_EVERY_NS);
+		return;
+	}
+	m.free_bytes = s.free_bytes;
+	m.disk_bytes = s.disk_bytes;
+	k.state = m;
+	k.state_told_ns = now_ns;
+	exporter_tell(&m, sizeof(m));
+}
+
+void keep_run(uint64_t now_ns, uint64_t *wake_ns)
+{
+	uint64_t expiry, boot = clock_boottime_ns();
+	unsigned evicted;
+
+	if (!k.asked)
+		return;
+	if (!k.spool && now_ns >= k.retry_ns)
+		try_open();
+	if (k.configured)
+		tell_recovered();
+	if (k.spool) {
+		expiry = spool_next_expiry(k.spool);
+		if (expiry <= boot) {
+			evicted = make_room(0);
+			if (evicted)
+				log_warning(
+					"%u batches were older than they may be and were given up",
+					evicted);
+			expiry = spool_next_expiry(k.spool);
+		}
+		/* One that is spared is looked at again, at leisure. */
+		*wake_ns = MIN(*wake_ns,
+			now_ns +
+				(expiry == UINT64_MAX           ? RETRY_NS * 12
+						: expiry > boot ? expiry - boot
+								: NSEC_PER_SEC));
+		if (may_write())
+			move_to_spool();
+	}
+	if (k.retry_ns)
+		*wake_ns = MIN(*wake_ns, MAX(k.retry_ns, now_ns + NSEC_PER_MSEC));
+	tell_state(now_ns, wake_ns);
+}
+
+void keep_deinit(void)
+{
+	k.spool = spool_close(k.spool);
+	held_batch_set_spool(NULL);
+	k.asked = k.configured = k.told = k.not_ready_told = false;
+	k.n_uncommitted = 0;
+	k.last_adopted = NULL;
+}
