@@ -78,6 +78,8 @@ struct elf_strings {
 int elf_strings_init(struct elf_strings *s, const struct elf_file *f,
 	const struct elf_section *table, size_t window);
 void elf_strings_deinit(struct elf_strings *s);
+/* Another window. -ENOMEM: it is as it was. */
+int elf_strings_resize(struct elf_strings *s, size_t window);
 /* The string at pos, NUL-terminated within size bytes; a longer one is cut there and *cut set. Its
  * length, or -EBADMSG (outside the table), -errno. */
 ssize_t elf_strings_get(struct elf_strings *s, uint64_t pos, char *out, size_t size, bool *cut);

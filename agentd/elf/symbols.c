@@ -5,7 +5,8 @@
  * A table of a big program is a hundred megabytes, and one of a hostile program is whatever its
  * author wrote into a header. So neither is ever held: symbols pass through a buffer of 2,730
  * entries, strings through a window that follows the caller (linkers write names in the order of
- * their symbols, so a walk over a table reads its strings about once).
+ * their symbols, so a walk over a table reads its strings about once; but for .dynsym, which is in the
+ * order of its hash table: whoever walks that had better hold all of them meanwhile).
  *
  * Source: gABI chapter 4, "Symbol Table" and "String Table". Runs in the sandbox only. */
 
@@ -32,12 +33,27 @@ void elf_strings_deinit(struct elf_strings *s)
 	s->data = NULL;
 }
 
-/* Moves the window to pos. */
+int elf_strings_resize(struct elf_strings *s, size_t window)
+{
+	char *data = window == s->window ? s->data : realloc(s->data, window);
+
+	if (!data)
+		return -ENOMEM;
+	s->data = data;
+	s->window = window;
+	s->len = MIN(s->len, window);
+	return 0;
+}
+
+/* Moves the window to pos; one that is large enough holds all. */
 static int fill(struct elf_strings *s, uint64_t pos)
 {
-	size_t len = (size_t)MIN(s->size - pos, (uint64_t)s->window);
+	size_t len;
 	int r;
 
+	if (s->window >= s->size)
+		pos = 0;
+	len = (size_t)MIN(s->size - pos, (uint64_t)s->window);
 	s->len = 0;
 	r = elf_file_read(s->file, s->data, len, s->offset + pos);
 	if (r < 0)

@@ -20,7 +20,7 @@
 #define CPU_CHECK_NS     (10 * NSEC_PER_SEC) /* uevents tell of most changes at once */
 #define DEFAULT_RING     (4U << 20)
 #define DEFAULT_VERDICTS 16384
-#define DEFAULT_DRAIN_MS 250
+#define DEFAULT_DRAIN_MS 1000
 #define DEFAULT_ROWS     (8U << 20)
 #define DEFAULT_SLICE    SLICE_MAX /* clang: main() alone takes 30 KiB, some stacks take 110 */
 #define DEFAULT_SLICES   64
@@ -94,6 +94,8 @@ struct sampler {
 	uint64_t lost_perf, lost_bpf_told; /* process and mapping records */
 	struct merge merge;
 	sd_event_source *ring_source, *uevent_source, *timer;
+	uint64_t drain_at_ns; /* what the timer is set to */
+	bool woken;           /* by a ring, since the last drain by the timer */
 	uint64_t last_cpu_check;
 	unsigned n_online; /* as of then */
 	char features[16][160];
@@ -162,6 +164,6 @@ void tables_features(struct sampler *s);
 int programs_load(struct sampler *s, struct err_text *err);
 
 /* sampler.c */
-/* Something waits in a ring: drain now, and once more when what is young now is old enough. */
+/* Something waits in a ring: drains as soon as it is old enough. */
 void sampler_wake(struct sampler *s);
 uint64_t sampler_raw_counter(const struct sampler *s, enum sample_counter which);

@@ -8,8 +8,10 @@
  * descriptor: no program is pinned, and after sampler_free() none is loaded.
  *
  * The loop is woken by the rings (the programs decide when: an image nobody decided on, an exec,
- * much waiting) and by a timer. After a ring's wake-up there is a second drain a little later,
- * since the record that woke us is still too young to be handed out (merge.c). Runs in agentd. */
+ * much waiting) and by a timer. A ring's wake-up only sets the timer: the record that woke us is
+ * too young to be handed out (merge.c), and what comes until it is old enough goes along. So the
+ * ring is watched for edges. A wake-up costs more than most of what it finds, so that between
+ * those of the rings the drains are far apart. Runs in agentd. */
 
 #include <linux/perf_event.h>
 #include <sys/epoll.h>
@@ -19,14 +21,16 @@
 #include "agentd/base/log.h"
 #include "agentd/sampler/internal.h"
 
-#define SETTLE_NS   (SLACK_NS + NSEC_PER_MSEC)
-#define ACCURACY_NS (5 * NSEC_PER_MSEC)
+#define SETTLE_NS    (SLACK_NS + NSEC_PER_MSEC)
+#define PUNCTUAL_PER 8 /* of a time that is waited, such a part more is as good */
 
 static void set_timer(struct sampler *s, uint64_t after_ns)
 {
-	uint64_t usec = (clock_monotonic_ns() + after_ns) / 1000;
+	uint64_t accuracy = MAX(after_ns / PUNCTUAL_PER / 1000, (uint64_t)1);
 
-	if (sd_event_source_set_time(s->timer, usec) < 0 ||
+	s->drain_at_ns = clock_monotonic_ns() + after_ns;
+	if (sd_event_source_set_time(s->timer, s->drain_at_ns / 1000) < 0 ||
+		sd_event_source_set_time_accuracy(s->timer, accuracy) < 0 ||
 		sd_event_source_set_enabled(s->timer, SD_EVENT_ONESHOT) < 0)
 		log_error(
 			"the sampler's timer cannot be set; samples come only when their ring fills");
@@ -39,9 +43,12 @@ static uint64_t drain_gap(const struct sampler *s)
 
 void sampler_wake(struct sampler *s)
 {
-	bool more = stream_merge_drain(s, false);
+	uint64_t gap = MIN(SETTLE_NS, drain_gap(s));
 
-	set_timer(s, more ? 0 : MIN(SETTLE_NS, drain_gap(s)));
+	/* Not later for each that follows. */
+	if (s->running && s->drain_at_ns > clock_monotonic_ns() + gap)
+		set_timer(s, gap);
+	s->woken = true;
 }
 
 static int on_ring(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -53,13 +60,18 @@ static int on_ring(sd_event_source *source, int fd, uint32_t revents, void *user
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct sampler *s = userdata;
-	bool more = stream_merge_drain(s, false);
+	bool woken = s->woken, more = stream_merge_drain(s, false);
+	uint64_t gap = drain_gap(s);
 
+	s->woken = false;
 	/* More often while a CPU that is there is not sampled. */
 	if (clock_monotonic_ns() - s->last_cpu_check >=
 		(events_sampled(s) < s->n_online ? NSEC_PER_SEC : CPU_CHECK_NS))
 		hotplug_check(s);
-	set_timer(s, more ? 0 : drain_gap(s));
+	/* What came close behind the record that woke us may have had reason to, too. */
+	if (woken && s->merge.n)
+		gap = MIN(SETTLE_NS, gap);
+	set_timer(s, more ? 0 : gap);
 	return 0;
 }
 
@@ -110,10 +122,9 @@ static int join_loop(struct sampler *s, struct err_text *err)
 	s->ring = ring_buffer__new(fd, stream_merge_on_record, s, NULL);
 	if (!s->ring)
 		return err_set(err, -errno, "cannot map the samples' ring: %m");
-	r = sd_event_add_io(s->loop, &s->ring_source, fd, EPOLLIN, on_ring, s);
+	r = sd_event_add_io(s->loop, &s->ring_source, fd, EPOLLIN | EPOLLET, on_ring, s);
 	if (r >= 0)
-		r = sd_event_add_time(
-			s->loop, &s->timer, CLOCK_MONOTONIC, 0, ACCURACY_NS / 1000, on_timer, s);
+		r = sd_event_add_time(s->loop, &s->timer, CLOCK_MONOTONIC, 0, 0, on_timer, s);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(s->timer, SD_EVENT_OFF);
 	if (r < 0)

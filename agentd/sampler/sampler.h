@@ -62,7 +62,7 @@ struct sampler_config {
 	bool kernel_frames;
 	size_t ring_bytes;          /* power of two; 0: 4 MiB */
 	uint32_t max_verdicts;      /* 0: 16,384 */
-	unsigned drain_ms;          /* longest time between two drains; 0: 250 */
+	unsigned drain_ms;          /* longest time between two drains; 0: 1000 */
 	bool accept_unknown_kernel; /* sample even where the version does not tell of the nofault fix */
 	uint32_t max_user_frames; /* 1 to SAMPLE_MAX_USER; 0: SAMPLE_DEFAULT_USER */
 	size_t rows_bytes;        /* of the arena of rows: power of two, 1 MiB to 1 GiB; 0: 8 MiB */

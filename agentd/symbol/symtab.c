@@ -33,7 +33,9 @@
 #define TABLES      4  /* see tables_of() */
 #define TABLE_SHIFT 30 /* range.name: number of the table << 30 | offset of the string */
 #define NAME_MASK   ((1U << TABLE_SHIFT) - 1)
-#define WINDOW      16384
+#define WINDOW      4096
+#define WALK_WINDOW 16384     /* while a table is walked, in the order of its names; */
+#define WALK_WHOLE  (8 << 20) /* one that is not larger is held as a whole: see elf/symbols.c */
 
 /* While building. */
 struct entry {
@@ -324,12 +326,16 @@ static void tables_of(const struct native_files *files, struct table ret[static 
 static int add_table(struct build *b, uint32_t number, const struct table *t)
 {
 	const struct elf_section *section = elf_file_find_type(t->elf, t->type, NULL);
+	const struct elf_section *names;
+	size_t window = WALK_WINDOW;
 	int r;
 
 	if (!section)
 		return 0;
-	r = elf_strings_init(
-		&b->s->strings[number], t->elf, elf_file_section(t->elf, section->link), WINDOW);
+	names = elf_file_section(t->elf, section->link);
+	if (names && names->size <= WALK_WHOLE)
+		window = MAX((size_t)names->size, (size_t)WINDOW);
+	r = elf_strings_init(&b->s->strings[number], t->elf, names, window);
 	if (r < 0)
 		return r;
 	b->elf = t->elf;
@@ -370,6 +376,11 @@ static int build(struct symtab **ret, const struct elf_file *own, struct table *
 		*at = tables[i].n ? i : *at; /* what would be done without */
 	sort_entries(b.entries, b.n);
 	choose_aliases(&b);
+	for (size_t i = 0; i < TABLES && r == 0; i++)
+		if (s->strings[i].data)
+			r = elf_strings_resize(&s->strings[i], WINDOW);
+	if (r < 0)
+		return r;
 	*functions = b.n;
 	r = flatten(&b);
 	if (r < 0)

@@ -41,6 +41,7 @@ def run_all():
         sys.exit(f"bench: {', '.join(unknown)}: there are {', '.join(PARTS)}")
     table, failed = Table(), []
     on_end(lambda: bpf_stats(False))
+    hide_debug()
     busy = os.getloadavg()[0]
     print(f"{CPUS} CPUs, Linux {os.uname().release}, load average {busy:.2f}" + (": not quiet, figures are rough" if busy > 0.5 else ""))
     for name in chosen:

@@ -11,8 +11,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../e2e/lib"))
 from odi_harness import *  # noqa: E402,F403
 
-# As on a typical host, without packages of debug information, whatever this one has: ODI_HIDE_DEBUG=0 shows them.
-os.environ.setdefault("ODI_HIDE_DEBUG", "1")
+DEBUG_FOLDER = "/usr/lib/debug"
 PROGRAMS = os.path.join(BUILD, "bench")
 CPUS = os.cpu_count()
 STATS = "/proc/sys/kernel/bpf_stats_enabled"
@@ -29,6 +28,15 @@ def seconds(n):
 def bpf_stats(on):
     with open(STATS, "w") as f:
         f.write("1" if on else "0")
+
+
+def hide_debug():
+    """As on a typical host, without packages of debug information, whatever this one has: ODI_HIDE_DEBUG=0 leaves them.
+    For all of the host, since they are looked for in the profiled program's root, too."""
+    if os.environ.get("ODI_HIDE_DEBUG") == "0" or not os.path.isdir(DEBUG_FOLDER):
+        return
+    subprocess.run(["mount", "-t", "tmpfs", "none", DEBUG_FOLDER], check=True)
+    on_end(lambda: subprocess.run(["umount", DEBUG_FOLDER], check=False))
 
 
 def fdinfo(pid, kind):
