@@ -273,7 +273,7 @@ int symbol_resolve(struct symbolizer *s, const struct symbol_query *queries, siz
 
 /* ---- the rest ------------------------------------------------------------------------------------------------------------ */
 
-static const struct symbol_chain *fallback_chain(
+const struct symbol_chain *symbol_fallback_chain(
 	struct symbolizer *s, uint32_t file, uint64_t address)
 {
 	const char *module = symbol_module_name(s, file);
@@ -299,7 +299,7 @@ const struct symbol_chain *symbol_chain(struct symbolizer *s, const struct symbo
 
 	if (e && e->chain)
 		return e->chain;
-	chain = fallback_chain(s, query->file, address);
+	chain = symbol_fallback_chain(s, query->file, address);
 	if (!chain)
 		return &nothing;
 	if (!e) {

@@ -151,6 +151,10 @@ void symbol_on_progress(struct symbolizer *s, uint32_t file, uint64_t answered);
 /* Calls back the waiters that have all. The last thing that an event does. */
 void symbol_run_waiters(struct symbolizer *s);
 
+/* The chain of what has no name: module and address. NULL: no memory. */
+const struct symbol_chain *symbol_fallback_chain(
+	struct symbolizer *s, uint32_t file, uint64_t address);
+
 /* ---- files.c ------------------------------------------------------------------------------------------------- */
 
 /* Made if it was not there. NULL: no memory. */

@@ -22,6 +22,7 @@
 #include <libiberty/demangle.h>
 #include <setjmp.h>
 
+#include "agentd/symbol/demangle_std.h"
 #include "agentd/symbol/protocol.h"
 
 #define LIBIBERTY_LIMIT 1024
@@ -137,19 +138,10 @@ static void leave(struct simplifier *s)
 /* "operator<<" and its like: what stands behind are no brackets. */
 static bool take_operator(struct simplifier *s)
 {
-	static const char *const signs[] = {
-		"<=>", "<<=", ">>=", "->*", "()", "[]", "->", "<<", ">>", "<=", ">=", "<", ">"};
-	size_t len = strlen("operator");
+	size_t len = s->rust || is_word(previous(s)) ? 0 : demangle_operator(s->at);
 
-	if (s->rust || is_word(previous(s)) || strncmp(s->at, "operator", len) != 0 ||
-		is_word(s->at[len]))
+	if (!len)
 		return false;
-	for (size_t i = 0; i < ARRAY_SIZE(signs); i++) {
-		if (strncmp(s->at + len, signs[i], strlen(signs[i])) != 0)
-			continue;
-		len += strlen(signs[i]);
-		break;
-	}
 	copy(s, len);
 	if (s->at[0] == ' ' && s->at[1] == '<')
 		s->at++;
@@ -199,6 +191,22 @@ static void simplify(char *text, bool rust)
 
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
 
+/* A stub of the procedure linkage table is written as the function that it stands for, and says so. */
+static bool demangle_stub(
+	const char *mangled, size_t len, enum symbol_demangle mode, char *out, size_t size)
+{
+	static const char stub[] = "@plt";
+	char function[SYMBOL_NAME_MAX];
+
+	memcpy(function, mangled, len - strlen(stub));
+	function[len - strlen(stub)] = '\0';
+	if (!demangle(function, mode, out, size))
+		return false;
+	if (strlen(out) + sizeof(stub) <= size)
+		strcat(out, stub);
+	return true;
+}
+
 bool demangle(const char *mangled, enum symbol_demangle mode, char *out, size_t size)
 {
 	int options = mode == SYMBOL_DEMANGLE_FULL ? DMGL_PARAMS | DMGL_ANSI : DMGL_NO_OPTS;
@@ -209,12 +217,16 @@ bool demangle(const char *mangled, enum symbol_demangle mode, char *out, size_t 
 	if (mode == SYMBOL_DEMANGLE_NONE || size < 8 || size > SYMBOL_NAME_MAX ||
 		len >= SYMBOL_NAME_MAX || mangled[0] != '_')
 		return false;
+	if (len > 6 && streq(mangled + len - 4, "@plt"))
+		return demangle_stub(mangled, len, mode, out, size);
 	for (int i = 0; i < tries && !done; i++) {
 		/* Rust first: its legacy names are C++ names too, with a hash behind. */
 		rust = run(rust_demangle_callback, mangled, options, out, size);
 		done = rust || run(cplus_demangle_v3_callback, mangled, options, out, size);
 		options |= DMGL_NO_RECURSE_LIMIT;
 	}
+	if (done && !rust && mode != SYMBOL_DEMANGLE_FULL)
+		demangle_std(out);
 	if (done && mode == SYMBOL_DEMANGLE_SIMPLE)
 		simplify(out, rust);
 	return done && *out;

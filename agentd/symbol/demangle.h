@@ -16,5 +16,5 @@ enum symbol_demangle {
 /* Writes the demangled name, at most size - 1 bytes (cut with "..." beyond), and returns true; false: not a
  * mangled name, nothing to be relied on is written. size is 8 to SYMBOL_NAME_MAX; names of SYMBOL_NAME_MAX bytes or
  * more are not looked at. The hash that ends Rust's legacy names is left out. FULL is what c++filt makes of it,
- * TEMPLATES what `c++filt -p` does. */
+ * TEMPLATES what `c++filt -p` does without what nobody writes (demangle_std.h). `name@plt` is written as name is. */
 bool demangle(const char *mangled, enum symbol_demangle mode, char *out, size_t size);

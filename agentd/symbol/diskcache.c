@@ -40,7 +40,7 @@ static bool is_kept(struct symbolizer *s, const struct symbol_file *f)
 
 static int make_key(struct symbolizer *s, struct symbol_file *f)
 {
-	const char version[] = ODI_VERSION " 1";
+	const char version[] = ODI_VERSION " 2";
 	uint8_t mode = (uint8_t)s->demangle, own[32];
 	struct sha256 h;
 	int r = s->ops->disk->key(s->userdata, f->id, own);
@@ -138,6 +138,7 @@ int disk_name(struct symbolizer *s, struct symbol_file *f, struct symbol_entry *
 	struct symbol_function functions[SYMBOL_CHAIN_MAX];
 	struct symbol_chain like;
 	const void *data;
+	uint64_t start;
 	size_t len;
 
 	if (!s->ops->disk)
@@ -147,7 +148,14 @@ int disk_name(struct symbolizer *s, struct symbol_file *f, struct symbol_entry *
 	if (f->disk != DISK_HAS ||
 		s->ops->disk->get(s->userdata, f->disk_id, e->address, &data, &len) < 0)
 		return 0;
-	if (len) {
+	if (disk_decode_bare(data, len, &start)) {
+		const struct symbol_chain *chain = symbol_fallback_chain(s, f->id, start);
+
+		if (!chain)
+			return 0;
+		e->chain = chain;
+		len = 0;
+	} else if (len) {
 		const struct symbol_chain *chain;
 
 		if (disk_decode_chain(data, len, symbol_module_name(s, f->id), &like, functions) <
@@ -184,6 +192,14 @@ static int put_file(struct symbolizer *s, struct symbol_file *f)
 	return r;
 }
 
+/* Of a chain without a name: it is in the text. */
+static uint64_t start_of(const struct symbol_chain *fallback)
+{
+	const char *at = strrchr(fallback->functions[0].name, '+');
+
+	return at ? strtoull(at + 1, NULL, 16) : 0;
+}
+
 static int write_one(struct symbolizer *s, const struct symbol_key *key)
 {
 	static uint8_t bytes[DISK_VALUE_MAX];
@@ -197,6 +213,8 @@ static int write_one(struct symbolizer *s, const struct symbol_key *key)
 		len = disk_encode_chain(e->chain, symbol_module_name(s, key->file), bytes);
 	else if (e->state != SYMBOL_FALLBACK || *f->facts.last_problem)
 		return 0;
+	else if (e->chain && e->chain->fallback)
+		len = disk_encode_bare(start_of(e->chain), bytes);
 	if (len < 0)
 		return 0;
 	for (int try = 0; try < 2; try++) {

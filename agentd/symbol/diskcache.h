@@ -21,6 +21,9 @@ int disk_encode_chain(
 /* functions: room for SYMBOL_CHAIN_MAX. Strings point into data. -EBADMSG: it is nothing that was encoded. */
 int disk_decode_chain(const void *data, size_t len, const char *module, struct symbol_chain *ret,
 	struct symbol_function *functions);
+/* The same of an address without a name, whose function begins at start. False: it is something else. */
+int disk_encode_bare(uint64_t start, uint8_t out[static DISK_VALUE_MAX]);
+bool disk_decode_bare(const void *data, size_t len, uint64_t *start);
 #define DISK_FACTS_MAX 4096
 size_t disk_encode_facts(const struct disk_facts *f, uint8_t out[static DISK_FACTS_MAX]);
 /* ret's texts are its own. -EBADMSG. */

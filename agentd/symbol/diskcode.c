@@ -5,7 +5,7 @@
  * earlier run must not be one of this.
  *
  * A chain: {u16 n}, then per function {u32 line, u32 start line, u8 inlined} and three texts (name, system name, file);
- * then the module. A text is {u16 length, bytes, NUL}, or {0xffff, u16 where} for one that is already there: the
+ * then the module. Where no name was found but the beginning of its function: {u16 0, u64 where it begins}. A text is {u16 length, bytes, NUL}, or {0xffff, u16 where} for one that is already there: the
  * functions of a chain are mostly of one source file, and a name in C is its system name. Runs in agentd. */
 
 #include "agentd/base/text.h"
@@ -84,6 +84,26 @@ int disk_encode_chain(
 	}
 	put_text(&w, streq(chain->module, module) ? "" : chain->module);
 	return w.failed ? -E2BIG : (int)w.len;
+}
+
+int disk_encode_bare(uint64_t start, uint8_t out[static DISK_VALUE_MAX])
+{
+	struct writer w = {.out = out};
+
+	put_u16(&w, 0);
+	put(&w, &start, sizeof(start));
+	return (int)w.len;
+}
+
+bool disk_decode_bare(const void *data, size_t len, uint64_t *start)
+{
+	uint16_t n;
+
+	if (len != sizeof(n) + sizeof(*start))
+		return false;
+	memcpy(&n, data, sizeof(n));
+	memcpy(start, (const uint8_t *)data + sizeof(n), sizeof(*start));
+	return n == 0;
 }
 
 struct reader {

@@ -255,6 +255,19 @@ struct symbol_file *symbol_next_file(struct symbolizer *s, struct symbol_hand_ov
 
 /* ---- answers ------------------------------------------------------------------------------------------------------ */
 
+/* No name, but where its function begins: what names the function where nothing else does. */
+static int take_bare(struct symbolizer *s, uint64_t address, uint64_t before)
+{
+	struct symbol_entry *e = symbol_cache_find(s->cache, s->current->id, address);
+	const struct symbol_chain *chain =
+		symbol_fallback_chain(s, s->current->id, address - MIN(address, before));
+
+	if (!chain || !e)
+		return -ENOMEM;
+	e->chain = chain; /* its state says yet that it is asked for */
+	return 0;
+}
+
 static int take_row(struct symbolizer *s, const struct symbol_names_view *view,
 	const struct symbol_row *row, const struct symbol_wire_function *wire)
 {
@@ -268,6 +281,8 @@ static int take_row(struct symbolizer *s, const struct symbol_names_view *view,
 	struct symbol_entry *e;
 	const struct symbol_chain *chain;
 
+	if (row->flags == SYMBOL_ROW_BARE)
+		return take_bare(s, address, row->before);
 	for (uint16_t i = 0; i < row->n; i++)
 		functions[i] =
 			(struct symbol_function){.name = symbol_view_text(view, &wire[i].name),

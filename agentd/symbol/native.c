@@ -4,7 +4,8 @@
  *
  * The file's own segments turn the offset into the address that its tables speak of; then its sources of names
  * are asked, best first, and the first that knows the address answers. A source that cannot read the file is
- * left out and said in the facts; a file that no source can read has facts all the same. Sources behind one
+ * left out and said in the facts; a file that no source can read has facts all the same. An address that none
+ * knows is still known by the beginning of its function, where unwind tables tell. Sources behind one
  * that knows nearly all of a file (Go's own table) are opened when they are needed, most often never. Runs in
  * the symbolizer.
  *
@@ -14,18 +15,25 @@
 #include <elf.h>
 
 #include "agentd/elf/elf_file.h"
+#include "agentd/elf/extent.h"
 #include "agentd/symbol/resolver.h"
 
 #define CRC_FILE_MAX (256 << 20) /* bytes of a debug file that are read for its CRC */
+#define DYNAMIC_MAX  256
 
 /* Best first. */
-static const struct native_source *const sources[] = {&source_go, &source_dwarf, &source_symtab};
+static const struct native_source *const sources[] = {
+	&source_go, &source_dwarf, &source_symtab, &source_plt};
 
 struct native {
 	struct native_files files;
 	uint16_t flags;                   /* SYMBOL_REQUEST_* */
 	void *state[ARRAY_SIZE(sources)]; /* NULL: it has nothing for this file */
 	size_t n_opened;
+	/* Where functions begin, and the one that a program begins with; asked when there is no name. */
+	struct elf_extents *extents;
+	uint64_t entry; /* 0: it is no program */
+	bool looked;    /* at these two */
 };
 
 static void *native_close(void *state)
@@ -36,6 +44,7 @@ static void *native_close(void *state)
 		for (size_t i = 0; i < ARRAY_SIZE(sources); i++)
 			if (n->state[i])
 				sources[i]->close(n->state[i]);
+		elf_extents_close(n->extents);
 		elf_file_close(n->files.mini);
 		elf_file_close(n->files.debug);
 		elf_file_close(n->files.own);
@@ -211,7 +220,7 @@ static int native_open(
 	r = open_files(n, in, facts, &problem);
 	if (r != 0)
 		return r;
-	for (size_t i = 0; i < ARRAY_SIZE(sources); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(sources) && !sources[i]->late; i++) {
 		uint64_t functions = 0;
 		const char *by = NULL;
 
@@ -281,6 +290,51 @@ static void turn_extent(
 	found->function_to = to;
 }
 
+/* Of a program (a library has an entry, too, which is something else): where the kernel or the dynamic linker
+ * begins, that is `_start` in every C library, named or not. */
+static uint64_t entry_of(const struct elf_file *elf)
+{
+	const struct elf_section *dynamic = elf_file_find_type(elf, SHT_DYNAMIC, NULL);
+	uint64_t n = dynamic ? MIN(dynamic->size / sizeof(Elf64_Dyn), DYNAMIC_MAX) : 0;
+	Elf64_Ehdr h;
+	Elf64_Dyn d;
+
+	if (elf_file_read(elf, &h, sizeof(h), 0) < 0 || h.e_ident[EI_CLASS] != ELFCLASS64)
+		return 0;
+	if (h.e_type == ET_EXEC)
+		return h.e_entry;
+	for (uint64_t i = 0; i < n; i++) {
+		if (elf_file_read(elf, &d, sizeof(d), dynamic->offset + i * sizeof(d)) < 0 ||
+			d.d_tag == DT_NULL)
+			break;
+		if (d.d_tag == DT_FLAGS_1)
+			return d.d_un.d_val & DF_1_PIE ? h.e_entry : 0;
+	}
+	return 0;
+}
+
+/* All addresses of a function without a name go by its beginning. */
+static int find_beginning(struct native *n, uint64_t offset, uint64_t vaddr, struct found *found)
+{
+	uint64_t from, to, at;
+
+	if (!n->looked) {
+		n->looked = true;
+		n->entry = entry_of(n->files.own);
+		if (elf_extents_open(&n->extents, n->files.own) < 0)
+			n->extents = NULL; /* then without */
+	}
+	if (!n->extents || !elf_extents_find(n->extents, vaddr, &from, &to))
+		return 0;
+	if (from == n->entry && n->entry)
+		return found_add(found, "_start", "", 0, 0, false) == 0;
+	if (vaddr - from > MIN(offset, (uint64_t)UINT32_MAX) ||
+		elf_file_vaddr(n->files.own, offset - (vaddr - from), &at) < 0 || at != from)
+		return 0;
+	found->before = (uint32_t)(vaddr - from);
+	return RESOLVER_BARE;
+}
+
 static int native_find(void *state, uint64_t offset, struct found *found)
 {
 	struct native *n = state;
@@ -308,13 +362,13 @@ static int native_find(void *state, uint64_t offset, struct found *found)
 	for (size_t i = 0; i < ARRAY_SIZE(sources) && r == 0; i++)
 		if (n->state[i] && sources[i]->find_bare)
 			r = sources[i]->find_bare(n->state[i], vaddr, found);
-	return r;
+	return r ? r : find_beginning(n, offset, vaddr, found);
 }
 
 static size_t native_memory(const void *state)
 {
 	const struct native *n = state;
-	size_t sum = sizeof(*n) + elf_file_memory(n->files.own);
+	size_t sum = sizeof(*n) + elf_file_memory(n->files.own) + elf_extents_memory(n->extents);
 
 	if (n->files.debug)
 		sum += elf_file_memory(n->files.debug);

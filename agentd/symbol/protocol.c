@@ -8,7 +8,7 @@
  * caller then reads without further checks.
  *
  * Invariants of a sound NAMES message: the sizes add up to its length exactly; rows' addresses were asked for
- * and rise, so each is answered once; rows use up the functions exactly; every function has a name; every
+ * and rise, so each is answered once; rows use up the functions exactly; only a bare row has none; every function has a name; every
  * string lies in the string bytes, ends there with its NUL, has no other, and is clean UTF-8. */
 
 #include "agentd/base/text.h"
@@ -41,7 +41,15 @@ static bool place_is_sound(const struct symbol_row *row, uint32_t n, uint32_t ne
 	if (row->flags == SYMBOL_ROW_EXTRA)
 		return next && row->address == next - 1 && row->distance >= -SYMBOL_EXTRA_FAR &&
 			row->distance <= SYMBOL_EXTRA_FAR;
-	return !row->flags && !row->distance && row->address < n && row->address >= next;
+	return (!row->flags || row->flags == SYMBOL_ROW_BARE) && !row->distance &&
+		row->address < n && row->address >= next;
+}
+
+static bool size_is_sound(const struct symbol_row *row)
+{
+	if (row->flags == SYMBOL_ROW_BARE)
+		return row->n == 0 && row->behind == 0 && row->module.len == 0;
+	return row->n > 0 && row->n <= SYMBOL_CHAIN_MAX;
 }
 
 static int decode_names(const struct symbol_names_message *m, uint32_t n, uint32_t *next,
@@ -50,7 +58,7 @@ static int decode_names(const struct symbol_names_message *m, uint32_t n, uint32
 	uint64_t size = sizeof(*m);
 	uint32_t functions = 0;
 
-	if (m->n_rows == 0 || m->n_rows > SYMBOL_ADDRESSES_MAX || m->n_rows > m->n_functions ||
+	if (m->n_rows == 0 || m->n_rows > SYMBOL_ADDRESSES_MAX ||
 		m->n_functions > SYMBOL_MESSAGE_MAX || m->string_bytes > SYMBOL_MESSAGE_MAX)
 		return -EBADMSG;
 	size += (uint64_t)m->n_rows * sizeof(struct symbol_row);
@@ -65,11 +73,11 @@ static int decode_names(const struct symbol_names_message *m, uint32_t n, uint32
 	for (uint32_t i = 0; i < m->n_rows; i++) {
 		const struct symbol_row *row = &view->rows[i];
 
-		if (!place_is_sound(row, n, *next) || row->n == 0 || row->n > SYMBOL_CHAIN_MAX ||
+		if (!place_is_sound(row, n, *next) || !size_is_sound(row) ||
 			row->n > m->n_functions - functions ||
 			!string_is_sound(view, m->string_bytes, &row->module))
 			return -EBADMSG;
-		if (!row->flags)
+		if (row->flags != SYMBOL_ROW_EXTRA)
 			*next = row->address + 1;
 		functions += row->n;
 	}
@@ -180,6 +188,7 @@ int symbol_writer_add(struct symbol_writer *w, uint32_t address, const struct fo
 		return -ENOBUFS;
 	w->rows[w->n_rows++] = (struct symbol_row){.address = address,
 		.n = (uint16_t)found->n,
+		.flags = found->n ? 0 : SYMBOL_ROW_BARE,
 		.module = put_text(w, found->module),
 		.before = found->before,
 		.behind = found->behind};

@@ -13,7 +13,7 @@
 
 #include "agentd/base/macros.h"
 
-#define SYMBOL_PROTOCOL      2
+#define SYMBOL_PROTOCOL      3
 #define SYMBOL_MESSAGE_MAX   65536
 #define SYMBOL_ADDRESSES_MAX 2048
 #define SYMBOL_NAME_MAX      4096
@@ -109,15 +109,17 @@ struct symbol_wire_string {
 #define SYMBOL_ROW_EXTRA                                                                           \
 	1 /* about addresses that nobody asked about, near the last that was answered */
 #define SYMBOL_EXTRA_FAR (1 << 16)
+/* Nobody knows its name, but where its function begins: so many addresses before it. Without functions. */
+#define SYMBOL_ROW_BARE 2
 
 struct symbol_row {
 	uint32_t
 		address; /* index into the request's addresses; rising over the whole reply, extra rows aside */
-	uint16_t n; /* functions, 1 to SYMBOL_CHAIN_MAX, innermost first */
+	uint16_t n; /* functions, 1 to SYMBOL_CHAIN_MAX, innermost first; 0: SYMBOL_ROW_BARE */
 	uint16_t flags;
 	int64_t distance; /* of an extra row: from the address of the last row that is none */
 	struct symbol_wire_string module; /* kernel: the module; none: the file's own name */
-	/* So many addresses before it and behind it have the same answer. */
+	/* So many addresses before it and behind it have the same answer; SYMBOL_ROW_BARE: see there. */
 	uint32_t before, behind;
 };
 _Static_assert(sizeof(struct symbol_row) == 32, "row");

@@ -53,6 +53,7 @@ struct resolver_input {
 
 #define RESOLVER_WANTS_DEBUG 1 /* see SYMBOL_DONE_WANTS_DEBUG */
 #define RESOLVER_WANTS_ALT   2
+#define RESOLVER_BARE        2 /* of find() */
 
 struct resolver {
 	const char *name;
@@ -64,7 +65,8 @@ struct resolver {
 	/* For files that are written while we read: takes in what is new, before each later request. -errno: it has
 	 * to be opened afresh. NULL: they do not change. */
 	int (*refresh)(void *state, struct symbol_facts_message *facts);
-	/* 1: found is filled, 0: no name, -errno: the file cannot be read any more. */
+	/* 1: found is filled; 0: no name; RESOLVER_BARE: no name, but found->before is how far behind its function's
+	 * beginning it lies; -errno: the file cannot be read any more. */
 	int (*find)(void *state, uint64_t address, struct found *found);
 	size_t (*memory)(const void *state);
 };
@@ -85,6 +87,7 @@ struct native_source {
 	const char *name;
 	bool costly; /* left out where the file was too much before (SYMBOL_REQUEST_CHEAP) */
 	bool alone;  /* those behind it are opened when it does not know an address */
+	bool late;   /* opened when those before it do not know an address */
 	/* *named_by: what to show. 0 with *ret NULL: the file has nothing of the kind. */
 	int (*open)(void **ret, const struct elf_file *elf, const char **named_by,
 		uint64_t *functions, struct err_text *problem);
@@ -98,4 +101,4 @@ struct native_source {
 	size_t (*memory)(const void *state);
 };
 
-extern const struct native_source source_go, source_dwarf, source_symtab;
+extern const struct native_source source_go, source_dwarf, source_symtab, source_plt;

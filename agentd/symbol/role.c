@@ -340,7 +340,7 @@ static int answer_whole(struct role *role, const struct symbol_request *q, struc
 
 		found_reset(next);
 		next->demangle = role->found.demangle;
-		named = at < to && l->resolver->find(l->state, at, next) > 0;
+		named = at < to && l->resolver->find(l->state, at, next) == 1;
 		if (run && named && same_answer(run, next))
 			continue;
 		if (run) {
@@ -391,7 +391,7 @@ static int answer(struct role *role, const struct symbol_request *q, struct load
 				break;
 			r = symbol_writer_add(&role->writer, i, &role->found);
 		}
-		if (r == 0 && l->cost_us >= WHOLE_COST_US)
+		if (r == 0 && role->found.n && l->cost_us >= WHOLE_COST_US)
 			r = answer_whole(role, q, l, i, &whole, &sent);
 		if (r < 0)
 			return r;

@@ -6,7 +6,8 @@
  * it may die, hang or lie at any time and costs only the file it was at: that file's frames then get their
  * fallback name, the event is counted, and the file is not tried again before a back-off.
  *
- * A frame without a name is `libfoo.so+0x1234`, the offset into the file; an address for the kernel
+ * A frame without a name is `libfoo.so+0x1234`, the offset into the file, at which its function begins where that
+ * is known; an address for the kernel
  * (`vmlinux+0xffffffff81001234`) and for memory without a file. It is never empty. */
 
 #include <systemd/sd-event.h>
@@ -29,7 +30,7 @@ struct symbol_function {
 
 struct symbol_chain {
 	uint16_t n;
-	bool fallback; /* made of module and offset: no source named it */
+	bool fallback; /* made of module and offset (of its function, where known): no source named it */
 	const char *
 		module; /* basename of the file, "vmlinux", a kernel module's name, "[vdso]", "[anon]" */
 	const struct symbol_function *functions;
