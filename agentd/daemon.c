@@ -18,6 +18,7 @@
 #include "agentd/base/clock.h"
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
+#include "agentd/base/privilege.h"
 #include "agentd/daemon.h"
 #include "agentd/daemon_disknames.h"
 #include "agentd/daemon_debugfiles.h"
@@ -318,6 +319,9 @@ int daemon_main(int argc, char **argv)
 		return r;
 	umask(0077);
 	daemon_raise_limits();
+	r = privilege_hold_back_admin();
+	if (r < 0)
+		log_warning("CAP_SYS_ADMIN cannot be held back: %s", strerrordesc_np(-r));
 	r = start(&d, &err);
 	if (r < 0)
 		log_error("%s", err.text[0] ? err.text : strerror(-r));

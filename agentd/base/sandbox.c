@@ -325,16 +325,35 @@ static void free_caps(cap_t *caps)
 		cap_free(*caps);
 }
 
-/* As cap_fill() of newer libcap does. */
-static int make_effective(cap_t caps)
-{
-	for (cap_value_t cap = 0; CAP_IS_SUPPORTED(cap); cap++) {
-		cap_flag_value_t permitted;
+#ifndef CAP_CHECKPOINT_RESTORE
+#define CAP_CHECKPOINT_RESTORE 40
+#endif
 
-		if (cap_get_flag(caps, cap, CAP_PERMITTED, &permitted) < 0 ||
-			cap_set_flag(caps, CAP_EFFECTIVE, 1, &cap, permitted) < 0)
-			return -errno;
-	}
+static bool permitted(cap_t caps, cap_value_t cap)
+{
+	cap_flag_value_t value = CAP_CLEAR;
+
+	return cap_get_flag(caps, cap, CAP_PERMITTED, &value) == 0 && value == CAP_SET;
+}
+
+/* What looking at other users' processes and files takes, of what there is; SYS_ADMIN only for want of
+ * CHECKPOINT_RESTORE (kernel 5.9). A change of uid emptied the effective set and left the permitted one. */
+static int keep_looking(cap_t caps)
+{
+	const cap_value_t looking[] = {CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH,
+		permitted(caps, CAP_CHECKPOINT_RESTORE) ? CAP_CHECKPOINT_RESTORE : CAP_SYS_ADMIN};
+	cap_value_t kept[ARRAY_SIZE(looking)];
+	int n = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(looking); i++)
+		if (permitted(caps, looking[i]))
+			kept[n++] = looking[i];
+	if (cap_clear(caps) < 0)
+		return -errno;
+	if (n > 0 &&
+		(cap_set_flag(caps, CAP_PERMITTED, n, kept, CAP_SET) < 0 ||
+			cap_set_flag(caps, CAP_EFFECTIVE, n, kept, CAP_SET) < 0))
+		return -errno;
 	return 0;
 }
 
@@ -348,8 +367,7 @@ static int drop_capabilities(const struct sandbox_policy *policy)
 	/* Kernels without the ambient set have nothing to clear. */
 	if (cap_reset_ambient() < 0 && errno != EINVAL)
 		return -errno;
-	/* A change of uid emptied the effective set and left the permitted one. */
-	if (policy->keep_caps && make_effective(caps) < 0)
+	if (policy->keep_caps && keep_looking(caps) < 0)
 		return -errno;
 	if (cap_set_proc(caps) < 0)
 		return -errno;

@@ -47,7 +47,7 @@ struct sandbox_policy {
 	/* false: mmap and mprotect with PROT_EXEC kill; without a list they answer EACCES, which also stops
 	 * dlopen(). */
 	bool exec_mappings;
-	bool keep_caps;  /* keep agentd's capabilities (the /proc reader) */
+	bool keep_caps; /* keep those of agentd's that looking at others takes (the /proc reader) */
 	bool deny_paths; /* Landlock: no path may be opened (where the kernel has it) */
 	/* No socket(2) but AF_UNIX: others answer EACCES. With a list that lacks socket(2), any kills. */
 	bool deny_network;

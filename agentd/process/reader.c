@@ -3,8 +3,8 @@
  *
  * Reading a process's maps, cmdline or environ takes the target's own lock, and opening a file that
  * it mapped asks the file system that it chose: either may wait for as long as the target likes. So
- * agentd does neither. This child does, one request at a time, with agentd's capabilities (they are what
- * /proc asks for) and nothing else: no network, no writing, a short list of system calls. When it
+ * agentd does neither. This child does, one request at a time, with those of agentd's capabilities that
+ * /proc asks for and nothing else: no network, no writing, a short list of system calls. When it
  * hangs, agentd kills it and starts another.
  *
  * A process is named by pid and start time. Its folder, once it is open, is of that process alone, whoever

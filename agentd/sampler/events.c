@@ -18,12 +18,16 @@
 #include <sys/syscall.h>
 #include <bpf/libbpf.h>
 #include "agentd/base/log.h"
+#include "agentd/base/privilege.h"
 #include "agentd/sampler/internal.h"
 
 static int perf_open(struct perf_event_attr *attr, unsigned cpu)
 {
-	int fd = (int)syscall(SYS_perf_event_open, attr, -1, (int)cpu, -1, PERF_FLAG_FD_CLOEXEC);
+	int fd;
 
+	privilege_admin(true);
+	fd = (int)syscall(SYS_perf_event_open, attr, -1, (int)cpu, -1, PERF_FLAG_FD_CLOEXEC);
+	privilege_admin(false);
 	return fd < 0 ? -errno : fd;
 }
 

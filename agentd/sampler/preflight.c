@@ -17,6 +17,7 @@
 #include <bpf/libbpf.h>
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
+#include "agentd/base/privilege.h"
 #include "agentd/sampler/internal.h"
 #include "agentd/sampler/nofault.h"
 
@@ -201,8 +202,7 @@ int preflight_explain_perf(int code, unsigned cpu, struct err_text *err)
 	if (!paranoid[0])
 		return err_set(
 			err, code, "this kernel has no perf events (CONFIG_PERF_EVENTS): %m");
-	if ((code == -EACCES || code == -EPERM) && atoi(paranoid) > 2 &&
-		!have_capability(CAP_SYS_ADMIN))
+	if ((code == -EACCES || code == -EPERM) && atoi(paranoid) > 2 && !privilege_has_admin())
 		return err_set(err, code,
 			"kernel.perf_event_paranoid=%s keeps perf events from all but CAP_SYS_ADMIN: run "
 			"`sysctl kernel.perf_event_paranoid=2`, or give agentd CAP_SYS_ADMIN",

@@ -343,7 +343,13 @@ static int try_kept_caps(void)
 {
 	if (getuid() != NOBODY)
 		return 1;
-	return outcome(chroot("/")); /* only an effective capability allows it */
+	char path[64];
+
+	/* What only capabilities allow: those to look at a process of root's are kept, others are not. */
+	if (chroot("/") == 0 || setuid(0) == 0)
+		return 2;
+	snprintf(path, sizeof(path), "/proc/%d/environ", (int)parent);
+	return outcome(open(path, O_RDONLY | O_CLOEXEC));
 }
 
 static int set_up_identity(void **s)
