@@ -18,6 +18,7 @@
  *   daemon_symbols.c   how well each binary is named; daemon_symbols_verb.c: as `odictl symbols` shows it
  *   daemon_ledger.c    where every sample went
  *   daemon_status.c    `status`: one screen of truth; daemon_status_unwind.c: its part on stacks
+ *   daemon_metrics.c   our own metrics, of what the status says
  *   daemon_verbs.c     the table of the other verbs; daemon_sources.c, daemon_destinations.c,
  *                      daemon_candidates.c and daemon_query.c answer them
  *   daemon_survey.c    one survey of /proc at a time, for all who ask */
@@ -234,6 +235,9 @@ void daemon_ledger_fill(struct daemon *d, struct control_reply *r, Control__Ledg
 
 /* ---- daemon_status.c, daemon_status_unwind.c, daemon_verbs.c ---- */
 void daemon_status_unwinding(struct daemon *d, struct control_reply *r, Control__Status *s);
+/* Fills s from r's arena. settle: see daemon_settle(). 0 or -ENOMEM. */
+int daemon_status_fill(struct daemon *d, struct control_reply *r, Control__Status *s, bool verbose,
+	bool settle);
 void daemon_status(void *userdata, struct control_reply *r, const Control__GetStatus *request);
 void daemon_verbs_init(struct daemon *d);
 /* The state of the source of that name, or of all ("", in the order of the configuration); with the

@@ -343,34 +343,31 @@ static void fill_details(struct filling *f)
 		detail(f, "kernel", "%s", features[i]);
 }
 
-void daemon_status(void *userdata, struct control_reply *r, const Control__GetStatus *request)
+int daemon_status_fill(struct daemon *d, struct control_reply *r, Control__Status *s, bool verbose,
+	bool settle)
 {
-	struct daemon *d = userdata;
 	const struct config *c = d->in_force;
 	struct process_counters pc = {};
-	Control__Status s = CONTROL__STATUS__INIT;
-	Control__Reply reply = CONTROL__REPLY__INIT;
-	struct filling f = {d, r, &s};
+	struct filling f = {d, r, s};
 
 	/* The figures below stand still while they are read: everything sampled so far is where it
 	 * belongs. */
-	daemon_settle(d);
+	if (settle)
+		daemon_settle(d);
 	process_counters(d->processes, &pc);
-	s.healthy = true;
-	s.version = (char *)ODI_VERSION;
-	s.started_unix_ns = d->started_unix_ns;
-	s.revision = c->revision;
-	s.host = control_strdup(r, d->host.name);
-	s.images = pc.images;
-	s.frames = d->frames;
-	s.frames_named = d->frames_named;
-	s.user_frames = d->user_frames;
-	s.user_frames_named = d->user_frames_named;
-	s.problems = control_alloc(r, MAX_PROBLEMS * sizeof(*s.problems));
-	if (!s.problems) {
-		daemon_fail(r, -ENOMEM, "out of memory");
-		return;
-	}
+	s->healthy = true;
+	s->version = (char *)ODI_VERSION;
+	s->started_unix_ns = d->started_unix_ns;
+	s->revision = c->revision;
+	s->host = control_strdup(r, d->host.name);
+	s->images = pc.images;
+	s->frames = d->frames;
+	s->frames_named = d->frames_named;
+	s->user_frames = d->user_frames;
+	s->user_frames_named = d->user_frames_named;
+	s->problems = control_alloc(r, MAX_PROBLEMS * sizeof(*s->problems));
+	if (!s->problems)
+		return -ENOMEM;
 	fill_profiling(&f, c);
 	fill_kernel(&f, c);
 	fill_sources(&f, c);
@@ -379,10 +376,22 @@ void daemon_status(void *userdata, struct control_reply *r, const Control__GetSt
 	fill_state(&f);
 	fill_ledger(&f);
 	fill_cost(&f);
-	daemon_status_unwinding(d, r, &s);
+	daemon_status_unwinding(d, r, s);
 	fill_budget(&f);
-	if (request->verbose)
+	if (verbose)
 		fill_details(&f);
+	return 0;
+}
+
+void daemon_status(void *userdata, struct control_reply *r, const Control__GetStatus *request)
+{
+	Control__Status s = CONTROL__STATUS__INIT;
+	Control__Reply reply = CONTROL__REPLY__INIT;
+
+	if (daemon_status_fill(userdata, r, &s, request->verbose, true) < 0) {
+		daemon_fail(r, -ENOMEM, "out of memory");
+		return;
+	}
 	reply.body_case = CONTROL__REPLY__BODY_STATUS;
 	reply.status = &s;
 	control_send(r, &reply, true);

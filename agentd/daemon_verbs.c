@@ -5,6 +5,7 @@
  * when the child that does the work has answered; a client that goes away meanwhile takes its request
  * with it. Runs in agentd. */
 
+#include "agentd/daemon_metrics.h"
 #include "agentd/daemon_verbs.h"
 
 Control__KeyValue **daemon_key_values(
@@ -130,6 +131,7 @@ void daemon_verbs_init(struct daemon *d)
 		.destination_types = daemon_destination_types,
 		.source_kinds = daemon_source_kinds,
 		.symbols = daemon_get_symbols,
+		.metrics = daemon_get_metrics,
 		.test_destination = daemon_test_destination,
 		.query = daemon_query,
 	};

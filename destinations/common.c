@@ -2,7 +2,7 @@
 
 /* Options that many types share, so that a type's YAML names only what is its own.
  *
- * destination_common_options are every type's: how what goes there is shaped. The groups are taken by a type's YAML
+ * destination_common_options are every type's: how what goes there is shaped (shape_rules.c). The groups are taken by a YAML
  * with `with: [network, tls, ...]`: how a backend is reached, how it is trusted, and as whom. A field of the same name
  * in the YAML wins, so that a type can require one or say more about it. Their names are what the transports read.
  * Runs in agentd and in the exporter. */
@@ -19,12 +19,6 @@
 	{                                                                                          \
 		.name = n, .type = t, .fallback = f, .help = h                                     \
 	}
-
-/* ---- every type's: shaping (destinations/shape.c) -------------------------------------------------- */
-
-const struct option_desc destination_common_options[] = {
-	{},
-};
 
 /* ---- groups ---------------------------------------------------------------------------------------- */
 

@@ -8,13 +8,14 @@
 
 #include "agentd/base/buf.h"
 #include "agentd/base/text.h"
+#include "destinations/destination.h"
 #include "destinations/shape_rules.h"
 
 #define SEPARATORS ";"
 
 static const char *const on_off[] = {"on", "off", NULL};
 
-const struct option_desc shape_options[] = {
+const struct option_desc destination_common_options[] = {
 	{.name = "upload-interval",
 		.type = OPTION_DURATION,
 		.fallback = "0s",
@@ -187,7 +188,7 @@ static int parse_exclude(struct shape_rules *s, const char *value, struct err_te
 static int parse_one(
 	struct shape_rules *s, const char *name, const char *value, struct err_text *err)
 {
-	const struct option_desc *d = option_find(shape_options, name);
+	const struct option_desc *d = option_find(destination_common_options, name);
 	uint64_t number = 0;
 	bool list;
 	int r;

@@ -36,14 +36,11 @@ struct shape_rules { /* immutable; shared by references */
 	char *text; /* the rules in canonical form, the interval apart: equal rules have equal texts */
 };
 
-/* One table for all types of destinations; ends with name NULL. */
-extern const struct option_desc shape_options[];
-
-/* Of a destination's options those above; others are passed over. *ret becomes NULL where nothing is to be shaped.
+/* Of a destination's options those of destination_common_options (destination.h); others are passed over. *ret becomes NULL where nothing is to be shaped.
  * -EINVAL with what is wrong. */
 int shape_rules_new(struct shape_rules **ret, const struct option_value *options, size_t n,
 	struct err_text *err);
-/* Whether one value can be used; name is of shape_options. 0 or -EINVAL. */
+/* Whether one value can be used; others than those are fine. 0 or -EINVAL. */
 int shape_rules_check(const char *name, const char *value, struct err_text *err);
 struct shape_rules *shape_rules_ref(struct shape_rules *r); /* NULL is fine */
 struct shape_rules *shape_rules_unref(struct shape_rules *r);

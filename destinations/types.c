@@ -10,6 +10,7 @@
 #include "agentd/base/text.h"
 #include "destinations/catalogue_private.h"
 #include "destinations/destination.h"
+#include "destinations/shape_rules.h"
 
 /* ---- options of a destination -------------------------------------------------------------------- */
 
@@ -136,6 +137,7 @@ static int check_option(
 	const char *slash = strchr(o->name, '/');
 	char name[80];
 	const struct option_desc *d;
+	int r;
 
 	snprintf(name, sizeof(name), "%.*s", (int)(slash ? slash - o->name : 79), o->name);
 	d = option_find(t->options, name);
@@ -146,7 +148,8 @@ static int check_option(
 			     : err_set(err, -EINVAL, "%s takes KEY=VALUE", name);
 	if (slash)
 		return err_set(err, -EINVAL, "%s takes one value, no keys", name);
-	return option_check(d, o->value, err);
+	r = option_check(d, o->value, err);
+	return r < 0 ? r : shape_rules_check(name, o->value, err);
 }
 
 static int unknown_type(const char *type, struct err_text *err)

@@ -63,7 +63,8 @@ struct command {
 	const struct option_spec *options;
 	const struct option_spec *setting_options; /* KEY=VALUE words are named as these */
 	bool by_group;                             /* its group alone ("symbols") means it */
-	int kinds; /* its first word is a kind or type, which has options of its own (kinds.h) */
+	bool minor; /* named in one line with the others of its kind by `odictl --help` */
+	int kinds;  /* its first word is a kind or type, which has options of its own (kinds.h) */
 	int (*run)(struct cli *cli, struct args *args);
 };
 
@@ -211,6 +212,7 @@ int cmd_destination_remove(struct cli *cli, struct args *args);
 int cmd_destination_set(struct cli *cli, struct args *args);
 int cmd_top(struct cli *cli, struct args *args);
 int cmd_flamegraph(struct cli *cli, struct args *args);
+int cmd_metrics(struct cli *cli, struct args *args);
 int cmd_symbols_list(struct cli *cli, struct args *args);
 int cmd_symbols_fetch(struct cli *cli, struct args *args);
 int cmd_symbols_add(struct cli *cli, struct args *args);

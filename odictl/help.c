@@ -32,6 +32,21 @@ static size_t print_group_line(FILE *f, size_t at)
 	return i;
 }
 
+/* What is seldom typed, in one line. */
+static void print_minor(FILE *f)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < n_commands; i++) {
+		if (!commands[i].minor)
+			continue;
+		fprintf(f, "%s%s", any ? ", " : "  and         ", commands[i].words);
+		any = true;
+	}
+	if (any)
+		fputs("\n", f);
+}
+
 void help_all(FILE *f)
 {
 	fputs("usage: odictl COMMAND [options]\n"
@@ -41,10 +56,12 @@ void help_all(FILE *f)
 		if (strchr(commands[i].words, ' ')) {
 			i = print_group_line(f, i);
 		} else {
-			fprintf(f, "  %-12s%s\n", commands[i].words, commands[i].summary);
+			if (!commands[i].minor)
+				fprintf(f, "  %-12s%s\n", commands[i].words, commands[i].summary);
 			i++;
 		}
 	}
+	print_minor(f);
 	fputs("\nevery command takes --help, --json, --yes, --no-color,\n"
 	      "                    --socket PATH (or ODI_SOCKET; " API_DEFAULT_SOCKET ")\n"
 	      "exit: 0 done, 1 failed, 2 usage, 3 agentd not reachable, 4 not permitted\n"

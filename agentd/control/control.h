@@ -24,6 +24,10 @@ struct control_reply;
 void *control_alloc(struct control_reply *r, size_t size);    /* zeroed; NULL: no memory */
 char *control_strdup(struct control_reply *r, const char *s); /* "" for NULL */
 char *control_printf(struct control_reply *r, const char *format, ...) PRINTF(2, 3);
+/* One that nobody waits for: for filling what a reply would say. NULL: no memory. */
+struct control_reply *control_reply_detached(void);
+struct control_reply *control_reply_free(struct control_reply *r); /* a detached one */
+DEFINE_FREEP(control_reply_freep, struct control_reply *, control_reply_free)
 /* Sends body (a Reply with its oneof set; id and final are set here) and, if final, ends the request. */
 void control_send(struct control_reply *r, Control__Reply *body, bool final);
 /* Ends it with an error; code from the errno by control_code(). */
@@ -50,6 +54,7 @@ struct control_ops { /* each fills and sends its reply, now or later; called fro
 	void (*source_kinds)(void *userdata, struct control_reply *r);
 	void (*symbols)(
 		void *userdata, struct control_reply *r, const Control__GetSymbols *request);
+	void (*metrics)(void *userdata, struct control_reply *r);
 	void (*test_destination)(
 		void *userdata, struct control_reply *r, const Control__TestDestination *request);
 	/* Sends QueryPart replies, the last one final; cancelled through control_on_cancel(). */

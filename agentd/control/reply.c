@@ -74,6 +74,18 @@ static void reply_end(struct control_reply *r)
 	free(r);
 }
 
+struct control_reply *control_reply_detached(void)
+{
+	return calloc(1, sizeof(struct control_reply));
+}
+
+struct control_reply *control_reply_free(struct control_reply *r)
+{
+	if (r)
+		reply_end(r);
+	return NULL;
+}
+
 void *control_alloc(struct control_reply *r, size_t size)
 {
 	struct arena_block *b = r->arena;

@@ -312,6 +312,7 @@ FORWARD(on_test_destination, test_destination, test_destination)
 FORWARD(on_query, query, run_query)
 FORWARD_PLAIN(on_destination_types, destination_types)
 FORWARD_PLAIN(on_source_kinds, source_kinds)
+FORWARD_PLAIN(on_metrics, metrics)
 FORWARD(on_symbols, symbols, get_symbols)
 
 static const struct verb {
@@ -333,6 +334,7 @@ static const struct verb {
 	[CONTROL__REQUEST__VERB_GET_LOGS] = {on_get_logs, false},
 	[CONTROL__REQUEST__VERB_GET_SOURCE_KINDS] = {on_source_kinds, false},
 	[CONTROL__REQUEST__VERB_GET_SYMBOLS] = {on_symbols, false},
+	[CONTROL__REQUEST__VERB_GET_METRICS] = {on_metrics, false},
 };
 
 static void on_cancel(struct connection *c, const Control__Cancel *cancel)

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Our own metrics, from what `odictl status` says. */
+
+#include "agentd/daemon.h"
+#include "agentd/wire/metrics.h"
+
+/* From a filled status: fills m. Pure. */
+void daemon_metrics_fill(struct metrics *m, const Control__Status *s);
+/* settle: everything that was sampled so far is counted where it belongs, which costs some (daemon_settle()). */
+int daemon_metrics_make(struct daemon *d, bool settle, struct metrics **ret);
+/* The verb. */
+void daemon_get_metrics(void *userdata, struct control_reply *r);
