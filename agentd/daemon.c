@@ -23,11 +23,15 @@
 #include "agentd/daemon_disknames.h"
 #include "agentd/daemon_debugfiles.h"
 #include "agentd/daemon_fetch.h"
+#include "agentd/daemon_files.h"
+#include "agentd/daemon_handover.h"
 #include "agentd/daemon_host.h"
 
-#define STATE_DIR_DEFAULT "/var/lib/odi"
-#define STOP_NAMES_NS     (3 * NSEC_PER_SEC)
-#define STOP_FLUSH_MS     3000
+#define STATE_DIR_DEFAULT    "/var/lib/odi"
+#define CONFIG_DIR_DEFAULT   "/etc/odi"
+#define PACKAGED_DIR_DEFAULT "/usr/lib/odi/conf.d"
+#define STOP_NAMES_NS        (3 * NSEC_PER_SEC)
+#define STOP_FLUSH_MS        3000
 
 /* ---- signals ---- */
 
@@ -45,17 +49,12 @@ static int on_stop_signal(sd_event_source *s, const struct signalfd_siginfo *si,
 static int on_reload_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
 {
 	struct daemon *d = userdata;
-	struct err_text err = {};
-	int r;
 
 	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
 		(unsigned long long)(clock_monotonic_ns() / 1000));
-	r = config_reload_file(d->config, NULL, &err);
-	if (r < 0)
-		log_error("reload: %s; the configuration in force stays", err.text);
-	else
-		log_info("reloaded %s%s", d->config_file ? d->config_file : "(no file)",
-			r == CONFIG_UNCHANGED ? ": nothing changed" : "");
+	daemon_handover_reload(d);
+	daemon_files_reload(d);
+	daemon_hand_over(d, d->in_force);
 	sd_notify(0, "READY=1");
 	return 0;
 }
@@ -94,7 +93,10 @@ static int open_state(struct daemon *d, struct err_text *err)
 	r = store_open(&d->store, path, err);
 	if (r < 0)
 		return r;
-	r = config_manager_new(&d->config, d->store, d->config_file, &daemon_config_hooks, d, err);
+	r = daemon_handover_open(d, err);
+	if (r < 0)
+		return r;
+	r = config_manager_new(&d->config, d->store, &d->places, &daemon_config_hooks, d, err);
 	if (r < 0)
 		return r;
 	d->in_force = config_current(d->config);
@@ -188,6 +190,11 @@ static int start(struct daemon *d, struct err_text *err)
 		return r;
 
 	daemon_begin(d);
+	r = daemon_handover_begin(d);
+	if (r >= 0)
+		r = daemon_files_new(d, err);
+	if (r < 0)
+		return r;
 	sd_event_set_watchdog(d->loop, true);
 	log_info("agentd " ODI_VERSION " listens on %s; profiling is %s", d->socket_path,
 		d->sampler ? "on" : "off");
@@ -219,9 +226,11 @@ static void stop(struct daemon *d)
 	d->counts = counts_free(d->counts);
 	d->link = link_free(d->link);
 	d->local = local_free(d->local);
+	daemon_files_free(d);
 	d->in_force = NULL;
 	d->config = config_manager_free(d->config);
 	d->store = store_close(d->store);
+	daemon_handover_close(d);
 	d->interval_timer = sd_event_source_disable_unref(d->interval_timer);
 	d->drain_soon = sd_event_source_disable_unref(d->drain_soon);
 	d->close_soon = sd_event_source_disable_unref(d->close_soon);
@@ -231,18 +240,33 @@ static void stop(struct daemon *d)
 
 static void usage(FILE *f)
 {
-	fputs("usage: agentd [--socket PATH] [--state-dir DIR] [--config FILE] [--log-level L]\n"
+	fputs("usage: agentd [--socket PATH] [--state-dir DIR] [--config-dir DIR] [--log-level L]\n"
 	      "\n"
 	      "The profiler's daemon. It does nothing until told to: odictl profiling enable --all\n"
 	      "\n"
 	      "  --socket PATH      control socket (default " API_DEFAULT_SOCKET ")\n"
 	      "  --state-dir DIR    database and local profiles (default " STATE_DIR_DEFAULT ")\n"
-	      "  --config FILE      YAML file that wins over built-in values; read again on SIGHUP\n"
+	      "  --config-dir DIR   agentd.yaml, conf.d, sources.d, destinations.d, read again when they\n"
+	      "                     change, and on SIGHUP (default " CONFIG_DIR_DEFAULT ")\n"
+	      "  --config FILE      in place of agentd.yaml in that folder\n"
+	      "  --packaged-dir DIR YAML files of packages, which the others are put over\n"
+	      "                     (default " PACKAGED_DIR_DEFAULT ")\n"
+	      "  --config-keys      what may be set: path, of which kind or type, type, default, allowed\n"
+	      "                     values, whether it is required, and its meaning, between tabs\n"
+	      "  --policy FILE      what may be sent where, whoever asks (default policy.yaml in --config-dir)\n"
+	      "  --types-dir DIR    further types of destinations (default destinations.d/types there)\n"
 	      "  --accept-unknown-kernel\n"
 	      "                     sample on a vendor's kernel whose fixes cannot be told by its name\n"
 	      "  --log-level L      error, warning, info or debug (default info)\n"
 	      "  --version, --help\n",
 		f);
+}
+
+/* For programs that make pages of them: a line a key, fields between tabs. */
+static void print_key(void *userdata, const struct config_key *key)
+{
+	fprintf(userdata, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", key->path, key->of, key->type,
+		key->fallback, key->allowed, key->required ? "required" : "", key->help);
 }
 
 static int parse_args(struct daemon *d, int argc, char **argv)
@@ -251,6 +275,11 @@ static int parse_args(struct daemon *d, int argc, char **argv)
 		{"socket", required_argument, NULL, 's'},
 		{"state-dir", required_argument, NULL, 'd'},
 		{"config", required_argument, NULL, 'c'},
+		{"config-dir", required_argument, NULL, 'C'},
+		{"packaged-dir", required_argument, NULL, 'P'},
+		{"config-keys", no_argument, NULL, 'k'},
+		{"policy", required_argument, NULL, 'p'},
+		{"types-dir", required_argument, NULL, 't'},
 		{"log-level", required_argument, NULL, 'l'},
 		{"accept-unknown-kernel", no_argument, NULL, 'u'},
 		{"version", no_argument, NULL, 'V'},
@@ -269,7 +298,22 @@ static int parse_args(struct daemon *d, int argc, char **argv)
 			d->state_dir = optarg;
 			break;
 		case 'c':
-			d->config_file = optarg;
+			d->places.file = optarg;
+			break;
+		case 'C':
+			d->places.dir = optarg;
+			break;
+		case 'k':
+			config_each_key(print_key, stdout);
+			return 0;
+		case 'P':
+			d->places.packaged = optarg;
+			break;
+		case 'p':
+			d->policy_file = optarg;
+			break;
+		case 't':
+			d->types_dir = optarg;
 			break;
 		case 'l':
 			if (log_level_parse(optarg, &level) < 0) {
@@ -303,11 +347,32 @@ static int parse_args(struct daemon *d, int argc, char **argv)
 	return -1;
 }
 
+/* Origins are shown with their whole path, and must mean the same for whoever reads them. */
+static int absolute_places(struct daemon *d)
+{
+	static char paths[3][PATH_MAX];
+	const char **const all[] = {&d->places.packaged, &d->places.dir, &d->places.file};
+	char cwd[PATH_MAX];
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		if (!*all[i] || **all[i] == '/')
+			continue;
+		if (!getcwd(cwd, sizeof(cwd)) ||
+			snprintf(paths[i], sizeof(paths[i]), "%s/%s", cwd, *all[i]) >= PATH_MAX) {
+			fprintf(stderr, "agentd: cannot tell where %s is\n", *all[i]);
+			return 1;
+		}
+		*all[i] = paths[i];
+	}
+	return -1;
+}
+
 int daemon_main(int argc, char **argv)
 {
 	struct daemon d = {
 		.socket_path = API_DEFAULT_SOCKET,
 		.state_dir = STATE_DIR_DEFAULT,
+		.places = {.packaged = PACKAGED_DIR_DEFAULT, .dir = CONFIG_DIR_DEFAULT},
 		.started_unix_ns = clock_unix_ns(),
 	};
 	struct err_text err = {};
@@ -315,6 +380,8 @@ int daemon_main(int argc, char **argv)
 
 	log_init("agentd", LOG_LEVEL_INFO);
 	r = parse_args(&d, argc, argv);
+	if (r < 0)
+		r = absolute_places(&d);
 	if (r >= 0)
 		return r;
 	umask(0077);

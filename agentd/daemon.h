@@ -4,6 +4,8 @@
 /* The composition root: the one object that owns all others, shared by the daemon*.c files alone.
  *
  *   daemon.c           start, signals, stop
+ *   daemon_files.c     the configuration files: when they are read again
+ *   daemon_handover.c  destinations on their way to the exporter: policy, secrets, operators' types
  *   daemon_reload.c    the hooks of the transaction by which configuration changes
  *   daemon_pipeline.c  a sample's way: events -> images -> whose is it -> the open interval
  *   daemon_unwind.c    rows and spaces on their way to the kernel
@@ -96,12 +98,16 @@ struct ledger {
 
 struct daemon {
 	sd_event *loop;
-	const char *socket_path, *state_dir, *config_file;
+	const char *socket_path, *state_dir;
+	struct config_places places; /* of the configuration files */
+	const char *policy_file, *types_dir; /* NULL: in the configuration's folder */
 	bool accept_unknown_kernel;
 	uint64_t started_unix_ns;
 
 	struct store *store;
 	struct config_manager *config;
+	struct config_watch *files_watch;
+	char files_said[768]; /* what was logged as wrong with the files; "" nothing is */
 	struct control_server *control;
 	struct control_ops control_ops;
 
@@ -122,6 +128,7 @@ struct daemon {
 	struct budget budget;
 	struct local *local;
 	struct link *link;
+	struct handover *handover; /* policy and secrets */
 	struct fetching *fetching;
 	struct figures *figures;
 	struct host_facts host;

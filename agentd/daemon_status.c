@@ -8,6 +8,9 @@
 #include <stdarg.h>
 #include "agentd/base/clock.h"
 #include "agentd/base/io.h"
+#include "agentd/config/policy.h"
+#include "agentd/daemon_files.h"
+#include "agentd/daemon_handover.h"
 #include "agentd/daemon_verbs.h"
 
 #define MAX_PROBLEMS 32
@@ -233,6 +236,11 @@ static void fill_sources(struct filling *f, const struct config *c)
 
 static void fill_destinations(struct filling *f, const struct config *c)
 {
+	const struct policy *p = daemon_policy(f->daemon);
+
+	if (p->problem[0])
+		problem(f, "failure", "mend the policy: it is read again at once",
+			"the policy is refused, so nothing is sent: %s", p->problem);
 	f->status->destinations =
 		control_alloc(f->reply, (c->n_destinations + 1) * sizeof(*f->status->destinations));
 	for (size_t i = 0; f->status->destinations && i < c->n_destinations; i++) {
@@ -242,6 +250,17 @@ static void fill_destinations(struct filling *f, const struct config *c)
 		if (!x)
 			return;
 		f->status->destinations[f->status->n_destinations++] = x;
+		if (x->enabled && *x->forbidden)
+			problem(f, "failure",
+				control_printf(f->reply, "odictl destination show %s", x->name),
+				"destination %s gets nothing: %s", x->name, x->forbidden);
+		else if (x->enabled && x->unverified)
+			problem(f, "warning",
+				control_printf(f->reply,
+					"odictl destination set %s insecure-skip-verify- ca=FILE", x->name),
+				"destination %s: whoever is in between can read and change what is "
+				"sent: its certificate is not verified (insecure-skip-verify)",
+				x->name);
 		if (x->enabled && streq(x->state, "failing"))
 			problem(f, "failure",
 				control_printf(f->reply, "odictl destination test %s", x->name),
@@ -271,6 +290,24 @@ static void fill_state(struct filling *f)
 	if (f->daemon->state_problem[0])
 		problem(f, "warning", "df -h; odictl logs", "state folder: %s",
 			f->daemon->state_problem);
+}
+
+static void fill_files(struct filling *f)
+{
+	const char *wrong = config_files_wrong(f->daemon->config);
+	const char *unwatched = daemon_files_unwatched(f->daemon);
+	struct err_text first = {};
+	size_t hidden = daemon_files_hidden(f->daemon, &first);
+
+	if (wrong)
+		problem(f, "failure", "mend it: it is read again at once; odictl config validate",
+			"configuration files: %s; what they said before stays in force", wrong);
+	if (hidden)
+		problem(f, "warning", "odictl config validate", "%s%s", first.text,
+			hidden > 1 ? ", and there are more" : "");
+	if (unwatched)
+		problem(f, "warning", "systemctl reload odi after a change, or kill -HUP",
+			"configuration files: %s", unwatched);
 }
 
 static void fill_ledger(struct filling *f)
@@ -374,6 +411,7 @@ int daemon_status_fill(struct daemon *d, struct control_reply *r, Control__Statu
 	fill_destinations(&f, c);
 	fill_local(&f, c);
 	fill_state(&f);
+	fill_files(&f);
 	fill_ledger(&f);
 	fill_cost(&f);
 	daemon_status_unwinding(d, r, s);

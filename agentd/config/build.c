@@ -321,7 +321,6 @@ static int copy_values(
 struct builder {
 	const struct config_doc *const *docs;
 	const struct merged *merged;
-	const char *file;
 	struct config *config;
 	struct err_text *err;
 };
@@ -331,8 +330,8 @@ static int wrong(struct builder *b, const struct merged_value *v, int code, cons
 {
 	if (what)
 		err_prefix(b->err, code, "%s", what);
-	if (v->layer == LAYER_FILES && b->file && v->entry->line)
-		err_prefix(b->err, code, "%s:%u", b->file, v->entry->line);
+	if (v->entry->file && v->entry->line)
+		err_prefix(b->err, code, "%s:%u", v->entry->file, v->entry->line);
 	return code;
 }
 
@@ -540,11 +539,11 @@ static int build_all(struct builder *b)
 }
 
 int config_build(const struct config_doc *const docs[LAYERS], const struct merged *m,
-	const char *file, uint64_t revision, struct config **ret, struct err_text *err)
+	uint64_t revision, struct config **ret, struct err_text *err)
 {
 	CLEANUP(config_freep) struct config *c = calloc(1, sizeof(*c));
 	struct err_text own = {};
-	struct builder b = {docs, m, file, c, err ? err : &own};
+	struct builder b = {docs, m, c, err ? err : &own};
 	int r;
 
 	if (!c || source_set_new(&c->sources) < 0)

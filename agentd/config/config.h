@@ -42,7 +42,8 @@ int config_layer_parse(const char *name, enum config_layer *ret);
 
 struct config_entry {
 	const char *path, *value;
-	uint32_t line; /* in the file it came from; 0 none */
+	const char *file; /* that it came from; NULL none (or read before the last start) */
+	uint32_t line;    /* in it; 0 none */
 };
 
 struct config_doc;
@@ -51,6 +52,9 @@ struct config_doc *config_doc_free(struct config_doc *d);
 DEFINE_FREEP(config_doc_freep, struct config_doc *, config_doc_free)
 int config_doc_copy(const struct config_doc *d, struct config_doc **ret);
 int config_doc_set(struct config_doc *d, const char *path, const char *value, uint32_t line);
+/* file: copied; NULL none. */
+int config_doc_set_at(
+	struct config_doc *d, const char *path, const char *value, const char *file, uint32_t line);
 /* Removes path and everything below it; returns how many entries went. */
 size_t config_doc_remove(struct config_doc *d, const char *path);
 const struct config_entry *config_doc_get(const struct config_doc *d, const char *path);
@@ -64,6 +68,14 @@ int config_doc_decode(const char *text, size_t len, struct config_doc **ret, str
  * Odigos' spellings serviceName, kind, config accepted. Errors say path:line:column and what was expected. */
 int config_doc_from_yaml(const char *file_name, const char *text, size_t len,
 	struct config_doc **ret, struct err_text *err);
+enum config_shape {
+	CONFIG_SHAPE_SETTINGS,     /* the whole, as above */
+	CONFIG_SHAPE_SOURCES,      /* of sources.d: a list of sources, one, or a map by name */
+	CONFIG_SHAPE_DESTINATIONS, /* of destinations.d: the same */
+};
+/* first_order: of its first source or destination. */
+int config_doc_from_yaml_as(enum config_shape shape, const char *file_name, const char *text,
+	size_t len, uint64_t first_order, struct config_doc **ret, struct err_text *err);
 
 /* ---- the effective configuration, typed ---------------------------------------------------------------- */
 
@@ -110,6 +122,8 @@ struct config {
 struct config_value { /* one effective value with where it comes from */
 	const char *path, *value;
 	const char *shown; /* what may be seen of it: secrets are "(secret)" */
+	const char *
+		reference; /* where agentd has the secret from, which is none; NULL: no reference */
 	enum config_layer layer;
 	char origin[300]; /* "default", "/etc/odi/agentd.yaml:12", "odictl (uid 0)" */
 };
@@ -122,16 +136,37 @@ struct config_setting { /* the schema of scalar settings, for validation, help a
 };
 const struct config_setting *config_schema(size_t *n);
 
+struct config_key {           /* everything that may be set, for people and manual pages (keys.c) */
+	const char *path;     /* "profiling/rate", "sources/NAME/match" */
+	const char *of;       /* the kind of source or type of destination that has it; "" all */
+	const char *type;     /* "number", "text", ... */
+	const char *fallback; /* "" none */
+	char allowed[300];    /* "1 to 1000", "full, simple"; "" whatever its type is */
+	const char *help;
+	bool required;
+};
+void config_each_key(void (*visit)(void *userdata, const struct config_key *key), void *userdata);
+/* "text", "yes/no", ... */
+const char *config_type_name(enum option_type type);
+
 /* ---- changes ------------------------------------------------------------------------------------------- */
 
 struct config_change {
 	const char *path;
-	const char *set; /* NULL: remove path and below */
+	const char *set;  /* NULL: remove path and below */
+	const char *move; /* path of a named object, which becomes path */
+	bool shown;       /* of a file that set names: the caller may read it */
 	bool must_not_exist, must_exist;
 };
 
 struct config_request {
 	enum config_layer layer;
+	/* First, where rollback is not 0: the layer becomes what it was at that revision. Then, where yaml is not NULL: the
+	 * settings of a YAML document are set, and its sources and destinations put in the place of those of the same
+	 * name; what it does not name stays. A value "(secret)" in it stands for the one that is there. Then the changes. */
+	uint64_t rollback;
+	const char *yaml_name, *yaml; /* yaml_name: for texts of errors */
+	size_t yaml_len;
 	const struct config_change *changes;
 	size_t n_changes;
 	uint64_t expected_revision; /* 0: whatever */
@@ -162,10 +197,22 @@ struct config_manager;
 /* The hooks' order: prepare (its failure ends it), then the commit (its failure calls abandon), then swap, during which
  * config_current() is still the old one. */
 
-/* Loads all layers from the store, reads `file` (may be NULL), builds the effective configuration. Does not call
- * hooks: the daemon starts from config_current(). A broken file at start is an error with path:line:column. */
-int config_manager_new(struct config_manager **ret, struct store *store, const char *file,
-	const struct config_hooks *hooks, void *userdata, struct err_text *err);
+/* Where files are; each may be NULL. All are absolute.
+ *   packaged: folder of NAME.yaml, the layer `packaged`
+ *   dir: the layer `files`: agentd.yaml, then conf.d/NAME.yaml (whole configurations), sources.d/NAME.yaml and
+ *     destinations.d/NAME.yaml (lists of them), each folder in the order of its names. Of a setting that stands in
+ *     several files the last counts; a source or destination may stand in one only.
+ *   file: read in place of dir/agentd.yaml, and has to be there */
+struct config_places {
+	const char *packaged, *dir, *file;
+};
+
+/* Loads all layers from the store, reads the files, builds the effective configuration. Does not call hooks: the
+ * daemon starts from config_current(). Files with an error are no error here: what they said when they were last
+ * whole stays in force, and config_files_wrong() says what is wrong. */
+int config_manager_new(struct config_manager **ret, struct store *store,
+	const struct config_places *places, const struct config_hooks *hooks, void *userdata,
+	struct err_text *err);
 struct config_manager *config_manager_free(struct config_manager *m);
 DEFINE_FREEP(config_manager_freep, struct config_manager *, config_manager_free)
 const struct config *config_current(const struct config_manager *m);
@@ -175,8 +222,22 @@ int config_apply(struct config_manager *m, const struct config_request *request,
 	struct buf *diff, struct err_text *err);
 /* Only `local` and `remote` are changed so. What is also set by the file is refused (-EACCES), but for giving up a value
  * that was set before the file had it. `order` of new named objects is filled in. revision and diff may be NULL. */
-/* Reads the file again; a broken one leaves everything as it is. Same return as config_apply(). revision may be NULL. */
-int config_reload_file(struct config_manager *m, uint64_t *revision, struct err_text *err);
+/* Reads the files again; a broken one leaves everything as it is. Same return as config_apply(). revision may be NULL. */
+int config_reload_files(struct config_manager *m, uint64_t *revision, struct err_text *err);
+/* Why the files are not in force as they are, in the words of the last reading of them; NULL: they are. */
+const char *config_files_wrong(const struct config_manager *m);
+/* Reads the files and judges them as a reload would, changing nothing: each thing that is wrong with them, the first of
+ * each file ("path:line:column: ..."; warning: it works, but not as it looks). Returns how many files there are. */
+size_t config_check_files(struct config_manager *m,
+	void (*visit)(void *userdata, bool warning, const char *text), void *userdata);
+/* A file's value that has no effect, since a stronger layer has the value or the whole object. Once for an object. */
+void config_each_hidden(const struct config_manager *m,
+	void (*visit)(
+		void *userdata, const char *path, const char *file_origin, const char *by_origin),
+	void *userdata);
+/* Every folder in which a change of the files would show: name is what would change in it (NULL: anything). */
+void config_each_folder(const struct config_manager *m,
+	void (*visit)(void *userdata, const char *folder, const char *name), void *userdata);
 void config_each_value(const struct config_manager *m, const char *prefix,
 	void (*visit)(void *userdata, const struct config_value *value), void *userdata);
 /* Layer and origin of a named object, e.g. "sources/web". */

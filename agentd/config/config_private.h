@@ -50,12 +50,14 @@ int config_check_setting(
 
 /* The value as it may be shown: secrets become "(secret)". d tells the type of the destination; where it does not
  * (or is NULL), all its options are hidden. */
+const char *config_reference(const struct config_doc *d, const char *path, const char *value);
 const char *config_shown(const struct config_doc *d, const char *path, const char *value);
 
 /* ---- documents ----------------------------------------------------------------------------------- */
 
 #define CONFIG_MAX_BYTES (4U << 20) /* of a document's encoded text */
 #define CONFIG_MAX_FILE  (1U << 20) /* bytes of a YAML file */
+#define CONFIG_MAX_FILES 500        /* of one layer */
 
 /* Index of the first entry that is not before path. */
 size_t config_doc_lower(const struct config_doc *d, const char *path);
@@ -90,9 +92,8 @@ bool merged_has(const struct merged *m, const char *path); /* at or below */
 
 /* docs[i] may be NULL. */
 int config_merge(const struct config_doc *const docs[LAYERS], struct merged *ret);
-/* file: the name of LAYER_FILES for error texts; may be NULL. */
 int config_build(const struct config_doc *const docs[LAYERS], const struct merged *m,
-	const char *file, uint64_t revision, struct config **ret, struct err_text *err);
+	uint64_t revision, struct config **ret, struct err_text *err);
 struct config *config_free(struct config *c);
 DEFINE_FREEP(config_freep, struct config *, config_free)
 int config_built_in(struct config_doc **ret);
@@ -116,3 +117,28 @@ struct destination_draft {
 int destination_draft_make(struct destination_draft *ret, const struct config_doc *d,
 	const char *name, struct err_text *err);
 void destination_draft_deinit(struct destination_draft *draft);
+
+/* ---- files (files.c, paths.c) ------------------------------------------------------------------------ */
+
+/* What was found wrong, file by file; more than fit are counted. */
+struct config_wrongs {
+	struct err_text list[16];
+	size_t n, more;
+};
+void config_wrong_add(struct config_wrongs *w, const char *text);
+
+/* All files of a layer (LAYER_PACKAGED, LAYER_FILES) as one document; files that are wrong are left out and said.
+ * *n_files: how many there are. -ENOMEM alone is an error. */
+int config_read_files(const struct config_places *places, enum config_layer layer,
+	struct config_doc **ret, size_t *n_files, struct config_wrongs *wrongs);
+
+/* A regular file that only root (or who we are) can have written, with every folder on its real way. The text says what
+ * is amiss and how to mend it. Returns a descriptor. */
+int config_open_trusted(const char *path, struct err_text *err);
+/* The folders in which something changes when path leads elsewhere: that of each symbolic link on the way, and that of
+ * the last part, or of the first that is not there. */
+void config_path_way(const char *path,
+	void (*visit)(void *userdata, const char *folder, const char *name), void *userdata);
+/* The ways of the files in a folder that are symbolic links. */
+void config_each_link(const char *folder,
+	void (*visit)(void *userdata, const char *folder, const char *name), void *userdata);

@@ -17,6 +17,8 @@ struct config_doc {
 	struct config_entry *entries;
 	size_t n, size;
 	size_t bytes; /* of the encoded text, about */
+	char **files; /* that entries came from, each once */
+	size_t n_files;
 };
 
 static const char *const layer_names[LAYERS] = {
@@ -65,6 +67,9 @@ struct config_doc *config_doc_free(struct config_doc *d)
 	for (size_t i = 0; i < d->n; i++)
 		entry_deinit(&d->entries[i]);
 	free(d->entries);
+	for (size_t i = 0; i < d->n_files; i++)
+		free(d->files[i]);
+	free(d->files);
 	free(d);
 	return NULL;
 }
@@ -75,8 +80,8 @@ int config_doc_copy(const struct config_doc *d, struct config_doc **ret)
 	int r = config_doc_new(&copy);
 
 	for (size_t i = 0; r == 0 && d && i < d->n; i++)
-		r = config_doc_set(
-			copy, d->entries[i].path, d->entries[i].value, d->entries[i].line);
+		r = config_doc_set_at(copy, d->entries[i].path, d->entries[i].value,
+			d->entries[i].file, d->entries[i].line);
 	if (r < 0)
 		return r;
 	*ret = TAKE_PTR(copy);
@@ -129,7 +134,24 @@ static size_t entry_bytes(const char *path, const char *value)
 	return strlen(path) + strlen(value) + 2;
 }
 
-int config_doc_set(struct config_doc *d, const char *path, const char *value, uint32_t line)
+/* The document's own copy of a file's name. Files come one after the other: mostly it is the last. */
+static const char *intern(struct config_doc *d, const char *file)
+{
+	char **files;
+
+	for (size_t i = d->n_files; i-- > 0;)
+		if (streq(d->files[i], file))
+			return d->files[i];
+	files = reallocarray(d->files, d->n_files + 1, sizeof(*files));
+	if (!files)
+		return NULL;
+	d->files = files;
+	files[d->n_files] = strdup(file);
+	return files[d->n_files] ? files[d->n_files++] : NULL;
+}
+
+int config_doc_set_at(
+	struct config_doc *d, const char *path, const char *value, const char *file, uint32_t line)
 {
 	_cleanup_free_ char *new_path = NULL, *new_value = NULL;
 	size_t at, bytes;
@@ -145,6 +167,11 @@ int config_doc_set(struct config_doc *d, const char *path, const char *value, ui
 		bytes -= entry_bytes(path, d->entries[at].value);
 	if (bytes > CONFIG_MAX_BYTES || (!there && d->n >= CONFIG_MAX_ENTRIES))
 		return -E2BIG;
+	if (file) {
+		file = intern(d, file);
+		if (!file)
+			return -ENOMEM;
+	}
 	new_value = strdup(value);
 	new_path = there ? NULL : strdup(path);
 	if (!new_value || (!there && !new_path))
@@ -160,9 +187,15 @@ int config_doc_set(struct config_doc *d, const char *path, const char *value, ui
 		d->n++;
 	}
 	d->entries[at].value = TAKE_PTR(new_value);
+	d->entries[at].file = file;
 	d->entries[at].line = line;
 	d->bytes = bytes;
 	return 0;
+}
+
+int config_doc_set(struct config_doc *d, const char *path, const char *value, uint32_t line)
+{
+	return config_doc_set_at(d, path, value, NULL, line);
 }
 
 bool config_path_within(const char *path, const char *prefix)

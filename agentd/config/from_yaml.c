@@ -62,7 +62,7 @@ int ytree_set(struct ytree_ctx *c, const struct ytree_node *node, const char *va
 		return ytree_fail(c, node, "the name of the setting is too long");
 	if (config_doc_get(c->doc, path))
 		return ytree_fail(c, node, "%s is given twice", path);
-	r = config_doc_set(c->doc, path, value, node->line);
+	r = config_doc_set_at(c->doc, path, value, c->file, node->line);
 	if (r == -EINVAL)
 		return ytree_fail(c, node,
 			"%s holds control characters (a line break?) or more than %d bytes", path,
@@ -110,7 +110,7 @@ int ytree_joined(struct ytree_ctx *c, const struct ytree_node *node, const char 
 static const struct config_setting *setting_find(
 	const char *section, const char *key, const char **near)
 {
-	const char *names[16];
+	const char *names[64];
 	size_t n_settings, n = 0, len = strlen(section);
 	const struct config_setting *s = config_schema(&n_settings);
 
@@ -126,21 +126,62 @@ static const struct config_setting *setting_find(
 	return NULL;
 }
 
+/* The value of one setting as the document keeps it. */
+static int read_setting(struct ytree_ctx *c, const struct config_setting *s, const char *what,
+	const struct ytree_node *value)
+{
+	bool urls = streq(s->path, "symbols/urls"), paths = streq(s->path, "symbols/paths");
+	_cleanup_free_ char *text = NULL;
+	uint32_t types;
+	int r;
+
+	if (streq(s->path, "profiling/types")) {
+		r = ytree_joined(c, value, "types", &text);
+		if (r == 0 && config_parse_types(text, &types, c->err) < 0)
+			r = ytree_at(c, value, -EINVAL);
+		return r < 0 ? r : ytree_set(c, value, text, "%s", s->path);
+	}
+	if (urls || paths)
+		r = ytree_joined_by(c, value, what, urls ? ' ' : ':', &text);
+	else
+		r = ytree_expect(c, value, YTREE_TEXT, what, "a value");
+	if (r == 0 && config_check_setting(s, text ? text : value->text, c->err) < 0) {
+		err_prefix(c->err, 0, "%.*s", (int)strcspn(what, "."), what);
+		r = ytree_at(c, value, -EINVAL);
+	}
+	return r < 0 ? r : ytree_set(c, value, text ? text : value->text, "%s", s->path);
+}
+
+/* Whether settings stand below this path ("profiling", or deeper). */
+static bool is_section(const char *path)
+{
+	size_t n, len = strlen(path);
+	const struct config_setting *s = config_schema(&n);
+
+	for (size_t i = 0; i < n; i++)
+		if (strncmp(s[i].path, path, len) == 0 && s[i].path[len] == '/')
+			return true;
+	return false;
+}
+
+/* section: "profiling", or deeper; no deeper than YTREE_MAX_DEPTH. */
 static int read_section(struct ytree_ctx *c, const char *section, const struct ytree_node *map)
 {
 	int r = ytree_expect(c, map, YTREE_MAP, section, "a map of settings");
 
 	for (size_t i = 0; r == 0 && i < map->n; i += 2) {
 		const struct ytree_node *key = map->items[i], *value = map->items[i + 1];
-		_cleanup_free_ char *text = NULL;
+		char name[YTREE_KEY_MAX], what[2 * YTREE_KEY_MAX];
 		const struct config_setting *s;
-		char name[YTREE_KEY_MAX];
 		const char *near = NULL;
-		uint32_t types;
-		bool list;
 
 		ytree_canonical(key->text, name, sizeof(name));
 		s = setting_find(section, name, &near);
+		snprintf(what, sizeof(what), "%.150s/%s", section, name);
+		if (!s && is_section(what)) {
+			r = read_section(c, what, value);
+			continue;
+		}
 		if (!s && near)
 			return ytree_fail(c, key,
 				"%s has no setting \"%.64s\": did you mean \"%s\"?", section,
@@ -148,28 +189,9 @@ static int read_section(struct ytree_ctx *c, const char *section, const struct y
 		if (!s)
 			return ytree_fail(
 				c, key, "%s has no setting \"%.64s\"", section, key->text);
-		if (streq(s->path, "profiling/types")) {
-			r = ytree_joined(c, value, "types", &text);
-			if (r == 0 && config_parse_types(text, &types, c->err) < 0)
-				r = ytree_at(c, value, -EINVAL);
-		} else {
-			char what[YTREE_KEY_MAX + 32];
-
-			snprintf(what, sizeof(what), "%s.%s", section, name);
-			list = streq(s->path, "symbols/urls") || streq(s->path, "symbols/paths");
-			if (list)
-				r = ytree_joined_by(
-					c, value, what, streq(name, "urls") ? ' ' : ':', &text);
-			else
-				r = ytree_expect(c, value, YTREE_TEXT, what, "a value");
-			if (r == 0 &&
-				config_check_setting(s, list ? text : value->text, c->err) < 0) {
-				err_prefix(c->err, 0, "%s", section);
-				r = ytree_at(c, value, -EINVAL);
-			}
-		}
-		if (r == 0)
-			r = ytree_set(c, value, text ? text : value->text, "%s", s->path);
+		for (char *p = what; *p; p++)
+			*p = *p == '/' ? '.' : *p;
+		r = read_setting(c, s, what, value);
 	}
 	return r;
 }
@@ -408,59 +430,103 @@ static int read_objects(struct ytree_ctx *c, const char *what, const struct ytre
 		if (r == 0 && i / step >= max)
 			return ytree_fail(c, map, "more than %zu %s", max, what);
 		if (r == 0)
-			r = read_object(c, name->text, name, map, i / step);
+			r = read_object(c, name->text, name, map, c->first_order + i / step);
 	}
 	return r;
+}
+
+static int unknown_root(struct ytree_ctx *c, const struct ytree_node *key)
+{
+	const char *all[64] = {"sources", "destinations", "host"}, *near;
+	char sections[61][32], list[400] = "";
+	size_t n_settings, n = 3, at = 0;
+	const struct config_setting *s = config_schema(&n_settings);
+
+	for (size_t i = 0; i < n_settings && n < ARRAY_SIZE(all); i++) {
+		snprintf(sections[n - 3], sizeof(sections[0]), "%.*s", (int)strcspn(s[i].path, "/"),
+			s[i].path);
+		if (n == 3 || !streq(all[n - 1], sections[n - 3])) {
+			all[n] = sections[n - 3];
+			n++;
+		}
+	}
+	near = text_nearest(key->text, all, n);
+	if (near)
+		return ytree_fail(
+			c, key, "unknown setting \"%.64s\": did you mean \"%s\"?", key->text, near);
+	for (size_t i = 0; i < n && at < sizeof(list); i++)
+		at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%s",
+			!i                   ? ""
+				: i == n - 1 ? " and "
+					     : ", ",
+			all[i]);
+	return ytree_fail(c, key, "unknown setting \"%.64s\"; there are %s", key->text, list);
+}
+
+static int read_root_key(
+	struct ytree_ctx *c, const struct ytree_node *key, const struct ytree_node *value)
+{
+	if (value->null)
+		return 0;
+	if (streq(key->text, "host"))
+		return read_host(c, value);
+	if (streq(key->text, "sources"))
+		return read_objects(c, "sources", value, CONFIG_MAX_SOURCES, read_source);
+	if (streq(key->text, "destinations"))
+		return read_objects(
+			c, "destinations", value, CONFIG_MAX_DESTINATIONS, ytree_read_destination);
+	if (is_section(key->text))
+		return read_section(c, key->text, value);
+	return unknown_root(c, key);
 }
 
 static int read_root(struct ytree_ctx *c, const struct ytree_node *root)
 {
-	static const char *const all[] = {
-		"profiling", "symbols", "local", "host", "containers", "sources", "destinations"};
 	int r = ytree_expect(c, root, YTREE_MAP, "the file", "a map of settings");
 
 	for (size_t i = 0; r == 0 && i < root->n; i += 2) {
-		const struct ytree_node *key = root->items[i], *value = root->items[i + 1];
-		const char *near;
+		const struct ytree_node *key = root->items[i];
 
 		for (size_t k = 0; k < i; k += 2)
 			if (streq(root->items[k]->text, key->text))
 				return ytree_fail(c, key, "%s is given twice", key->text);
-		if (value->null)
-			continue;
-		if (streq(key->text, "host")) {
-			r = read_host(c, value);
-		} else if (streq(key->text, "sources")) {
-			r = read_objects(c, "sources", value, CONFIG_MAX_SOURCES, read_source);
-		} else if (streq(key->text, "destinations")) {
-			r = read_objects(c, "destinations", value, CONFIG_MAX_DESTINATIONS,
-				ytree_read_destination);
-		} else if (streq(key->text, "profiling") || streq(key->text, "local") ||
-			streq(key->text, "symbols") || streq(key->text, "containers")) {
-			r = read_section(c, key->text, value);
-		} else {
-			near = text_nearest(key->text, all, ARRAY_SIZE(all));
-			return near
-				? ytree_fail(c, key,
-					  "unknown setting \"%.64s\": did you mean \"%s\"?",
-					  key->text, near)
-				: ytree_fail(c, key,
-					  "unknown setting \"%.64s\"; there are profiling, symbols, local, "
-					  "host, containers, sources and destinations",
-					  key->text);
-		}
+		r = read_root_key(c, key, root->items[i + 1]);
 	}
 	return r;
 }
 
-int config_doc_from_yaml(const char *file_name, const char *text, size_t len,
-	struct config_doc **ret, struct err_text *err)
+/* A file of sources.d or destinations.d: a list, a map by name, one alone ({name: ..., kind: ...}), or any of these
+ * below the word that they have in agentd.yaml. */
+static int read_root_of(struct ytree_ctx *c, enum config_shape shape, const struct ytree_node *root)
+{
+	bool sources = shape == CONFIG_SHAPE_SOURCES;
+	const char *what = sources ? "sources" : "destinations";
+	const struct ytree_node *all = root;
+	struct ytree_node one = {.kind = YTREE_LIST, .n = 1, .line = root->line};
+	struct ytree_node *item = (struct ytree_node *)root;
+
+	if (root->kind == YTREE_MAP && root->n == 2 && streq(root->items[0]->text, what)) {
+		all = root->items[1];
+	} else if (root->kind == YTREE_MAP && ytree_field(root, "name") &&
+		ytree_field(root, "name")->kind == YTREE_TEXT) {
+		one.items = &item;
+		one.column = root->column;
+		all = &one;
+	}
+	return sources
+		? read_objects(c, what, all, CONFIG_MAX_SOURCES, read_source)
+		: read_objects(c, what, all, CONFIG_MAX_DESTINATIONS, ytree_read_destination);
+}
+
+int config_doc_from_yaml_as(enum config_shape shape, const char *file_name, const char *text,
+	size_t len, uint64_t first_order, struct config_doc **ret, struct err_text *err)
 {
 	CLEANUP(config_doc_freep) struct config_doc *doc = NULL;
 	CLEANUP(source_set_freep) struct source_set *sources = NULL;
 	CLEANUP(ytree_freep) struct ytree_node *root = NULL;
 	struct err_text own = {};
-	struct ytree_ctx c = {.file = file_name, .err = err ? err : &own};
+	struct ytree_ctx c = {
+		.file = file_name, .err = err ? err : &own, .first_order = first_order};
 	int r;
 
 	if (len > CONFIG_MAX_FILE)
@@ -473,9 +539,17 @@ int config_doc_from_yaml(const char *file_name, const char *text, size_t len,
 		return err_set(err, -ENOMEM, "out of memory");
 	c.doc = doc;
 	c.sources = sources;
-	r = root ? read_root(&c, root) : 0;
+	if (root)
+		r = shape == CONFIG_SHAPE_SETTINGS ? read_root(&c, root)
+						   : read_root_of(&c, shape, root);
 	if (r < 0)
 		return r;
 	*ret = TAKE_PTR(doc);
 	return 0;
+}
+
+int config_doc_from_yaml(const char *file_name, const char *text, size_t len,
+	struct config_doc **ret, struct err_text *err)
+{
+	return config_doc_from_yaml_as(CONFIG_SHAPE_SETTINGS, file_name, text, len, 0, ret, err);
 }

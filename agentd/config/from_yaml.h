@@ -12,6 +12,7 @@ struct ytree_ctx {
 	const char *file;
 	struct config_doc *doc;
 	struct source_set *sources; /* to try them on */
+	size_t first_order;         /* of the sources and destinations of this file */
 	struct err_text *err;
 };
 

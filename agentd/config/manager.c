@@ -13,13 +13,9 @@
  * loop; two clients find out about each other by expected_revision. Who set a value is not part of
  * the document but of the history: it is read back from the revisions' diffs. Runs in agentd. */
 
-#include <fcntl.h>
 #include <inttypes.h>
-#include <sys/stat.h>
 
 #include "agentd/base/clock.h"
-#include "agentd/base/io.h"
-#include "agentd/base/log.h"
 #include "agentd/base/map.h"
 #include "agentd/base/text.h"
 #include "agentd/config/manager.h"
@@ -89,8 +85,10 @@ static void origin_of(
 		a = map_get_str(m->authors[v->layer], v->entry->path);
 	if (v->layer == LAYER_BUILT_IN)
 		snprintf(out, size, "default");
-	else if (v->layer == LAYER_FILES)
-		snprintf(out, size, "%s:%" PRIu32, m->file ? m->file : "file", v->entry->line);
+	else if (v->entry->file)
+		snprintf(out, size, "%s:%" PRIu32, v->entry->file, v->entry->line);
+	else if (v->layer == LAYER_FILES || v->layer == LAYER_PACKAGED)
+		snprintf(out, size, "%s, as last read", config_layer_name(v->layer));
 	else if (a)
 		snprintf(out, size, "%s", a->text);
 	else
@@ -100,29 +98,52 @@ static void origin_of(
 
 /* ---- committing ---------------------------------------------------------------------------------- */
 
-static const char *diff_text(const struct plan *plan)
+static const char *diff_text(const struct plan_layer *l)
 {
-	return plan->diff.len ? (const char *)plan->diff.data : "";
+	return l->diff.len ? (const char *)l->diff.data : "";
 }
 
+/* A layer, a revision. Where the second of two fails the first is in the store and not in force: layers of which a
+ * transaction changes several are files', and these are read again and compared at the next occasion. */
 static int commit(struct config_manager *m, struct plan *plan, const struct config_request *q,
 	uint64_t *revision, struct err_text *err)
 {
-	_cleanup_buf_ struct buf text;
-	struct store_revision row = {
-		.layer = config_layer_name(plan->layer),
-		.origin = q->origin ? q->origin : "",
-		.reason = q->reason ? q->reason : "",
-		.diff = diff_text(plan),
-		.uid = q->uid,
-		.time_unix_ns = clock_unix_ns(),
-	};
+	for (size_t i = 0; i < LAYERS; i++) {
+		_cleanup_buf_ struct buf text;
+		struct store_revision row = {
+			.layer = config_layer_name((enum config_layer)i),
+			.origin = q->origin ? q->origin : "",
+			.reason = q->reason ? q->reason : "",
+			.diff = diff_text(&plan->changed[i]),
+			.uid = q->uid,
+			.time_unix_ns = clock_unix_ns(),
+		};
+		int r;
 
-	buf_init(&text, STORE_MAX_DOCUMENT);
-	if (config_doc_encode(plan->doc, &text) < 0)
-		return err_set(err, -ENOMEM, "out of memory");
-	return store_commit(m->store, &row, (const char *)text.data, text.len, store_head(m->store),
-		revision, err);
+		if (!plan->changed[i].n_differences)
+			continue;
+		buf_init(&text, STORE_MAX_DOCUMENT);
+		if (config_doc_encode(plan->changed[i].doc, &text) < 0)
+			return err_set(err, -ENOMEM, "out of memory");
+		r = store_commit(m->store, &row, (const char *)text.data, text.len,
+			store_head(m->store), revision, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+void config_put_documents(struct config_manager *m, struct plan *plan)
+{
+	merged_deinit(&m->merged);
+	m->merged = plan->merged;
+	plan->merged = (struct merged){};
+	for (size_t i = 0; i < LAYERS; i++) {
+		if (!plan->changed[i].doc)
+			continue;
+		config_doc_free(m->docs[i]);
+		m->docs[i] = TAKE_PTR(plan->changed[i].doc);
+	}
 }
 
 /* From here on nothing fails. */
@@ -131,19 +152,16 @@ static void put_in_place(
 {
 	char author[64];
 
+	plan->next->revision = store_head(m->store);
 	if (m->current && m->hooks.swap)
 		m->hooks.swap(m->userdata, plan->next);
 	config_free(m->current);
 	m->current = TAKE_PTR(plan->next);
-	merged_deinit(&m->merged);
-	m->merged = plan->merged;
-	plan->merged = (struct merged){};
-	config_doc_free(m->docs[plan->layer]);
-	m->docs[plan->layer] = TAKE_PTR(plan->doc);
-	if (m->authors[plan->layer]) {
-		describe_author(q->origin ? q->origin : "", q->uid, author, sizeof(author));
-		learn(m->authors[plan->layer], diff_text(plan), author, true);
-	}
+	config_put_documents(m, plan);
+	describe_author(q->origin ? q->origin : "", q->uid, author, sizeof(author));
+	for (size_t i = 0; i < LAYERS; i++)
+		if (m->authors[i] && plan->changed[i].n_differences)
+			learn(m->authors[i], diff_text(&plan->changed[i]), author, true);
 }
 
 /* What the kernel does not permit agentd is not what a file does not permit the caller. */
@@ -152,21 +170,20 @@ static int unavailable(int error)
 	return error == -EACCES || error == -EPERM ? -EOPNOTSUPP : error;
 }
 
-/* The plan stands: prepare, commit, swap. */
-static int carry_out(struct config_manager *m, struct plan *plan, const struct config_request *q,
+int config_carry_out(struct config_manager *m, struct plan *plan, const struct config_request *q,
 	uint64_t *revision, struct err_text *err)
 {
-	uint64_t committed = 0;
+	uint64_t committed = store_head(m->store);
 	int r;
 
-	if (m->hooks.prepare) {
+	if (m->current && m->hooks.prepare) {
 		r = m->hooks.prepare(m->userdata, m->current, plan->next, err);
 		if (r < 0)
 			return unavailable(r);
 	}
 	r = commit(m, plan, q, &committed, err);
 	if (r < 0) {
-		if (m->hooks.abandon)
+		if (m->current && m->hooks.abandon)
 			m->hooks.abandon(m->userdata);
 		return unavailable(r);
 	}
@@ -194,9 +211,9 @@ static int apply(struct config_manager *m, struct plan *plan, const struct confi
 	r = plan_request(m, plan, q, err);
 	if (r < 0)
 		return r;
-	if (!plan->n_differences)
+	if (!plan_differs(plan))
 		return CONFIG_UNCHANGED;
-	return q->dry_run ? 0 : carry_out(m, plan, q, revision, err);
+	return q->dry_run ? 0 : config_carry_out(m, plan, q, revision, err);
 }
 
 int config_apply(struct config_manager *m, const struct config_request *q, uint64_t *revision,
@@ -220,78 +237,7 @@ int config_apply(struct config_manager *m, const struct config_request *q, uint6
 	if (revision)
 		*revision = head;
 	if (diff)
-		buf_add(diff, diff_text(&plan), plan.diff.len);
-	return r;
-}
-
-/* ---- the file ------------------------------------------------------------------------------------ */
-
-static int read_config_file(const char *file, struct config_doc **ret, struct err_text *err)
-{
-	_cleanup_close_ int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	_cleanup_buf_ struct buf text;
-	struct stat st;
-	int r;
-
-	buf_init(&text, 0);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return err_set(err, -errno, "cannot read %s: %m", file);
-	if (!S_ISREG(st.st_mode))
-		return err_set(err, -EINVAL, "cannot read %s: it is not a regular file", file);
-	/* What it says is done with root's rights. */
-	if (st.st_mode & S_IWOTH)
-		return err_set(err, -EPERM,
-			"%s may be written by everyone on this host: chmod o-w %s", file, file);
-	r = io_read_fd(fd, &text, CONFIG_MAX_FILE);
-	if (r == -EFBIG)
-		return err_set(err, r, "%s is larger than %u KB", file, CONFIG_MAX_FILE >> 10);
-	if (r < 0)
-		return err_set(err, r, "cannot read %s: %s", file, strerrordesc_np(-r));
-	return config_doc_from_yaml(
-		file, text.len ? (const char *)text.data : "", text.len, ret, err);
-}
-
-static int reload(
-	struct config_manager *m, struct plan *plan, uint64_t *revision, struct err_text *err)
-{
-	char reason[320];
-	struct config_request q = {
-		.layer = LAYER_FILES, .uid = 0, .origin = "file", .reason = reason};
-	int r;
-
-	snprintf(reason, sizeof(reason), "read %.300s", m->file ? m->file : "(no file)");
-	plan->layer = LAYER_FILES;
-	r = m->file ? read_config_file(m->file, &plan->doc, err) : config_doc_new(&plan->doc);
-	if (r < 0)
-		return r;
-	r = plan_document(m, plan, err);
-	if (r < 0)
-		return r;
-	if (plan->n_differences)
-		return carry_out(m, plan, &q, revision, err);
-	/* The same settings, maybe on other lines: no revision, but origins have to be right. */
-	merged_deinit(&m->merged);
-	m->merged = plan->merged;
-	plan->merged = (struct merged){};
-	config_doc_free(m->docs[LAYER_FILES]);
-	m->docs[LAYER_FILES] = TAKE_PTR(plan->doc);
-	return CONFIG_UNCHANGED;
-}
-
-int config_reload_file(struct config_manager *m, uint64_t *revision, struct err_text *err)
-{
-	struct plan plan CLEANUP(plan_deinit) = {};
-	uint64_t head = store_head(m->store);
-	struct err_text own = {};
-	int r;
-
-	if (m->busy)
-		return err_set(err, -EBUSY, "another change is being applied: try again");
-	m->busy = true;
-	r = reload(m, &plan, &head, err ? err : &own);
-	m->busy = false;
-	if (r >= 0 && revision)
-		*revision = head;
+		buf_str(diff, diff_text(&plan.changed[q->layer]));
 	return r;
 }
 
@@ -317,11 +263,10 @@ static int load_layer(struct config_manager *m, enum config_layer layer, struct 
 		     : 0;
 }
 
+/* What was in force at the last end, then what the files say now. */
 static int load(struct config_manager *m, struct err_text *err)
 {
-	struct plan plan CLEANUP(plan_deinit) = {.layer = LAYER_FILES};
-	struct config_request q = {
-		.layer = LAYER_FILES, .origin = "file", .reason = "read at start"};
+	struct plan plan CLEANUP(plan_deinit) = {};
 	uint64_t revision = 0;
 	int r = 0;
 
@@ -332,40 +277,53 @@ static int load(struct config_manager *m, struct err_text *err)
 			r = err_set(err, -ENOMEM, "out of memory");
 	if (r == 0)
 		r = store_history(m->store, 0, on_history, m, err);
-	if (r == 0)
-		r = m->file ? read_config_file(m->file, &plan.doc, err) : config_doc_new(&plan.doc);
-	if (r == 0)
-		r = plan_document(m, &plan, err);
 	if (r < 0)
 		return r;
-	/* What the file says now is a revision like any other. */
-	if (plan.n_differences)
-		r = commit(m, &plan, &q, &revision, err);
-	if (r < 0)
+	r = config_take_files(m, &revision, err);
+	if (m->current)
+		return 0;
+	/* Something is wrong with them, or nothing is new. */
+	if (r < 0 && !m->wrong.text[0])
 		return r;
-	plan.next->revision = store_head(m->store);
-	put_in_place(m, &plan, &q);
+	r = plan_documents(m, &plan, err);
+	if (r == 0)
+		put_in_place(m, &plan, &(struct config_request){});
+	return r;
+}
+
+static int take_places(struct config_manager *m, const struct config_places *places)
+{
+	const struct {
+		const char *from;
+		char **to;
+	} all[] = {
+		{places->packaged, &m->packaged}, {places->dir, &m->dir}, {places->file, &m->file}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		if (!all[i].from)
+			continue;
+		*all[i].to = strdup(all[i].from);
+		if (!*all[i].to)
+			return -ENOMEM;
+	}
+	m->places = (struct config_places){m->packaged, m->dir, m->file};
 	return 0;
 }
 
-int config_manager_new(struct config_manager **ret, struct store *store, const char *file,
-	const struct config_hooks *hooks, void *userdata, struct err_text *err)
+int config_manager_new(struct config_manager **ret, struct store *store,
+	const struct config_places *places, const struct config_hooks *hooks, void *userdata,
+	struct err_text *err)
 {
 	CLEANUP(config_manager_freep) struct config_manager *m = calloc(1, sizeof(*m));
 	struct err_text own = {};
 	int r;
 
-	if (!m)
+	if (!m || (places && take_places(m, places) < 0))
 		return err_set(err, -ENOMEM, "out of memory");
 	m->store = store;
 	m->userdata = userdata;
 	if (hooks)
 		m->hooks = *hooks;
-	if (file) {
-		m->file = strdup(file);
-		if (!m->file)
-			return err_set(err, -ENOMEM, "out of memory");
-	}
 	r = load(m, err ? err : &own);
 	if (r < 0)
 		return r;
@@ -383,6 +341,8 @@ struct config_manager *config_manager_free(struct config_manager *m)
 		config_doc_free(m->docs[i]);
 		map_free_with(m->authors[i], free);
 	}
+	free(m->packaged);
+	free(m->dir);
 	free(m->file);
 	free(m);
 	return NULL;
@@ -403,6 +363,8 @@ void config_each_value(const struct config_manager *m, const char *prefix,
 		struct config_value value = {.path = v->entry->path,
 			.value = v->entry->value,
 			.shown = config_shown(m->docs[v->layer], v->entry->path, v->entry->value),
+			.reference = config_reference(
+				m->docs[v->layer], v->entry->path, v->entry->value),
 			.layer = v->layer};
 
 		if (prefix && *prefix && !config_path_within(v->entry->path, prefix))

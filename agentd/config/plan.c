@@ -11,13 +11,16 @@
 #include "agentd/base/clock.h"
 #include "agentd/base/text.h"
 #include "agentd/config/manager.h"
+#include "agentd/config/policy.h"
 
 void plan_deinit(struct plan *p)
 {
-	config_doc_free(p->doc);
+	for (size_t i = 0; i < LAYERS; i++) {
+		config_doc_free(p->changed[i].doc);
+		buf_deinit(&p->changed[i].diff);
+	}
 	merged_deinit(&p->merged);
 	config_free(p->next);
-	buf_deinit(&p->diff);
 }
 
 /* "source 'web'" or the path itself. */
@@ -72,7 +75,7 @@ static void object_of(const char *path, char out[CONFIG_PATH_MAX + 1])
 
 /* What the file says, only the file may change; what a stronger layer says cannot be changed with
  * any effect. */
-static int check_managed(const struct config_manager *m, const struct plan *plan,
+int plan_check_managed(const struct config_manager *m, const struct plan *plan,
 	const struct config_change *change, struct err_text *err)
 {
 	const struct config_entry *e;
@@ -83,9 +86,13 @@ static int check_managed(const struct config_manager *m, const struct plan *plan
 		return 0;
 	object_of(change->path, object);
 	e = config_doc_first(m->docs[LAYER_FILES], object);
-	if (e)
+	if (e && e->file)
 		return err_set(err, -EACCES, "%s is set by %s:%" PRIu32 "; change it there", object,
-			m->file ? m->file : "a file", e->line);
+			e->file, e->line);
+	if (e)
+		return err_set(err, -EACCES,
+			"%s is set by a file, which cannot be read now: see 'odictl config validate'",
+			object);
 	for (size_t i = (size_t)plan->layer + 1; i < LAYERS; i++)
 		if (config_doc_has(m->docs[i], object))
 			return err_set(err, -EACCES,
@@ -153,6 +160,41 @@ static int set_value(const struct config_manager *m, struct plan *plan,
 	return r < 0 ? err_set(err, r, "out of memory") : 0;
 }
 
+/* Another name for a source or destination, which stays what it is and as old as it is. */
+static int move_object(const struct config_manager *m, struct plan *plan,
+	const struct config_change *change, const struct config_path *to, struct err_text *err)
+{
+	struct config_change gone = {.path = change->move};
+	struct config_path from;
+	char path[CONFIG_PATH_MAX + 1], what[200];
+	size_t len = strlen(change->move);
+	int r = config_path_parse(change->move, &from, err);
+
+	if (r < 0)
+		return r;
+	if (from.kind != to->kind || (to->kind != PATH_SOURCE && to->kind != PATH_DESTINATION))
+		return err_set(err, -EINVAL, "only a source or a destination gets another name");
+	if (!merged_has(&m->merged, change->move))
+		return not_found(m, change->move, &from, err);
+	if (merged_has(&m->merged, change->path) || config_doc_has(plan->doc, change->path))
+		return err_set(err, -EEXIST, "there is a %s already",
+			what_is(change->path, to, what, sizeof(what)));
+	r = plan_check_managed(m, plan, &(struct config_change){.path = gone.path, .set = ""}, err);
+	if (r == 0)
+		r = adopt(m, plan, gone.path);
+	for (const struct config_entry *e;
+		r == 0 && (e = config_doc_first(plan->doc, gone.path));) {
+		if (snprintf(path, sizeof(path), "%s%s", change->path, e->path + len) >=
+			(int)sizeof(path))
+			return err_set(err, -EINVAL, "the name is too long");
+		r = config_doc_set(plan->doc, path, e->value, 0);
+		snprintf(path, sizeof(path), "%s", e->path);
+		if (r == 0)
+			config_doc_remove(plan->doc, path);
+	}
+	return r < 0 && !err->text[0] ? err_set(err, r, "out of memory") : r;
+}
+
 static int apply_one(const struct config_manager *m, struct plan *plan,
 	const struct config_change *change, struct err_text *err)
 {
@@ -164,11 +206,13 @@ static int apply_one(const struct config_manager *m, struct plan *plan,
 			CONFIG_PATH_MAX - 1);
 	r = config_path_parse(change->path, &p, err);
 	if (r == 0)
-		r = check_managed(m, plan, change, err);
+		r = plan_check_managed(m, plan, change, err);
 	if (r == 0)
 		r = check_presence(m, plan, change, &p, err);
 	if (r < 0)
 		return r;
+	if (change->move)
+		return move_object(m, plan, change, &p, err);
 	if (change->set && config_path_is_leaf(p.kind))
 		return set_value(m, plan, change, err);
 	/* The object itself with an empty value is a question only: is it there? */
@@ -205,23 +249,37 @@ static int fill_order(struct config_doc *doc)
 	return 0;
 }
 
-int plan_document(const struct config_manager *m, struct plan *plan, struct err_text *err)
+bool plan_differs(const struct plan *plan)
+{
+	for (size_t i = 0; i < LAYERS; i++)
+		if (plan->changed[i].n_differences)
+			return true;
+	return false;
+}
+
+int plan_documents(const struct config_manager *m, struct plan *plan, struct err_text *err)
 {
 	int r;
 
 	for (size_t i = 0; i < LAYERS; i++)
-		plan->docs[i] = m->docs[i];
-	plan->docs[plan->layer] = plan->doc;
+		plan->docs[i] = plan->changed[i].doc ? plan->changed[i].doc : m->docs[i];
 	r = config_merge(plan->docs, &plan->merged);
 	if (r < 0)
 		return err_set(err, r, "out of memory");
-	r = config_build(
-		plan->docs, &plan->merged, m->file, store_head(m->store) + 1, &plan->next, err);
-	if (r < 0)
-		return r;
-	buf_init(&plan->diff, 2 * CONFIG_MAX_BYTES);
-	plan->n_differences = config_diff(m->docs[plan->layer], plan->doc, &plan->diff);
-	return buf_error(&plan->diff) ? err_set(err, -ENOMEM, "out of memory") : 0;
+	r = config_build(plan->docs, &plan->merged, store_head(m->store) + 1, &plan->next, err);
+	if (r == 0)
+		r = policy_check_changed(m->current, plan->next, err);
+	for (size_t i = 0; i < LAYERS && r == 0; i++) {
+		struct plan_layer *l = &plan->changed[i];
+
+		if (!l->doc)
+			continue;
+		buf_init(&l->diff, 2 * CONFIG_MAX_BYTES);
+		l->n_differences = config_diff(m->docs[i], l->doc, &l->diff);
+		if (buf_error(&l->diff))
+			r = err_set(err, -ENOMEM, "out of memory");
+	}
+	return r;
 }
 
 int plan_request(const struct config_manager *m, struct plan *plan, const struct config_request *q,
@@ -230,9 +288,16 @@ int plan_request(const struct config_manager *m, struct plan *plan, const struct
 	int r;
 
 	plan->layer = q->layer;
-	r = config_doc_copy(m->docs[q->layer], &plan->doc);
+	r = config_doc_copy(m->docs[q->layer], &plan->changed[q->layer].doc);
 	if (r < 0)
 		return err_set(err, r, "out of memory");
+	plan->doc = plan->changed[q->layer].doc;
+	if (q->rollback)
+		r = plan_rollback(m, plan, q->rollback, err);
+	if (r == 0 && q->yaml)
+		r = plan_yaml(m, plan, q, err);
+	if (r < 0)
+		return r;
 	for (size_t i = 0; i < q->n_changes; i++) {
 		r = apply_one(m, plan, &q->changes[i], err);
 		if (r < 0)
@@ -241,5 +306,6 @@ int plan_request(const struct config_manager *m, struct plan *plan, const struct
 	r = fill_order(plan->doc);
 	if (r < 0)
 		return err_set(err, r, "out of memory");
-	return plan_document(m, plan, err);
+	r = policy_check_files((const struct config_doc *const *)m->docs, plan->doc, q, err);
+	return r < 0 ? r : plan_documents(m, plan, err);
 }

@@ -322,35 +322,57 @@ int config_path_parse(const char *path, struct config_path *ret, struct err_text
 	return parse_field(path, path + len + 1, source, ret, err);
 }
 
-const char *config_shown(const struct config_doc *d, const char *path, const char *value)
+/* The description of a destination's option; NULL: it is none, or not known by d. */
+static const struct option_desc *option_of(const struct config_doc *d, const struct config_path *p)
 {
-	static const char hidden[] = "(secret)";
 	const struct destination_type *type;
 	const struct config_entry *entry;
 	char name[CONFIG_PATH_MAX];
+
+	snprintf(name, sizeof(name), "destinations/%s/type", p->name);
+	entry = d ? config_doc_get(d, name) : NULL;
+	type = entry ? destination_type_find(entry->value) : NULL;
+	if (!type)
+		return NULL;
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(p->key, "/"), p->key);
+	return option_find(type->options, name);
+}
+
+/* Whether its values are references to secrets and files. */
+static bool holds_references(const struct option_desc *option)
+{
+	return option->type == OPTION_SECRET || option->type == OPTION_FILE ||
+		option->type == OPTION_SECRET_MAP;
+}
+
+const char *config_shown(const struct config_doc *d, const char *path, const char *value)
+{
+	static const char hidden[] = "(secret)";
 	const struct option_desc *option;
 	struct config_path p;
-	size_t len;
 
 	if (config_path_parse(path, &p, NULL) < 0)
 		return hidden;
 	if (p.kind != PATH_DESTINATION_OPTION)
 		return value;
-	snprintf(name, sizeof(name), "destinations/%s/type", p.name);
-	entry = d ? config_doc_get(d, name) : NULL;
-	type = entry ? destination_type_find(entry->value) : NULL;
-	if (!type)
-		return hidden;
-	len = strcspn(p.key, "/");
-	snprintf(name, sizeof(name), "%.*s", (int)len, p.key);
-	option = option_find(type->options, name);
+	option = option_of(d, &p);
 	/* What stands in a map (HTTP headers, mostly) is not described one by one: it may be anything. */
 	if (!option || option->type == OPTION_MAP)
 		return hidden;
 	/* Where a secret is read from is none, unlike what agentd keeps itself. */
-	if (option->type == OPTION_SECRET || option->type == OPTION_FILE ||
-		option->type == OPTION_SECRET_MAP)
+	if (holds_references(option))
 		return option_is_reference(value) && !text_starts(value, "secret:") ? value
 										    : hidden;
 	return value;
+}
+
+const char *config_reference(const struct config_doc *d, const char *path, const char *value)
+{
+	const struct option_desc *option;
+	struct config_path p;
+
+	if (config_path_parse(path, &p, NULL) < 0 || p.kind != PATH_DESTINATION_OPTION)
+		return NULL;
+	option = option_of(d, &p);
+	return option && holds_references(option) && option_is_reference(value) ? value : NULL;
 }

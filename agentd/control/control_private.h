@@ -6,6 +6,8 @@
 #include "agentd/api/api.h"
 #include "agentd/control/control.h"
 
+#define CONTROL_MAX_FDS 16
+
 struct control_limits {
 	size_t connections;          /* of all users but root */
 	size_t connections_uid;      /* of one user */
@@ -73,6 +75,8 @@ struct connection {
 	uint64_t hello_until, frame_until, stall_until; /* 0: not set */
 	struct control_reply *replies;
 	size_t n_replies;
+	int fds[CONTROL_MAX_FDS]; /* that came with frames and were not taken yet */
+	size_t n_fds;
 };
 
 /* ---- server.c */
@@ -88,6 +92,8 @@ void connection_send(struct connection *c, const ProtobufCMessage *message);
 /* Says what is wrong with what it sent, and closes once that is sent. */
 void connection_violation(struct connection *c, const char *text);
 void connection_doom(struct connection *c);
+/* The first n descriptors that came become the caller's; -EBADMSG: there are not so many. */
+int connection_take_fds(struct connection *c, int *fds, size_t n);
 
 /* ---- reply.c */
 struct control_reply *reply_new(struct connection *c, uint64_t id);
@@ -99,6 +105,10 @@ const struct control_caller *reply_caller(const struct control_reply *r);
 
 /* ---- verbs.c */
 void verbs_dispatch(struct connection *c, const Control__Request *request);
+
+/* ---- verbs_config.c */
+void verb_check_files(struct control_server *s, struct control_reply *r);
+void verb_get_keys(struct control_reply *r);
 
 /* ---- logs.c */
 void logs_get(struct control_server *s, struct control_reply *r, const Control__GetLogs *request);

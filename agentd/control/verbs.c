@@ -25,22 +25,74 @@ static const char no_memory[] = "out of memory";
 
 /* ---- Apply --------------------------------------------------------------------------------------- */
 
-static const char *check_changes(const Control__Apply *apply, struct config_change *changes)
+/* An Apply while it is taken apart. */
+struct applying {
+	struct config_change *changes;
+	char **kept; /* values that replace what came by descriptor */
+	int fds[CONTROL_MAX_FDS];
+	size_t n_fds, n;
+};
+
+static void applying_deinit(struct applying *a)
 {
-	for (size_t i = 0; i < apply->n_changes; i++) {
+	for (size_t i = 0; i < a->n_fds; i++)
+		close(a->fds[i]);
+	for (size_t i = 0; a->kept && i < a->n; i++)
+		free(a->kept[i]);
+	free(a->kept);
+	free(a->changes);
+}
+
+static int check_change(struct control_server *s, struct applying *a, const Control__Change *c,
+	size_t i, struct err_text *err)
+{
+	bool sets = c->what_case == CONTROL__CHANGE__WHAT_SET;
+
+	if (c->what_case == CONTROL__CHANGE__WHAT__NOT_SET ||
+		(c->what_case == CONTROL__CHANGE__WHAT_REMOVE && !c->remove))
+		return err_set(err, -EINVAL, "a change neither sets nor removes anything");
+	a->changes[i] = (struct config_change){
+		.path = c->path,
+		.set = sets ? c->set : NULL,
+		.move = c->what_case == CONTROL__CHANGE__WHAT_MOVE ? c->move : NULL,
+		.must_not_exist = c->must_not_exist,
+		.must_exist = c->must_exist,
+	};
+	if (!c->descriptor)
+		return 0;
+	if (!sets || c->descriptor > a->n_fds || !s->ops->keep_file)
+		return err_set(err, -EINVAL, "%.200s: its descriptor did not come", c->path);
+	return 0;
+}
+
+/* Nothing is kept before everything was looked at. */
+static int take_changes(struct control_server *s, struct control_reply *r,
+	const Control__Apply *apply, struct applying *a, struct err_text *err)
+{
+	int result = 0;
+
+	a->n = apply->n_changes;
+	a->changes = calloc(a->n + 1, sizeof(*a->changes));
+	a->kept = calloc(a->n + 1, sizeof(*a->kept));
+	if (!a->changes || !a->kept)
+		return err_set(err, -ENOMEM, no_memory);
+	if (apply->descriptors > CONTROL_MAX_FDS ||
+		connection_take_fds(r->connection, a->fds, apply->descriptors) < 0)
+		return err_set(err, -EINVAL, "the descriptors of the request did not come with it");
+	a->n_fds = apply->descriptors;
+	for (size_t i = 0; i < a->n && result == 0; i++)
+		result = check_change(s, a, apply->changes[i], i, err);
+	for (size_t i = 0; i < a->n && result == 0; i++) {
 		const Control__Change *c = apply->changes[i];
 
-		if (c->what_case == CONTROL__CHANGE__WHAT__NOT_SET ||
-			(c->what_case == CONTROL__CHANGE__WHAT_REMOVE && !c->remove))
-			return "a change neither sets nor removes anything";
-		changes[i] = (struct config_change){
-			.path = c->path,
-			.set = c->what_case == CONTROL__CHANGE__WHAT_SET ? c->set : NULL,
-			.must_not_exist = c->must_not_exist,
-			.must_exist = c->must_exist,
-		};
+		if (!c->descriptor)
+			continue;
+		result = s->ops->keep_file(s->userdata, c->path, c->set,
+			a->fds[c->descriptor - 1], &a->kept[i], err);
+		a->changes[i].set = a->kept[i];
+		a->changes[i].shown = true;
 	}
-	return NULL;
+	return result;
 }
 
 /* The diff's lines, as many strings. */
@@ -93,7 +145,7 @@ static void on_apply(struct control_server *s, struct control_reply *r, const Co
 {
 	const Control__Apply *apply = q->apply;
 	const struct control_caller *caller = reply_caller(r);
-	_cleanup_free_ struct config_change *changes = NULL;
+	struct applying a CLEANUP(applying_deinit) = {};
 	struct config_request request = {
 		.n_changes = apply->n_changes,
 		.expected_revision = apply->expected_revision,
@@ -105,7 +157,6 @@ static void on_apply(struct control_server *s, struct control_reply *r, const Co
 	char reason[REASON_MAX + 1];
 	struct err_text err = {};
 	uint64_t revision = 0;
-	const char *wrong;
 	int result;
 
 	buf_init(&diff, 0);
@@ -118,18 +169,13 @@ static void on_apply(struct control_server *s, struct control_reply *r, const Co
 			r, CONTROL__CODE__INVALID, "only the layer local is changed this way");
 		return;
 	}
-	changes = calloc(apply->n_changes + 1, sizeof(*changes));
-	if (!changes) {
-		reply_fail_code(r, CONTROL__CODE__INTERNAL, no_memory);
-		return;
-	}
-	request.changes = changes;
-	wrong = check_changes(apply, changes);
-	if (wrong) {
-		reply_fail_code(r, CONTROL__CODE__INVALID, wrong);
-		return;
-	}
-	result = config_apply(s->ops->config, &request, &revision, &diff, &err);
+	result = take_changes(s, r, apply, &a, &err);
+	request.changes = a.changes;
+	if (result == 0)
+		result = config_apply(s->ops->config, &request, &revision, &diff, &err);
+	/* What was kept for nothing goes; so does what nothing refers to any more. */
+	if ((a.n_fds || result == 0) && s->ops->forget_files)
+		s->ops->forget_files(s->userdata);
 	if (result < 0) {
 		apply_fails(r, result, &err);
 		return;
@@ -163,6 +209,7 @@ static void on_value(void *userdata, const struct config_value *value)
 		out->layer = (char *)config_layer_name(value->layer);
 		out->origin = control_strdup(v->reply, value->origin);
 		out->is_default = value->layer == LAYER_BUILT_IN;
+		out->reference = control_strdup(v->reply, value->reference ? value->reference : "");
 		v->list[v->n] = out;
 	}
 	v->n++;
@@ -304,6 +351,18 @@ static void on_get_logs(
 				r, CONTROL__CODE__UNAVAILABLE, "this agentd cannot do that now");  \
 	}
 
+static void on_check_files(
+	struct control_server *s, struct control_reply *r, const Control__Request *q)
+{
+	verb_check_files(s, r);
+}
+
+static void on_get_keys(
+	struct control_server *s, struct control_reply *r, const Control__Request *q)
+{
+	verb_get_keys(r);
+}
+
 FORWARD(on_status, status, get_status)
 FORWARD(on_sources, sources, get_sources)
 FORWARD(on_candidates, candidates, get_candidates)
@@ -334,6 +393,8 @@ static const struct verb {
 	[CONTROL__REQUEST__VERB_GET_LOGS] = {on_get_logs, false},
 	[CONTROL__REQUEST__VERB_GET_SOURCE_KINDS] = {on_source_kinds, false},
 	[CONTROL__REQUEST__VERB_GET_SYMBOLS] = {on_symbols, false},
+	[CONTROL__REQUEST__VERB_CHECK_FILES] = {on_check_files, false},
+	[CONTROL__REQUEST__VERB_GET_KEYS] = {on_get_keys, false},
 	[CONTROL__REQUEST__VERB_GET_METRICS] = {on_metrics, false},
 };
 

@@ -58,6 +58,10 @@ static const char *const texts[SQL_STATEMENTS] = {
 	[SQL_DOCUMENT_OF] = "SELECT revision.layer, revision.hash, document.body FROM revision "
 			    "LEFT JOIN document ON document.hash = revision.hash "
 			    "WHERE revision.revision = ?1",
+	[SQL_LAYER_AT] = "SELECT revision.revision, revision.hash, document.body FROM revision "
+			 "LEFT JOIN document ON document.hash = revision.hash "
+			 "WHERE layer = ?1 AND revision.revision <= ?2 "
+			 "ORDER BY revision.revision DESC LIMIT 1",
 	[SQL_DOCUMENT_ADD] = "INSERT INTO document (hash, body) VALUES (?1, ?2) "
 			     "ON CONFLICT (hash) DO NOTHING",
 	[SQL_REVISION_ADD] = "INSERT INTO revision (revision, layer, hash, origin, reason, diff, "
@@ -79,6 +83,7 @@ static const char *const texts[SQL_STATEMENTS] = {
 	[SQL_STATE_SET] = "INSERT INTO state (key, value, seal) VALUES (?1, ?2, ?3) "
 			  "ON CONFLICT (key) DO UPDATE SET value = ?2, seal = ?3",
 	[SQL_STATE_GET] = "SELECT value, seal FROM state WHERE key = ?1",
+	[SQL_STATE_DROP] = "DELETE FROM state WHERE key = ?1",
 	[SQL_STATE_ALL] = "SELECT key, value, seal FROM state",
 };
 

@@ -178,6 +178,56 @@ int store_document(struct store *s, uint64_t revision, char **layer, char **text
 	return r;
 }
 
+/* Revisions that were pruned may have been of the layer that is asked for. */
+static int before_the_first(struct store *s, uint64_t revision, struct err_text *err)
+{
+	int r = 0;
+	sqlite3_stmt *row _cleanup_sql_ = sql_get(&s->sql, SQL_REVISIONS_OLDEST, &r, err);
+
+	if (!row)
+		return r;
+	r = sql_step(&s->sql, row, err);
+	if (r < 0)
+		return r;
+	if (r > 0 && sqlite3_column_int64(row, 0) == 1)
+		return 0;
+	return err_set(
+		err, -ENOENT, "what was set at revision %" PRIu64 " is no longer kept", revision);
+}
+
+int store_layer_at(struct store *s, const char *layer, uint64_t revision, char **text, size_t *len,
+	struct err_text *err)
+{
+	sqlite3_stmt *row _cleanup_sql_ = NULL;
+	int r = 0;
+
+	if (!revision || revision > s->head)
+		return err_set(err, -ENOENT,
+			"there is no revision %" PRIu64
+			": 'odictl history' lists those that are kept",
+			revision);
+	row = sql_get(&s->sql, SQL_LAYER_AT, &r, err);
+	if (!row)
+		return r;
+	sqlite3_bind_text(row, 1, layer, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(row, 2, (sqlite3_int64)revision);
+	r = sql_step(&s->sql, row, err);
+	if (r < 0)
+		return r;
+	if (r == 0) {
+		*text = NULL;
+		*len = 0;
+		return before_the_first(s, revision, err);
+	}
+	r = take_document(s, row, 1, text, len, err);
+	if (r == -ENOENT)
+		return err_set(err, r,
+			"what was set at revision %" PRIu64
+			" is no longer kept: 'odictl history' still shows what it changed",
+			revision);
+	return r;
+}
+
 uint64_t store_head(struct store *s)
 {
 	return s->head;
@@ -336,6 +386,35 @@ int store_state_set(struct store *s, const char *key, uint64_t value, struct err
 	if (strncmp(key, "store/", 6) == 0)
 		return err_set(err, -EINVAL, "state %s is the store's own", key);
 	r = put_state(s, key, value, err);
+	return r < 0 ? give_up(s, r) : 0;
+}
+
+static int drop_state(struct store *s, const char *key, struct err_text *err)
+{
+	int r = 0;
+	sqlite3_stmt *row _cleanup_sql_ = sql_get(&s->sql, SQL_STATE_DROP, &r, err);
+
+	if (!row)
+		return r;
+	sqlite3_bind_text(row, 1, key, -1, SQLITE_STATIC);
+	return sql_step(&s->sql, row, err);
+}
+
+int store_state_set_all(
+	struct store *s, const struct store_value *list, size_t n, struct err_text *err)
+{
+	int r = sql_run(&s->sql, SQL_BEGIN, err);
+
+	for (size_t i = 0; i < n && r == 0; i++) {
+		if (strncmp(list[i].key, "store/", 6) == 0)
+			r = err_set(err, -EINVAL, "state %s is the store's own", list[i].key);
+		else if (list[i].drop)
+			r = drop_state(s, list[i].key, err);
+		else
+			r = put_state(s, list[i].key, list[i].value, err);
+	}
+	if (r == 0)
+		r = sql_run(&s->sql, SQL_COMMIT, err);
 	return r < 0 ? give_up(s, r) : 0;
 }
 

@@ -42,6 +42,18 @@ int store_history(struct store *s, size_t limit, /* 0: all */
  * kept. */
 int store_document(struct store *s, uint64_t revision, char **layer, char **text, size_t *len,
 	struct err_text *err);
+/* The document of a layer as of a revision of any layer (caller frees; NULL and length 0 where the layer had none yet).
+ * -ENOENT: there was no such revision, or it is too old to tell. */
+int store_layer_at(struct store *s, const char *layer, uint64_t revision, char **text, size_t *len,
+	struct err_text *err);
 /* Small counters and values that outlive a restart ("batch/serial"). */
 int store_state_set(struct store *s, const char *key, uint64_t value, struct err_text *err);
 int store_state_get(struct store *s, const char *key, uint64_t *value); /* -ENOENT */
+struct store_value {
+	const char *key;
+	uint64_t value;
+	bool drop; /* it goes */
+};
+/* All or none of them, in one transaction. */
+int store_state_set_all(
+	struct store *s, const struct store_value *list, size_t n, struct err_text *err);

@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	docs[LAYER_LOCAL] = d;
 	if (config_merge(docs, &m) < 0)
 		abort();
-	if (config_build(docs, &m, NULL, 1, &c, &err) < 0 && !err.text[0])
+	if (config_build(docs, &m, 1, &c, &err) < 0 && !err.text[0])
 		abort();
 	return 0;
 }

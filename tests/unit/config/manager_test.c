@@ -80,7 +80,8 @@ static int start_result(bool with_file)
 		fail_msg("%s", err.text);
 	memset(&hooks, 0, sizeof(hooks));
 	err.text[0] = 0;
-	return config_manager_new(&m, store, with_file ? file : NULL, &all_hooks, NULL, &err);
+	return config_manager_new(&m, store,
+		&(struct config_places){.file = with_file ? file : NULL}, &all_hooks, NULL, &err);
 }
 
 static void start(bool with_file)
@@ -553,30 +554,30 @@ static void test_reload(void **state)
 
 	write_config("profiling:\n  rate: 20\n");
 	start(true);
-	assert_int_equal(config_reload_file(m, NULL, &err), CONFIG_UNCHANGED);
+	assert_int_equal(config_reload_files(m, NULL, &err), CONFIG_UNCHANGED);
 	assert_string_equal(hooks.calls, "");
 	/* Only lines move. */
 	write_config("\n\nprofiling:\n  rate: 20\n");
-	assert_int_equal(config_reload_file(m, &revision, &err), CONFIG_UNCHANGED);
+	assert_int_equal(config_reload_files(m, &revision, &err), CONFIG_UNCHANGED);
 	assert_int_equal(revision, 1);
 	snprintf(expected, sizeof(expected), "%s:4", file);
 	is("profiling/rate", "20", expected);
 	write_config("profiling:\n  rate: 21\n");
-	assert_int_equal(config_reload_file(m, &revision, &err), 0);
+	assert_int_equal(config_reload_files(m, &revision, &err), 0);
 	assert_int_equal(revision, 2);
 	assert_string_equal(hooks.calls, "ps");
 	assert_int_equal(config_current(m)->profiling.rate_hz, 21);
 	/* A broken one changes nothing. */
 	write_config("profiling:\n  rate: many\n");
-	assert_int_equal(config_reload_file(m, &revision, &err), -EINVAL);
+	assert_int_equal(config_reload_files(m, &revision, &err), -EINVAL);
 	says("agentd.yaml:2:9: ");
 	assert_int_equal(config_current(m)->profiling.rate_hz, 21);
 	unlink(file);
-	assert_int_equal(config_reload_file(m, &revision, &err), -ENOENT);
+	assert_int_equal(config_reload_files(m, &revision, &err), -ENOENT);
 	assert_int_equal(config_current(m)->profiling.rate_hz, 21);
 	write_config("profiling:\n  rate: 22\n");
 	hooks.prepare = -EIO;
-	assert_int_equal(config_reload_file(m, &revision, &err), -EIO);
+	assert_int_equal(config_reload_files(m, &revision, &err), -EIO);
 	assert_int_equal(config_current(m)->profiling.rate_hz, 21);
 	stop();
 	/* Started without a file, what it said is over. */
@@ -590,7 +591,7 @@ static void test_file_over_an_older_local(void **state)
 	start(true);
 	assert_int_equal(apply({.path = "sources/web/kind", .set = "host"}), 0);
 	write_config("sources:\n- {name: web, kind: systemd, match: nginx}\n");
-	assert_int_equal(config_reload_file(m, NULL, &err), 0);
+	assert_int_equal(config_reload_files(m, NULL, &err), 0);
 	/* The local one is stronger, and giving it up is the only thing that may be done to it. */
 	assert_string_equal(source_set_find(config_current(m)->sources, "web")->kind->name, "host");
 	assert_int_equal(apply({.path = "sources/web/enabled", .set = "false"}), -EACCES);
