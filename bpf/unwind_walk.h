@@ -44,6 +44,8 @@
 #define UNWIND_FUNCTION_MAX                                                                        \
 	(16 << 10)       /* of code without rows; a longer way to a call's target is doubtful */
 #define UNWIND_GUESSES 4 /* searches in one walk */
+#define UNWIND_ROOT_WORDS                                                                          \
+	16 /* the same before what may be a root is believed: so much assembly keeps on the stack */
 #define UNWIND_WALK_TURNS(frames)                                                                  \
 	((frames) + 1 + UNWIND_GUESSES * (UNWIND_GUESS_WORDS + 1)) /* after so many it has ended */
 
@@ -277,7 +279,7 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_settle(
 		return unwind_walk_end(w, WALK_ROOT);
 	if (result != UNWIND_OK && !last)
 		return -1;
-	if (result != UNWIND_OK && w->weak_at) {
+	if (result != UNWIND_OK && w->weak_at && w->why != WALK_ROOT) {
 		unwind_walk_take(w, w->weak, w->weak_at);
 		result = UNWIND_OK;
 	}
@@ -295,7 +297,8 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_guess(
 	const sample_u64 at = w->regs.sp + 8ULL * i;
 	enum unwind_belief belief;
 	sample_u64 pc = 0;
-	int last = i >= UNWIND_GUESS_WORDS || UNWIND_READ(ctx, &pc, 8, at) != 0;
+	int last = i >= (w->why == WALK_ROOT ? UNWIND_ROOT_WORDS : UNWIND_GUESS_WORDS) ||
+		UNWIND_READ(ctx, &pc, 8, at) != 0;
 
 	if (last || at - w->regs.fp < 8) {
 		int result = unwind_walk_settle(w, ctx, last);
@@ -338,8 +341,12 @@ static __inline__ __attribute__((always_inline)) int unwind_walk_without(
 
 		if (result == UNWIND_OK)
 			return 0;
+		/* Where nobody keeps a frame pointer it is as zero all the way down as it was at the
+		 * root: unless a call surely led here, this is it. */
 		if (result == UNWIND_ENDED)
-			return unwind_walk_end(w, WALK_ROOT);
+			why = WALK_ROOT;
+		if (result == UNWIND_ENDED && r->fp != 0)
+			return unwind_walk_end(w, why);
 	}
 	if (w->guesses >= UNWIND_GUESSES)
 		return unwind_walk_end(w, why);

@@ -411,6 +411,78 @@ static void test_without_rows(void **state)
 	free(s.stack);
 }
 
+#ifdef __x86_64__
+/* Assembly without call frame information, which does not keep the frame pointer, called where that is zero: as it is in
+ * programs that keep none, from their root on. That root is further up. */
+int zero_outer(struct shot *s);
+int zero_inside(struct shot *s);
+void zero_bare(void), zero_bare_end(void), zero_outer_end(void);
+__asm__(".text\n"
+	".globl zero_bare, zero_outer, zero_bare_end, zero_outer_end\n"
+	".hidden zero_bare, zero_bare_end, zero_outer_end\n"
+	".type zero_bare, @function\n"
+	"zero_bare:\n"
+	"	push %rbp\n	push %rbx\n	sub $24, %rsp\n	xor %ebp, %ebp\n"
+	"	call zero_inside\n"
+	"	add $24, %rsp\n	pop %rbx\n	pop %rbp\n	ret\n"
+	"zero_bare_end:\n"
+	".type zero_outer, @function\n"
+	"zero_outer:\n"
+	"	.cfi_startproc\n"
+	"	sub $8, %rsp\n	.cfi_adjust_cfa_offset 8\n"
+	"	call zero_bare\n"
+	"	add $8, %rsp\n	.cfi_adjust_cfa_offset -8\n	ret\n"
+	"	.cfi_endproc\n"
+	"zero_outer_end:\n");
+
+KEEP int zero_inside(struct shot *s)
+{
+	copy_stack(s);
+	return s->n_right > 0;
+}
+
+static bool within(const struct sample_frame *f, void (*from)(void), void (*to)(void))
+{
+	uint64_t at = address_of(f);
+
+	return at >= (uint64_t)(uintptr_t)from && at < (uint64_t)(uintptr_t)to;
+}
+
+KEEP static void *zero_thread(void *arg)
+{
+	pthread_attr_t attr;
+	struct shot *s = arg;
+	void *low;
+	size_t size;
+
+	pthread_getattr_np(pthread_self(), &attr);
+	pthread_attr_getstack(&attr, &low, &size);
+	pthread_attr_destroy(&attr);
+	s->limit = (uint64_t)(uintptr_t)low + size;
+	return zero_outer(s) ? arg : NULL;
+}
+
+static void test_zero_frame_pointer(void **state)
+{
+	struct shot s = {};
+	struct sample_frame frames[FRAMES_MAX];
+	struct unwind_walk_result r;
+	struct room room = {};
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, zero_thread, &s), 0);
+	pthread_join(thread, NULL);
+	assert_non_null(s.stack);
+	assert_int_equal(walk_until_done(s.stack, s.len, &room, frames, 0, 127, &r), 0);
+	assert_true(r.n_frames >= 3);
+	assert_true(within(&frames[1], zero_bare, zero_bare_end));
+	assert_true(within(&frames[2], (void (*)(void))(uintptr_t)zero_outer, zero_outer_end));
+	assert_true(frames[2].flags & FRAME_APPROXIMATE);
+	assert_int_not_equal(r.end, WALK_ROOT); /* its own caller keeps one */
+	free(s.stack);
+}
+#endif
+
 static void test_hostile_heads(void **state)
 {
 	struct shot s = shoot();
@@ -636,6 +708,9 @@ int main(void)
 		T(test_holes),
 		T(test_depth),
 		T(test_without_rows),
+#ifdef __x86_64__
+		T(test_zero_frame_pointer),
+#endif
 		T(test_hostile_heads),
 		T(test_garbage),
 	};
