@@ -176,6 +176,12 @@ $(foreach r,$(ROOMS_ALL) bpf agentd,$(eval $(call unit_rules,$(r))))
 $(patsubst %.c,$(B)/%,$(wildcard tests/unit/agentd/*_test.c)): $(AGENTD_PURE:%=$(B)/obj/agentd/%.o)
 .PRECIOUS: $(B)/obj/%.o $(B)/gen/bpf/%.skel.h $(B)/gen/%.embed.h $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h $(B)/bpf/%.bpf.o
 
+# The exporter alone, driven by lines (tests of delivery).
+$(B)/feeder: $(B)/obj/tests/receivers/feeder.o $(call libs_in,$(deps_destinations))
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
+	  $(foreach r,$(deps_destinations),$(libs_$(r)))
+
 # The program whose stack the tests of the walk sample: always without frame pointers and sanitizers.
 $(B)/tests/unit/bpf/walk_test $(B)/tests/unit/bpf/miss_test $(B)/tests/unit/bpf/count_test $(B)/tests/unit/bpf/agree_test: | $(B)/tests/unit/bpf/chain
 $(B)/tests/unit/bpf/chain: tests/unit/bpf/chain.c tests/unit/bpf/chain.h

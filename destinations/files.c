@@ -279,8 +279,8 @@ static int files_open(struct sender **ret, const struct sender_setup *u, struct 
 		return err_set(err, -ENOMEM, "out of memory");
 	f->folder = -1;
 	f->test = u->test;
-	snprintf(f->endpoint, sizeof(f->endpoint), "%.500s",
-		destination_option(t, u->options, u->n_options, t->endpoint_option));
+	snprintf(f->endpoint, sizeof(f->endpoint), "%.400s/%.80s",
+		destination_option(t, u->options, u->n_options, t->endpoint_option), u->name);
 	packing = destination_option(t, u->options, u->n_options, "compression");
 	f->packing = streq(packing, "zstd") ? SHAPE_ZSTD
 		: streq(packing, "none")    ? SHAPE_PLAIN

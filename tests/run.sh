@@ -157,6 +157,7 @@ if wanted build; then
 	run_step build/clang 900 make -s -j"$jobs" B="$build/clang" CC=clang all
 	run_step build/workloads 300 tests/workloads/build.sh "$build/workloads"
 	run_step build/receiver 600 bash -c build_go_receiver
+	run_step build/feeder 300 make -s B="$build" "$build/feeder"
 fi
 wanted lint && run_cases lint 300 tests/check/lint.sh
 if wanted tools; then
