@@ -99,12 +99,24 @@ static int check_unwinding(struct sampler_config *c, struct err_text *err)
 	return 0;
 }
 
+/* What a second of all CPUs may bring at the default rate and depth while nothing is known, several
+ * times over. */
+static size_t ring_by_cpus(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_CONF);
+	size_t bytes = RING_MIN;
+
+	while (bytes < RING_MAX && bytes < RING_PER_CPU * (size_t)MAX(cpus, 1L))
+		bytes *= 2;
+	return bytes;
+}
+
 static int check_config(struct sampler_config *c, struct err_text *err)
 {
 	if (c->rate_hz < SAMPLER_RATE_MIN || c->rate_hz > SAMPLER_RATE_MAX)
 		return err_set(err, -EINVAL, "a sampling rate of %u Hz is not between %d and %d",
 			c->rate_hz, SAMPLER_RATE_MIN, SAMPLER_RATE_MAX);
-	c->ring_bytes = c->ring_bytes ? c->ring_bytes : DEFAULT_RING;
+	c->ring_bytes = c->ring_bytes ? c->ring_bytes : ring_by_cpus();
 	c->max_verdicts = c->max_verdicts ? c->max_verdicts : DEFAULT_VERDICTS;
 	c->drain_ms = c->drain_ms ? c->drain_ms : DEFAULT_DRAIN_MS;
 	if (c->ring_bytes > (256U << 20) || (c->ring_bytes & (c->ring_bytes - 1)) ||

@@ -60,7 +60,7 @@ struct sampler_event {
 struct sampler_config {
 	unsigned rate_hz; /* SAMPLER_RATE_MIN .. MAX */
 	bool kernel_frames;
-	size_t ring_bytes;          /* power of two; 0: 4 MiB */
+	size_t ring_bytes;          /* power of two; 0: by the number of CPUs, 2 to 16 MiB */
 	uint32_t max_verdicts;      /* 0: 16,384 */
 	unsigned drain_ms;          /* longest time between two drains; 0: 1000 */
 	bool accept_unknown_kernel; /* sample even where the version does not tell of the nofault fix */

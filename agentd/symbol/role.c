@@ -29,7 +29,7 @@
 #include "agentd/symbol/symbol.h"
 
 #define FILES_MAX     48         /* those of one program; memory is what bounds */
-#define KEEP_BUSY     (48 << 20) /* bytes of indices while requests come */
+#define KEEP_BUSY     (20 << 20) /* bytes of indices while requests come */
 #define KEEP_IDLE     (8 << 20)  /* when left alone for IDLE_S */
 #define IDLE_S        5
 #define CPU_LIMIT_S   5

@@ -95,7 +95,8 @@ def brief():
         cpu_ns += brief_processes(path, 200, 0.05, 0.1)
         profiles, ledger = finish(a, receiver)
         check_messages(receiver)
-    check_stacks(profiles, "brief", ALL, path, "100 ms")
+    # A start takes the loader 1 to 2 ms of CPU, and of 100 ms a busy host gives little more to some.
+    check_stacks(profiles, "brief", ALL, path, "100 ms", starting=expected_samples(200 * 0.0015e9, 199))
     n, wanted = profiles.total("brief"), expected_samples(cpu_ns, 199)
     say(f"# {n} samples for {cpu_ns / 1e9:.2f} s of CPU, {wanted:.0f} expected; late {ledger['late']} of {ledger['due']}")
     check(abs(n - wanted) <= 0.1 * wanted, f"{n} samples for {cpu_ns / 1e9:.2f} s of CPU, not {wanted:.0f}")
