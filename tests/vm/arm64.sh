@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Whether an arm64 kernel's verifier takes the programs: arm64.sh BUILD_FOLDER KERNEL SUITE
+# Whether an arm64 kernel takes the programs and walks stacks whose callers are known: arm64.sh BUILD_FOLDER KERNEL
+# SUITE
 #
-# Its guest runs tests/unit/sampler/verifier_test.c, compiled across and linked to Debian's libraries for arm64,
-# and nothing else: agentd as a whole is not built across here. Cases as tests/run.sh reads them.
+# Its guest runs some of the unit tests of the programs, compiled across and linked to Debian's libraries for
+# arm64: the verifier's, and those of the walk and of what is counted. Cases as tests/run.sh reads
+# them.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/vm/apt.sh
@@ -16,9 +18,14 @@ suite=${3:?usage: arm64.sh BUILD_FOLDER KERNEL SUITE}
 out=$build/vm/$kernel-arm64
 cd "$here/../.."
 
+# Not miss_test: what it runs is x86 code.
+tests=(sampler/verifier_test bpf/walk_test bpf/count_test bpf/agree_test)
+
 # The newest libraries, so that they are not older than what the cross compiler was made for.
 libraries=trixie
-packages=(busybox-static libc6 libbpf1 libbpf-dev libelf1t64 zlib1g libzstd1 libcmocka0 libcmocka-dev)
+packages=(busybox-static libc6 libc6-dev linux-libc-dev libbpf1 libbpf-dev libelf1t64 libelf-dev libdw1t64 libdw-dev
+	zlib1g zlib1g-dev libzstd1 libzstd-dev liblzma5 liblzma-dev libbz2-1.0 libsystemd0 libsystemd-dev libseccomp2
+	libseccomp-dev libcap2 libcap-dev libcmocka0 libcmocka-dev libgcc-s1)
 triplet=aarch64-linux-gnu
 sysroot=$cache/root-$libraries-arm64
 
@@ -32,22 +39,37 @@ fetch_libraries() {
 	for deb in "$work"/*.deb; do
 		dpkg-deb -x "$deb" "$work/root"
 	done
+	echo "${packages[@]}" >"$work/root/packages"
+	rm -rf "$sysroot"
 	mv "$work/root" "$sysroot"
 }
 
-make_image() {
-	local root=$out/root f
-	make -s B="$build" bpf-arm64
-	mkdir -p "$out/gen/bpf" "$root"/{bin,dev,proc,sys,tmp,lib}
-	PATH="$PATH:/usr/sbin" bpftool gen skeleton "$build/bpf-arm64/sampler.bpf.o" name sampler_bpf \
-		>"$out/gen/bpf/sampler.skel.h"
-	$triplet-gcc -std=gnu17 -D_GNU_SOURCE -O2 -g -I. -I"$out/gen" -I"$sysroot/usr/include" \
-		-o "$root/bin/verifier_test" tests/unit/sampler/verifier_test.c -L"$sysroot/usr/lib/$triplet" \
-		-Wl,--unresolved-symbols=ignore-in-shared-libs -lbpf -lcmocka
-	cp "$sysroot/bin/busybox" "$root/bin/" 2>/dev/null || cp "$sysroot/usr/bin/busybox" "$root/bin/"
-	for f in ld-linux-aarch64.so.1 libc.so.6 libbpf.so.1 libelf.so.1 libz.so.1 libzstd.so.1 libcmocka.so.0; do
-		cp -L "$(find "$sysroot" -name "$f" | head -n 1)" "$root/lib/"
+# Into the guest: a library, and what it needs.
+add_libraries() { # FILE...
+	local name file
+	for name in $($triplet-readelf -d "$@" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort -u); do
+		[ ! -e "$root/lib/$name" ] || continue
+		file=$(find "$sysroot" -name "$name" | head -n 1)
+		[ -n "$file" ] || die "no package of $libraries here has $name"
+		cp -L "$file" "$root/lib/"
+		add_libraries "$file"
 	done
+}
+
+make_image() {
+	local t
+	root=$out/root
+	mkdir -p "$root"/{bin,dev,proc,sys,tmp,run,lib,odi/tests/unit/bpf}
+	make -s -j"$(nproc)" B="$build/arm64" CC="$triplet-gcc --sysroot=$sysroot" ARCH=arm64 \
+		LDFLAGS=-Wl,--unresolved-symbols=ignore-in-shared-libs "${tests[@]/#/$build/arm64/tests/unit/}" \
+		"$build/arm64/tests/unit/bpf/chain"
+	for t in "${tests[@]}" bpf/chain; do
+		mkdir -p "$root/odi/tests/unit/${t%/*}"
+		cp "$build/arm64/tests/unit/$t" "$root/odi/tests/unit/$t"
+	done
+	cp "$sysroot/bin/busybox" "$root/bin/" 2>/dev/null || cp "$sysroot/usr/bin/busybox" "$root/bin/"
+	add_libraries "$root"/odi/tests/unit/*/*
+	cp -L "$(find "$sysroot" -name ld-linux-aarch64.so.1 | head -n 1)" "$root/lib/"
 	cp "$here/guest/init-arm64" "$root/init"
 	(cd "$root" && find . -print0 | cpio --quiet -0 -o -H newc -R 0:0) >"$out/image.cpio"
 }
@@ -56,17 +78,25 @@ rm -rf "$out"
 mkdir -p "$out" "$cache"
 folder=$("$here/fetch.sh" "$kernel" "$suite" arm64)
 echo "# $(cat "$folder/package")" >&2
-[ -d "$sysroot" ] || fetch_libraries
+[ "$(cat "$sysroot/packages" 2>/dev/null)" = "${packages[*]}" ] || fetch_libraries
 make_image >&2
 status=0
-timeout -k 10 200 qemu-system-aarch64 -M virt -cpu cortex-a57 -accel tcg,thread=multi -smp 2 -m 1024 -nodefaults \
+timeout -k 10 1000 qemu-system-aarch64 -M virt -cpu cortex-a57 -accel tcg,thread=multi -smp 2 -m 1024 -nodefaults \
 	-display none -no-reboot -kernel "$folder/vmlinuz" -initrd "$out/image.cpio" \
 	-append "console=ttyAMA0 panic=-1 oops=panic loglevel=4 rdinit=/init" \
 	-serial "file:$out/console.log" </dev/null >&2 || status=$?
 tr -d '\000\r' <"$out/console.log" >"$out/console.txt"
 cat "$out/console.txt" >&2
-grep -E '^(not ok|ok|1\.\.)' "$out/console.txt" || true
-if [ $status != 0 ] || ! grep -q '^guest: exit status 0$' "$out/console.txt"; then
-	echo "not ok - the guest ran its test to the end"
-	exit 1
-fi
+# each test's own cases, under its name
+awk '/^guest: test / { name = $3 ": " }
+	/^(not ok|ok) [0-9]+/ { sub(/ok [0-9]+ (- )?/, "&" name) }
+	/^(not ok|ok) / { print }' "$out/console.txt"
+for t in "${tests[@]}"; do
+	if grep -q "^guest: test ${t#*/} ends with 0\$" "$out/console.txt"; then
+		echo "ok - ${t#*/}: came to its end"
+	else
+		echo "not ok - ${t#*/}: came to its end (QEMU: $status)"
+		failed=1
+	fi
+done
+exit "${failed:-0}"

@@ -294,7 +294,7 @@ static void test_doubtful(void **state)
 	struct rig g;
 	size_t slices = 0, unmapped = 0;
 	uint64_t before;
-	uint32_t libc, n = 0;
+	uint32_t libc, n = 0, tenths = 0;
 
 	rig_open(&g, &config);
 	/* What comes first is to leave all of the rate. */
@@ -314,7 +314,9 @@ static void test_doubtful(void **state)
 	g.k->data->settings.slices_a_second = config.slices_a_second;
 	before = rig_counter(&g, COUNT_SLICES);
 	rig_start(&g, RATE);
-	rig_run(&g, 600);
+	/* on a busy machine, 600 ms may hold few samples */
+	for (; tenths < 6 || (tenths < 300 && rig_counter(&g, COUNT_COUNTED) <= 100); tenths++)
+		rig_run(&g, 100);
 	rig_stop(&g);
 	for (size_t i = 0; i < g.n; i++) {
 		const struct record_sample *r = g.records[i];
@@ -332,7 +334,7 @@ static void test_doubtful(void **state)
 		unmapped++;
 	}
 	/* Each costs more than one, of the rate and four seconds of it. */
-	assert_in_range(slices, 1, g.cpus * (32 + 2 * 8));
+	assert_in_range(slices, 1, g.cpus * (32 + (2 + tenths / 10) * 8));
 	assert_true(unmapped > 0);
 	assert_true(rig_counter(&g, COUNT_COUNTED) > 100);
 	child_end(&c);

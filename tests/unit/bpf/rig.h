@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -301,6 +302,18 @@ static uint32_t rig_file(struct rig *g, const char *path, bool *new)
 	return ++g->n_files;
 }
 
+/* A copy of the vDSO, which is the same in every process: arm64's signal handlers return to it. */
+static int rig_vdso(unsigned long long from, unsigned long long to, char *path, size_t size)
+{
+	const uint8_t *own = (const uint8_t *)getauxval(AT_SYSINFO_EHDR);
+	int fd = memfd_create("vdso", MFD_CLOEXEC);
+
+	assert_true(fd >= 0 && own);
+	assert_int_equal(write(fd, own, to - from), (ssize_t)(to - from));
+	snprintf(path, size, "/proc/self/fd/%d", fd);
+	return fd;
+}
+
 /* What a process has mapped executable, from /proc; with_rows: its files' rows are loaded, too. The
  * number of maps. */
 static uint32_t rig_read_maps(
@@ -325,7 +338,16 @@ static uint32_t rig_read_maps(
 			continue;
 		assert_true(n < max);
 		maps[n] = (struct space_map){.start = start, .end = end, .kind = SPACE_ANON};
-		if (inode) {
+		if (streq(path, "[vdso]")) {
+			int fd = rig_vdso(start, end, path, sizeof(path));
+
+			maps[n].kind = SPACE_FILE;
+			maps[n].bias = -start;
+			maps[n].file = rig_file(g, "[vdso]", &new);
+			if (with_rows && new)
+				rig_add_rows(g, maps[n].file, path, 0, end - start);
+			close(fd);
+		} else if (inode) {
 			maps[n].kind = SPACE_FILE;
 			maps[n].bias = offset - start;
 			maps[n].file = rig_file(g, path, &new);

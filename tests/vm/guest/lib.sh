@@ -23,6 +23,7 @@ case_of() { # NAME FUNCTION [ARGUMENT...]
 	local name=$1 status=0 began=$EPOCHREALTIME
 	shift
 	echo "==== $name"
+	tell "guest: $(cut -d ' ' -f 1 /proc/uptime) s: $name"
 	reason=
 	"$@" || status=$?
 	if [ $status = 0 ]; then
