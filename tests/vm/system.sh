@@ -8,7 +8,7 @@
 # is what is done in it, and says its cases on the second serial port. A disk of its own brings the package, one of
 # an older version (ODI_PREVIOUS_DEB, else the same with a lower version), what the package needs from the
 # distribution, and a workload. Everything that it wrote is left in BUILD_FOLDER/vm/system-NAME. The package is
-# ODI_DEB, else the newest of BUILD_FOLDER/deb. Cases as tests/run.sh reads them.
+# ODI_DEB, else the newest of BUILD_FOLDER/dist. Cases as tests/run.sh reads them.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/vm/apt.sh
@@ -31,8 +31,8 @@ rm -rf "$out"
 mkdir -p "$disk"/{guest,old,new,needs,workloads}
 
 # shellcheck disable=SC2012 # our own files' names
-deb=${ODI_DEB:-$(ls -t "$build"/deb/odi_*_"$arch".deb 2>/dev/null | head -n 1)}
-[ -e "$deb" ] || die "there is no package in $build/deb: make deb"
+deb=${ODI_DEB:-$(ls -t "$build"/dist/odi_*_"$arch".deb 2>/dev/null | head -n 1)}
+[ -e "$deb" ] || die "there is no package in $build/dist: make deb"
 system=$("$here/root.sh" "$name" "$suite")
 echo "# $(cat "$system/package"), $(basename "$deb"), $(stat -c %s "$deb") bytes" >&2
 
