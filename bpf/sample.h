@@ -20,8 +20,10 @@ typedef unsigned int sample_u32;
 typedef unsigned long long sample_u64;
 #endif
 
-#define SAMPLE_VERSION      2
-#define SAMPLE_DEFAULT_USER 127  /* frames of user space in one sample, unless told otherwise */
+#define SAMPLE_VERSION 2
+/* Frames of user space in one sample, unless told otherwise: at 127, 2.3 % of the stacks of clang at templates within
+ * templates were cut, at 256 none of 352. */
+#define SAMPLE_DEFAULT_USER 256
 #define SAMPLE_MAX_USER     1024 /* the most that can be told */
 #define SAMPLE_MAX_KERNEL   127  /* frames of the kernel, as perf's callchains have them */
 #define SAMPLE_MAX_FRAMES   (SAMPLE_MAX_USER + SAMPLE_MAX_KERNEL + 2)

@@ -107,8 +107,8 @@ def other_programs():
             shown.append(a.status())
         time.sleep(1.5)
         text = a.run("profiling", "status").stdout
-        check("at most 127 frames" in text and "32.0 MB" in text, text)
-        equal([s["profiling"]["max_frames"] for s in shown], [3, 3, 1024, 1024, 127], "max_frames")
+        check("at most 256 frames" in text and "32.0 MB" in text, text)
+        equal([s["profiling"]["max_frames"] for s in shown], [3, 3, 1024, 1024, 256], "max_frames")
         equal([s["unwinding"]["rows_bytes"] >> 20 for s in shown], [8, 1, 1, 32, 32], "rows_bytes")
         check(shown[-1]["profiling"]["active_since"] == shown[0]["profiling"]["active_since"], "it began anew")
         # What is not of the programs leaves them alone.

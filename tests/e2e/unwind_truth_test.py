@@ -215,13 +215,13 @@ def assembly():
     check_all(there([("assembly", "assembly", "asm"), ("assembly", "jit", "jit")]), 4)
 
 
-@case("depth: 300 frames are cut at 127 and say so; an option takes them whole")
+@case("depth: 300 frames are cut at 256 and say so; an option takes them whole")
 def depth():
     beside = {"beside": ("libcalls.so",)}
-    programs = there([("calls", "deep_300 of 127", "deep", "300", beside), ("calls", "deep_90", "deep", "90", beside)])
+    programs = there([("calls", "deep_300 of 256", "deep", "300", beside), ("calls", "deep_90", "deep", "90", beside)])
     profiles, _, _ = check_all(programs, 3)
     lengths = {len(s.user) for s in profiles.samples("calls-deep-300") if s.user and s.user[-1] == "[truncated]"}
-    equal(lengths, {128}, "frames of user space and the marker")
+    equal(lengths, {257}, "frames of user space and the marker")
     programs = there([("calls", "deep_300", "deep", "300", beside), ("calls", "deep_1500 of 1024", "deep", "1500", beside)])
     profiles, _, _ = check_all(programs, 3, config=NO_BUDGET + "  max-frames: 1024\n", rate=199)
     lengths = {len(s.user) for s in profiles.samples("calls-deep-1500") if s.user and s.user[-1] == "[truncated]"}

@@ -193,7 +193,7 @@ static void test_defaults(void **state)
 	seen = 0;
 	config_each_value(m, "profiling", see, NULL);
 	assert_int_equal(seen, 9);
-	assert_int_equal(c->profiling.max_frames, 127);
+	assert_int_equal(c->profiling.max_frames, 256);
 	assert_true(c->profiling.unwind_memory == 8U << 20);
 	assert_int_equal(c->profiling.budget_ppm, 20000);
 	assert_int_equal(c->profiling.demangle, SYMBOL_DEMANGLE_TEMPLATES);
@@ -299,7 +299,7 @@ static void test_unwinding_and_budget(void **state)
 	assert_int_equal(apply({.path = "profiling/max-frames", .set = "1025"}), -EINVAL);
 	assert_int_equal(apply({.path = "profiling/max-frames", .set = "0"}), -EINVAL);
 	assert_int_equal(apply({.path = "profiling/max-frames"}, {.path = "profiling/budget"}), 0);
-	assert_int_equal(config_current(m)->profiling.max_frames, 127);
+	assert_int_equal(config_current(m)->profiling.max_frames, 256);
 	assert_int_equal(config_current(m)->profiling.budget_ppm, 20000);
 }
 
