@@ -138,7 +138,7 @@ static void print_ends(const Control__Stacks *s)
 
 	if (!s || !s->samples)
 		return;
-	out_line("stacks", INDENT, "%s with a user stack, %s of them with a guessed frame",
+	out_line("stacks", INDENT, "%s with a user stack, %s of them with frames found by frame pointer or guess",
 		out_number(s->samples, n, sizeof(n)), out_number(s->guessed_samples, m, sizeof(m)));
 	for (size_t i = 0; i < s->n_files; i++)
 		print_ended(s->files[i]->samples, s->files[i]->text, s->files[i]->file,

@@ -59,7 +59,7 @@ static const struct config_setting settings[] = {
 	{"profiling/max-frames",
 		{.name = "max-frames",
 			.type = OPTION_UINT,
-			.fallback = "127",
+			.fallback = "256",
 			.min = 1,
 			.max = SAMPLE_MAX_USER,
 			.help = "frames of user space in one stack; deeper ones are cut, and marked"}},
