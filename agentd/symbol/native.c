@@ -16,6 +16,7 @@
 
 #include "agentd/elf/elf_file.h"
 #include "agentd/elf/extent.h"
+#include "agentd/elf/view.h"
 #include "agentd/symbol/resolver.h"
 
 #define CRC_FILE_MAX (256 << 20) /* bytes of a debug file that are read for its CRC */
@@ -30,10 +31,10 @@ struct native {
 	uint16_t flags;                   /* SYMBOL_REQUEST_* */
 	void *state[ARRAY_SIZE(sources)]; /* NULL: it has nothing for this file */
 	size_t n_opened;
-	/* Where functions begin, and the one that a program begins with; asked when there is no name. */
+	/* Where functions begin, and those that a program begins with; asked when there is no name. */
 	struct elf_extents *extents;
-	uint64_t entry; /* 0: it is no program */
-	bool looked;    /* at these two */
+	uint64_t entry, main; /* 0: it is no program; not known */
+	bool looked;          /* at these */
 };
 
 static void *native_close(void *state)
@@ -313,6 +314,28 @@ static uint64_t entry_of(const struct elf_file *elf)
 	return 0;
 }
 
+/* What glibc's _start hands to __libc_start_main first: lea or mov to %rdi. 0: not found. */
+static uint64_t main_of(const struct elf_file *elf, uint64_t entry)
+{
+	uint64_t offset, len;
+	uint8_t code[40];
+	int32_t v;
+
+	if (view_vaddr(elf, entry, &offset, &len) < 0 || len < sizeof(code) ||
+		elf_file_read(elf, code, sizeof(code), offset) < 0)
+		return 0;
+	for (size_t i = 0; i + 7 <= sizeof(code); i++) {
+		memcpy(&v, code + i + 3, sizeof(v));
+		if (code[i] != 0x48)
+			continue;
+		if (code[i + 1] == 0x8d && code[i + 2] == 0x3d)
+			return entry + i + 7 + (uint64_t)(int64_t)v;
+		if (code[i + 1] == 0xc7 && code[i + 2] == 0xc7)
+			return (uint64_t)(int64_t)v;
+	}
+	return 0;
+}
+
 /* All addresses of a function without a name go by its beginning. */
 static int find_beginning(struct native *n, uint64_t offset, uint64_t vaddr, struct found *found)
 {
@@ -321,13 +344,14 @@ static int find_beginning(struct native *n, uint64_t offset, uint64_t vaddr, str
 	if (!n->looked) {
 		n->looked = true;
 		n->entry = entry_of(n->files.own);
+		n->main = n->entry ? main_of(n->files.own, n->entry) : 0;
 		if (elf_extents_open(&n->extents, n->files.own) < 0)
 			n->extents = NULL; /* then without */
 	}
 	if (!n->extents || !elf_extents_find(n->extents, vaddr, &from, &to))
 		return 0;
-	if (from == n->entry && n->entry)
-		return found_add(found, "_start", "", 0, 0, false) == 0;
+	if (n->entry && (from == n->entry || from == n->main))
+		return found_add(found, from == n->entry ? "_start" : "main", "", 0, 0, false) == 0;
 	if (vaddr - from > MIN(offset, (uint64_t)UINT32_MAX) ||
 		elf_file_vaddr(n->files.own, offset - (vaddr - from), &at) < 0 || at != from)
 		return 0;
