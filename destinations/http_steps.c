@@ -169,22 +169,26 @@ void http_take_steps(struct http *h, int code, struct send_result *r)
 		 connected = time_of(h, CURLINFO_CONNECT_TIME_T),
 		 secured = time_of(h, CURLINFO_APPCONNECT_TIME_T),
 		 answered = time_of(h, CURLINFO_STARTTRANSFER_TIME_T), end = r->duration_ns;
-	bool tls = streq(h->scheme, "https");
+	bool tls = streq(h->scheme, "https"), stood;
 	struct message_test_step *s;
 	const char *address = NULL;
-	long port = 0;
+	long port = 0, local_port = 0;
 
 	r->steps = h->steps;
 	r->n_steps = 0;
 	curl_easy_getinfo(h->easy, CURLINFO_PRIMARY_IP, &address);
 	curl_easy_getinfo(h->easy, CURLINFO_PRIMARY_PORT, &port);
-	s = add(h, r, "resolve", resolved > 0 || connected > 0, resolved ? resolved : end);
+	curl_easy_getinfo(h->easy, CURLINFO_LOCAL_PORT, &local_port);
+	/* Some versions count the time of TLS to that of the connection, and have none when TLS fails. */
+	stood = connected > 0 || local_port > 0;
+	connected = stood && !connected ? resolved : connected;
+	s = add(h, r, "resolve", resolved > 0 || stood, resolved ? resolved : end);
 	if (!s->ok)
 		return;
 	if (h->proxy)
 		snprintf(s->detail, sizeof(s->detail), "through the proxy %.150s", h->proxy);
-	s = add(h, r, "connect", connected > 0,
-		connected ? connected - MIN(resolved, connected) : end - MIN(resolved, end));
+	s = add(h, r, "connect", stood,
+		stood ? connected - MIN(resolved, connected) : end - MIN(resolved, end));
 	if (address && *address)
 		snprintf(s->detail, sizeof(s->detail), "%.64s port %ld", address, port);
 	if (!s->ok)
