@@ -44,6 +44,7 @@ work=$root/build/odi
 rm -rf "$work" "$root/build/out"
 mkdir -p "$work" "$root/build/out"
 sources | LC_ALL=C sort -z | tar --no-recursion --null -T - --mode=u=rwX,go=rX -cf - | tar -C "$work" -xf -
+# shellcheck disable=SC2016 # the inner shell's own variables
 unshare -m -- bash -c 'root=$1; shift
 	mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && exec chroot "$root" env -i "$@"' build "$root" \
 	PATH=/usr/lib/llvm-13/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 TZ=UTC HOME=/root \

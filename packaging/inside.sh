@@ -32,7 +32,7 @@ native_odictl() {
 build_deb() {
 	local flags=(-b -us -uc -j"$ODI_JOBS")
 	if [ "$architecture" != "$(dpkg --print-architecture)" ]; then
-		flags+=(-a"$architecture" --build-profiles=cross,nocheck)
+		flags+=(-a"$architecture" "--build-profiles=cross,nocheck")
 		ODI_ODICTL=$(native_odictl)
 		export ODI_ODICTL
 	fi
