@@ -3,11 +3,57 @@
 /* The verbs about destinations: which there are and how they fare, their types, and a test through the
  * real path. Runs in agentd; all that is said of a destination's health came from the exporter. */
 
+#include "agentd/base/text.h"
+#include "agentd/daemon_handover.h"
 #include "agentd/daemon_verbs.h"
 #include "destinations/destination.h"
 
 #define TEST_DEADLINE_MS   15000
 #define MAX_TESTED_OPTIONS 64
+
+/* Of all profile types together. */
+static Control__DestinationLedger *ledger_of(
+	struct control_reply *r, const struct link_destination *l)
+{
+	Control__DestinationLedger *x = control_alloc(r, sizeof(*x));
+
+	if (!x)
+		return NULL;
+	control__destination_ledger__init(x);
+	x->name = control_strdup(r, l->name);
+	for (size_t t = 0; t < PROFILE_TYPES; t++) {
+		x->routed += l->ledger[t].routed;
+		x->delivered += l->ledger[t].delivered;
+		x->held += l->ledger[t].held;
+		x->evicted += l->ledger[t].evicted;
+		x->rejected += l->ledger[t].rejected;
+		x->shaped += l->ledger[t].shaped;
+	}
+	return x;
+}
+
+/* As they may be seen: no value that is or may be a secret. */
+static Control__KeyValue **shown_options(struct control_reply *r, const struct destination_type *t,
+	const struct config_destination *c, size_t *ret_n)
+{
+	Control__KeyValue **list = daemon_key_values(r, c->options, c->n_options, ret_n);
+
+	for (size_t i = 0; list && i < *ret_n; i++) {
+		char name[100];
+		const struct option_desc *o;
+		const char *value = c->options[i].value;
+
+		snprintf(name, sizeof(name), "%.*s",
+			(int)MIN(strcspn(c->options[i].name, "/"), (size_t)99), c->options[i].name);
+		o = t ? option_find(t->options, name) : NULL;
+		if (!o || streq(name, "headers") ||
+			((o->type == OPTION_SECRET || o->type == OPTION_FILE ||
+				 o->type == OPTION_SECRET_MAP) &&
+				!text_starts(value, "file:") && !text_starts(value, "cred:")))
+			list[i]->value = control_strdup(r, "(secret)");
+	}
+	return list;
+}
 
 Control__DestinationState *daemon_destination_state(
 	struct daemon *d, struct control_reply *r, const struct config_destination *c)
@@ -19,6 +65,7 @@ Control__DestinationState *daemon_destination_state(
 	const struct destination_type *type;
 	enum config_layer layer = LAYER_BUILT_IN;
 	char endpoint[512] = "";
+	const char *forbidden;
 
 	if (!x)
 		return NULL;
@@ -26,13 +73,21 @@ Control__DestinationState *daemon_destination_state(
 	x->name = control_strdup(r, c->name);
 	x->type = control_strdup(r, c->type);
 	x->enabled = c->enabled;
-	x->options = daemon_key_values(r, c->options, c->n_options, &x->n_options);
 	snprintf(path, sizeof(path), "destinations/%s", c->name);
 	config_origin(d->config, path, &layer, origin, sizeof(origin));
 	x->layer = control_strdup(r, config_layer_name(layer));
 	x->origin = control_strdup(r, origin);
 	x->state = control_strdup(r, c->enabled ? "idle" : "disabled");
 	type = destination_type_find(c->type);
+	x->options = shown_options(r, type, c, &x->n_options);
+	forbidden = daemon_handover_forbidden(d, c);
+	x->forbidden = control_strdup(r, forbidden ? forbidden : "");
+	x->unverified =
+		type && destination_flag(type, c->options, c->n_options, "insecure-skip-verify");
+	if (forbidden && c->enabled)
+		x->state = control_strdup(r, "forbidden");
+	else if (c->enabled && type && streq(type->transport, "local"))
+		x->state = control_strdup(r, "ok");
 	if (type)
 		destination_endpoint(type, c->options, c->n_options, endpoint, sizeof(endpoint));
 	x->endpoint = control_strdup(r, endpoint);
@@ -42,7 +97,7 @@ Control__DestinationState *daemon_destination_state(
 
 		if (!streq(l->name, c->name))
 			continue;
-		if (c->enabled)
+		if (c->enabled && !forbidden)
 			x->state = control_strdup(r, l->state);
 		x->last_error = control_strdup(r, l->last_error);
 		x->last_success_unix_ns = l->last_success_unix_ns;
@@ -52,6 +107,8 @@ Control__DestinationState *daemon_destination_state(
 		x->sent_samples = l->ledger[SAMPLE_TYPE_CPU].delivered;
 		x->queued_batches = l->queued_batches;
 		x->queued_bytes = l->queued_bytes;
+		x->queued_since_unix_ns = l->queued_since_unix_ns;
+		x->ledger = ledger_of(r, l);
 		x->requests = l->requests;
 		x->failures = l->failures;
 	}
@@ -103,6 +160,7 @@ void daemon_destination_types(void *userdata, struct control_reply *r)
 	for (size_t i = 0; body.types && i < n; i++) {
 		const struct destination_type *t = types[i];
 		const struct option_desc *tables[] = {t->options};
+		char auth[100];
 		Control__DestinationType *x = control_alloc(r, sizeof(*x));
 		size_t signals = 0;
 
@@ -119,6 +177,13 @@ void daemon_destination_types(void *userdata, struct control_reply *r)
 		for (; x->signals && x->n_signals < signals; x->n_signals++)
 			x->signals[x->n_signals] = control_strdup(r, t->signals[x->n_signals]);
 		x->options = daemon_options(r, tables, 1, &x->n_options);
+		for (size_t o = t->n_own; o < x->n_options; o++)
+			x->options[o]->common = true;
+		x->auth = control_strdup(r, destination_auth(t, auth, sizeof(auth)));
+		x->endpoint_option = control_strdup(r, t->endpoint_option);
+		x->example = control_strdup(r, t->example);
+		x->cost = control_strdup(r, t->cost);
+		x->own = t->yaml != NULL;
 		body.types[body.n_types++] = x;
 	}
 	reply.body_case = CONTROL__REPLY__BODY_DESTINATION_TYPES;
@@ -145,6 +210,19 @@ static void on_tested(void *userdata, const struct link_test_result *result)
 	Control__DestinationTested body = CONTROL__DESTINATION_TESTED__INIT;
 
 	if (!q->gone) {
+		body.steps = control_alloc(q->reply, (result->n_steps + 1) * sizeof(*body.steps));
+		for (size_t i = 0; body.steps && i < result->n_steps; i++) {
+			Control__TestStep *step = control_alloc(q->reply, sizeof(*step));
+
+			if (!step)
+				break;
+			control__test_step__init(step);
+			step->name = control_strdup(q->reply, result->steps[i].name);
+			step->ok = result->steps[i].ok;
+			step->duration_ns = result->steps[i].duration_ns;
+			step->detail = control_strdup(q->reply, result->steps[i].detail);
+			body.steps[body.n_steps++] = step;
+		}
 		body.ok = result->ok;
 		body.endpoint = (char *)result->endpoint;
 		body.reason = (char *)result->reason;
@@ -158,19 +236,50 @@ static void on_tested(void *userdata, const struct link_test_result *result)
 	free(q);
 }
 
+/* What goes nowhere is as good as what local.c says of itself. */
+static bool tested_here(
+	struct daemon *d, const struct config_destination *c, struct test_request *q)
+{
+	const struct destination_type *t = destination_type_find(c->type);
+	struct link_test_result result = {.ok = true};
+	struct local_state state = {};
+
+	if (!t || !streq(t->transport, "local"))
+		return false;
+	local_state(d->local, &state);
+	snprintf(result.endpoint, sizeof(result.endpoint), "%s/profiles", d->state_dir);
+	if (state.last_problem[0]) {
+		result.ok = false;
+		snprintf(result.reason, sizeof(result.reason), "%s", state.last_problem);
+		snprintf(result.remedy, sizeof(result.remedy), "is its disk full? df -h");
+	}
+	on_tested(q, &result);
+	return true;
+}
+
 static void run_test(
 	struct daemon *d, struct control_reply *r, const struct config_destination *destination)
 {
-	struct test_request *q = calloc(1, sizeof(*q));
-	int error;
+	struct handed handed CLEANUP(daemon_handed_free) = {};
+	struct test_request *q;
+	struct err_text err = {};
+	int error = daemon_hand(d, destination, &handed, &err);
 
+	if (error < 0) {
+		/* EPERM would be said as that of a file that manages it. */
+		control_fail(r, error == -EPERM ? -EINVAL : error, &err);
+		return;
+	}
+	q = calloc(1, sizeof(*q));
 	if (!q) {
 		daemon_fail(r, -ENOMEM, "out of memory");
 		return;
 	}
 	q->reply = r;
+	if (tested_here(d, destination, q))
+		return;
 	control_on_cancel(r, on_test_cancelled, q);
-	error = link_test(d->link, destination, TEST_DEADLINE_MS, on_tested, q);
+	error = link_test(d->link, &handed.destination, TEST_DEADLINE_MS, on_tested, q);
 	if (error < 0) {
 		free(q);
 		daemon_fail(r, error, "the exporter cannot be asked now; try again in a moment");
@@ -198,6 +307,14 @@ static void test_unnamed(
 		options[i] =
 			(struct option_value){request->options[i]->key, request->options[i]->value};
 	error = destination_check(made.type, options, made.n_options, &err);
+	if (error == 0)
+		error = destination_check_secrets(made.type, options, made.n_options, &err);
+	/* Nobody has shown that they may read it. */
+	for (size_t i = 0; i < made.n_options && error == 0; i++)
+		if (option_is_reference(options[i].value))
+			error = err_set(&err, -EINVAL,
+				"%.80s: add the destination to test it with its secrets and files",
+				options[i].name);
 	if (error < 0)
 		control_fail(r, error, &err);
 	else

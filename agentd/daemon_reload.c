@@ -20,6 +20,7 @@
 #include "agentd/daemon_debugfiles.h"
 #include "agentd/daemon_fetch.h"
 
+#include "agentd/daemon_handover.h"
 /* Loaded, not started. rate: 0 the configured one. */
 static int make_sampler(struct daemon *d, const struct config *c, unsigned rate,
 	struct sampler **ret, struct err_text *err)
@@ -148,7 +149,6 @@ struct local_config daemon_local_config(const struct config *c)
 
 static void apply_settings(struct daemon *d, const struct config *next)
 {
-	struct err_text err = {};
 	struct local_config lc = daemon_local_config(next);
 
 	local_configure(d->local, &lc);
@@ -157,8 +157,7 @@ static void apply_settings(struct daemon *d, const struct config *next)
 	symbol_set_demangle(d->symbols, next->profiling.demangle);
 	process_set_docker_root(d->processes, next->docker_root);
 	process_set_max_user_frames(d->processes, next->profiling.max_frames);
-	if (link_configure(d->link, next->destinations, next->n_destinations, &err) < 0)
-		log_error("destinations: %s", err.text);
+	daemon_hand_over(d, next);
 	daemon_debug_paths_changed(d);
 	daemon_fetch_configure(d);
 	d->open->revision = next->revision;

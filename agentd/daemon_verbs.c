@@ -6,6 +6,7 @@
  * with it. Runs in agentd. */
 
 #include "agentd/daemon_metrics.h"
+#include "agentd/daemon_handover.h"
 #include "agentd/daemon_verbs.h"
 
 Control__KeyValue **daemon_key_values(
@@ -124,6 +125,8 @@ void daemon_verbs_init(struct daemon *d)
 		.config = d->config,
 		.store = d->store,
 		.describe_effects = describe_effects,
+		.keep_file = daemon_keep_file,
+		.forget_files = daemon_forget_files,
 		.status = daemon_status,
 		.sources = daemon_get_sources,
 		.candidates = daemon_candidates,

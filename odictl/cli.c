@@ -110,13 +110,19 @@ struct api_client *cli_client(struct cli *cli, int *exit_code)
 
 int cli_call(struct cli *cli, Control__Request *request, Control__Reply **ret)
 {
+	return cli_call_with(cli, request, NULL, 0, ret);
+}
+
+int cli_call_with(struct cli *cli, Control__Request *request, const int *fds, size_t n_fds,
+	Control__Reply **ret)
+{
 	struct err_text err = {};
 	int exit_code = EXIT_FAILED, r;
 	struct api_client *c = cli_client(cli, &exit_code);
 
 	if (!c)
 		return exit_code;
-	r = api_call(c, request, ret, &err);
+	r = api_call_with(c, request, fds, n_fds, ret, &err);
 	cli->last_error = r;
 	if (r < 0)
 		return cli_fail(cli, cli_exit_of(r), "%s", err.text);
@@ -177,9 +183,13 @@ void change_free(struct change_list *l)
 		free(l->changes[i]->path);
 		if (l->changes[i]->what_case == CONTROL__CHANGE__WHAT_SET)
 			free(l->changes[i]->set);
+		else if (l->changes[i]->what_case == CONTROL__CHANGE__WHAT_MOVE)
+			free(l->changes[i]->move);
 		free(l->changes[i]);
 	}
 	l->n = 0;
+	while (l->n_fds)
+		close(l->fds[--l->n_fds]);
 }
 
 static int apply(struct cli *cli, struct change_list *l, const char *reason, bool dry_run,
@@ -196,8 +206,9 @@ static int apply(struct cli *cli, struct change_list *l, const char *reason, boo
 	apply.dry_run = dry_run;
 	apply.expected_revision = l->revision;
 	request.verb_case = CONTROL__REQUEST__VERB_APPLY;
+	apply.descriptors = (uint32_t)l->n_fds;
 	request.apply = &apply;
-	r = cli_call(cli, &request, reply);
+	r = cli_call_with(cli, &request, l->fds, l->n_fds, reply);
 	if (r)
 		return r;
 	if ((*reply)->body_case != CONTROL__REPLY__BODY_APPLIED) {

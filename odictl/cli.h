@@ -32,6 +32,10 @@ struct option_spec {
 	const char *stored;  /* of a kind: what agentd calls it, where that is not name */
 	bool map;            /* of a kind: key=value, kept as stored/key */
 	const char *choices; /* the words it may be, with spaces between; NULL: others */
+	/* Of a kind, where the word names a file and not a value: how it goes to agentd (files.h). */
+	enum { FROM_WORD = 0, FROM_COPY, FROM_PATH, FROM_EITHER, FROM_NOWHERE } from;
+	const char *secret_of; /* the secret that --X-file, --X-path and --X are about */
+	bool hidden;           /* not in the help */
 };
 
 struct given {
@@ -109,6 +113,9 @@ void help_option(FILE *f, const struct option_spec *o, const char *what);
 struct api_client *cli_client(struct cli *cli, int *exit_code);
 /* Sends; on failure prints the error and returns the exit code, else 0 with *ret (api_reply_free), cleaned. */
 int cli_call(struct cli *cli, Control__Request *request, Control__Reply **ret);
+/* The same with descriptors beside it, which are borrowed. */
+int cli_call_with(struct cli *cli, Control__Request *request, const int *fds, size_t n_fds,
+	Control__Reply **ret);
 /* The next part of a stream (api_next); *ret NULL after the last one or a signal. 0 or an exit code. */
 int cli_next(struct cli *cli, int timeout_ms, Control__Reply **ret);
 /* Prints "odictl: ..." on stderr (and, with --json, an object on stdout) and returns exit_code. */
@@ -123,6 +130,8 @@ int cli_finish_output(struct cli *cli, int exit_code);
 struct change_list {
 	Control__Change *changes[256];
 	size_t n;
+	int fds[16]; /* that changes refer to, from 1; owned */
+	size_t n_fds;
 	uint64_t revision; /* that they were made for; 0: whatever is current */
 };
 /* Paths and values are copied. set NULL: remove. */
@@ -209,6 +218,7 @@ int cmd_destination_show(struct cli *cli, struct args *args);
 int cmd_destination_enable(struct cli *cli, struct args *args);
 int cmd_destination_disable(struct cli *cli, struct args *args);
 int cmd_destination_remove(struct cli *cli, struct args *args);
+int cmd_destination_rename(struct cli *cli, struct args *args);
 int cmd_destination_set(struct cli *cli, struct args *args);
 int cmd_top(struct cli *cli, struct args *args);
 int cmd_flamegraph(struct cli *cli, struct args *args);

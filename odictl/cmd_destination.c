@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* destination types, add, test, list, show, enable, disable, remove. Types and their options come from agentd's
+/* destination types, add, test, list, show, set, enable, disable, rename, remove. Types and their options come from agentd's
  * catalogue: `destination add TYPE --help` shows them, and a new type needs nothing here. */
 
 #include "agentd/base/text.h"
+#include "odictl/files.h"
 #include "odictl/kinds.h"
 #include "odictl/named.h"
 
@@ -39,6 +40,7 @@ static void json_options(struct json *j, Control__OptionInfo **list, size_t n)
 		json_str(j, "type", list[i]->type);
 		json_bool(j, "required", list[i]->required);
 		json_bool(j, "secret", list[i]->secret);
+		json_bool(j, "common", list[i]->common);
 		json_str(j, "default", list[i]->fallback);
 		json_str(j, "help", list[i]->help);
 		named_json_strings(j, "values", list[i]->values, list[i]->n_values);
@@ -49,7 +51,7 @@ static void json_options(struct json *j, Control__OptionInfo **list, size_t n)
 
 int cmd_destination_types(struct cli *cli, struct args *args)
 {
-	static const char *const headers[] = {"TYPE", "SIGNALS", "TRANSPORT", "WHAT IT IS"};
+	static const char *const headers[] = {"TYPE", "WHAT IT IS", "SIGNALS", "TRANSPORT", "AUTH"};
 	Control__Reply *reply = NULL;
 	struct table *t;
 	struct json j;
@@ -60,11 +62,11 @@ int cmd_destination_types(struct cli *cli, struct args *args)
 	json_init(&j);
 	json_open(&j, NULL, '{');
 	json_open(&j, "types", '[');
-	t = table_new(headers, "llll");
+	t = table_new(headers, "lllll");
 	for (size_t i = 0; t && i < reply->destination_types->n_types; i++) {
 		const Control__DestinationType *d = reply->destination_types->types[i];
 		char signals[100] = "", what[400];
-		const char *cells[] = {d->name, signals, d->transport, what};
+		const char *cells[] = {d->name, what, signals, d->transport, d->auth};
 
 		snprintf(what, sizeof(what), "%s: %s", d->display_name, d->summary);
 		for (size_t s = 0; s < d->n_signals; s++) {
@@ -77,6 +79,10 @@ int cmd_destination_types(struct cli *cli, struct args *args)
 		json_str(&j, "display_name", d->display_name);
 		json_str(&j, "summary", d->summary);
 		json_str(&j, "transport", d->transport);
+		json_str(&j, "auth", d->auth);
+		json_str(&j, "example", d->example);
+		json_str(&j, "cost", d->cost);
+		json_bool(&j, "own", d->own);
 		named_json_strings(&j, "signals", d->signals, d->n_signals);
 		json_options(&j, d->options, d->n_options);
 		json_close(&j, '}');
@@ -97,39 +103,126 @@ int cmd_destination_types(struct cli *cli, struct args *args)
 
 /* ---- add ---- */
 
-/* Options that were left at a default that matters to people: where it sends. */
-static void print_defaults(struct cli *cli, const struct args *args)
+static const Control__DestinationType *type_of(const struct cli *cli, const char *name)
 {
-	const struct kind *kind = kinds_find(cli->kinds, args->positional[0]);
+	const Control__DestinationTypes *all = cli->kinds->reply->destination_types;
 
-	for (size_t i = 0; kind && i < kind->n_options; i++) {
-		const Control__OptionInfo *o = kind->options[i];
-
-		if ((streq(o->type, "url") || streq(o->type, "host:port")) && o->fallback[0] &&
-			!args_value(args, o->name))
-			out_line("note:", 6, "--%s was not given: it sends to %s, the default",
-				o->name, o->fallback);
-	}
+	for (size_t i = 0; i < all->n_types; i++)
+		if (streq(all->types[i]->name, name))
+			return all->types[i];
+	return NULL;
 }
 
-static int add_changes(struct cli *cli, struct args *args, const char *name, struct change_list *l)
+/* Options that were left at a default that matters to people: where it sends. */
+static void print_defaults(struct cli *cli, const struct args *args, bool where)
 {
-	Control__Change *first = change_add(l, args->positional[0], "destinations/%s/type", name);
+	const Control__DestinationType *t = type_of(cli, args->positional[0]);
+
+	for (size_t i = 0; t && !where && i < t->n_options; i++)
+		if (streq(t->options[i]->name, t->endpoint_option) && t->options[i]->fallback[0] &&
+			!args_value(args, t->endpoint_option))
+			out_line("note:", 6, "--%s was not given: it sends to %s, the default",
+				t->endpoint_option, t->options[i]->fallback);
+	if (t && *t->cost)
+		out_line("note:", 6, "%s", t->cost);
+}
+
+/* One option of the line. */
+static int add_option(
+	struct cli *cli, struct change_list *l, const char *name, const struct given *g)
+{
+	const struct option_spec *o = g->spec;
+	_cleanup_free_ char *key = NULL;
+	const char *file = g->value;
+	char path[400], option[120];
+	int r;
+
+	if (o->from == FROM_WORD)
+		return named_option_change(cli, l, "destination", name, g, false);
+	if (o->map) {
+		r = args_key_value(cli, g->value, &key, &file);
+		if (r)
+			return r;
+	}
+	snprintf(option, sizeof(option), "--%s", o->name);
+	snprintf(path, sizeof(path), "destinations/%s/options/%s%s%s", name,
+		o->secret_of ? o->secret_of : o->stored, key ? "/" : "", key ? key : "");
+	return file_change(cli, l, path, option, o, file);
+}
+
+/* A URL, HOST:PORT or folder; else it is a name. */
+static bool is_where(const char *s)
+{
+	const char *port = strrchr(s, ':');
+
+	return strstr(s, "://") || s[0] == '/' || s[0] == '[' ||
+		(port && port[1] && strspn(port + 1, "0123456789") == strlen(port + 1));
+}
+
+struct adding {
+	const char *type, *where, *name;
+};
+
+static int read_adding(struct cli *cli, struct args *args, struct adding *ret)
+{
+	size_t i = 1;
+
+	*ret = (struct adding){.type = args->positional[0]};
+	if (i < args->n_positional && is_where(args->positional[i]))
+		ret->where = args->positional[i++];
+	if (i < args->n_positional)
+		ret->name = args->positional[i++];
+	if (i < args->n_positional || (ret->name && args_value(args, "name")))
+		return cli_fail(cli, EXIT_USAGE,
+			"destination add takes one WHERE and one NAME: odictl destination add %s WHERE "
+			"--name NAME",
+			ret->type);
+	if (!ret->name)
+		ret->name = args_value(args, "name");
+	if (!ret->name)
+		ret->name = ret->type;
+	return named_check(cli, "destination", ret->name);
+}
+
+static int add_changes(
+	struct cli *cli, struct args *args, const struct adding *a, struct change_list *l)
+{
+	const Control__DestinationType *t = type_of(cli, a->type);
+	Control__Change *first = change_add(l, a->type, "destinations/%s/type", a->name);
 
 	if (first)
 		first->must_not_exist = true;
-	change_add(
-		l, args_flag(args, "disabled") ? "false" : "true", "destinations/%s/enabled", name);
+	change_add(l, args_flag(args, "disabled") ? "false" : "true", "destinations/%s/enabled",
+		a->name);
+	if (a->where && (!t || !*t->endpoint_option))
+		return cli_fail(cli, EXIT_USAGE, "%s goes nowhere: it takes no %s", a->type,
+			a->where[0] == '/' ? "folder" : "address");
+	if (a->where && args_value(args, t->endpoint_option))
+		return cli_fail(cli, EXIT_USAGE, "where it goes was given twice: %s and --%s",
+			a->where, t->endpoint_option);
+	if (a->where)
+		change_add(l, a->where, "destinations/%s/options/%s", a->name, t->endpoint_option);
 	for (size_t i = 0; i < args->n_given; i++) {
 		int r = 0;
 
-		if (!streq(args->given[i].name, "disabled"))
-			r = named_option_change(
-				cli, l, "destination", name, &args->given[i], false);
+		if (!streq(args->given[i].name, "disabled") && !streq(args->given[i].name, "name"))
+			r = add_option(cli, l, a->name, &args->given[i]);
 		if (r)
 			return r;
 	}
 	return 0;
+}
+
+static void json_ledger(struct json *j, const Control__DestinationLedger *l)
+{
+	json_open(j, "ledger", '{');
+	json_uint(j, "routed", l->routed);
+	json_uint(j, "delivered", l->delivered);
+	json_uint(j, "held", l->held);
+	json_uint(j, "evicted", l->evicted);
+	json_uint(j, "rejected", l->rejected);
+	json_uint(j, "shaped", l->shaped);
+	json_close(j, '}');
 }
 
 static void json_destination(struct json *j, const Control__DestinationState *d)
@@ -151,6 +244,11 @@ static void json_destination(struct json *j, const Control__DestinationState *d)
 	json_uint(j, "sent_samples", d->sent_samples);
 	json_uint(j, "queued_batches", d->queued_batches);
 	json_uint(j, "queued_bytes", d->queued_bytes);
+	json_time(j, "queued_since", d->queued_since_unix_ns);
+	json_bool(j, "unverified", d->unverified);
+	json_str(j, "forbidden", d->forbidden);
+	if (d->ledger)
+		json_ledger(j, d->ledger);
 	json_uint(j, "requests", d->requests);
 	json_uint(j, "failures", d->failures);
 	json_close(j, '}');
@@ -160,21 +258,23 @@ int cmd_destination_add(struct cli *cli, struct args *args)
 {
 	struct change_list l = {};
 	Control__Reply *reply = NULL;
+	struct adding a;
 	const char *type = args->positional[0], *name;
 	char reason[300];
 	struct json j;
 	int r;
 
-	name = args->n_positional > 1 ? args->positional[1] : type;
-	r = named_check(cli, "destination", name);
-	if (!r)
-		r = add_changes(cli, args, name, &l);
+	r = read_adding(cli, args, &a);
+	if (r)
+		return r;
+	name = a.name;
+	r = add_changes(cli, args, &a, &l);
 	snprintf(reason, sizeof(reason), "destination add %s %s", type, name);
 	if (!r)
 		r = cli_apply(cli, &l, reason, &reply);
 	if (r && cli->last_error == -EEXIST)
 		cli_hint(cli,
-			"choose another name: odictl destination add %s NAME; or remove it: odictl "
+			"choose another name: odictl destination add %s --name NAME; or remove it: odictl "
 			"destination remove %s",
 			type, name);
 	change_free(&l);
@@ -194,7 +294,7 @@ int cmd_destination_add(struct cli *cli, struct args *args)
 		out_line("", 0,
 			"destination %s (%s) is added; to try it: odictl destination test %s", name,
 			type, name);
-		print_defaults(cli, args);
+		print_defaults(cli, args, a.where != NULL);
 		named_print_notes(reply->applied);
 	}
 	api_reply_free(reply);
@@ -202,6 +302,34 @@ int cmd_destination_add(struct cli *cli, struct args *args)
 }
 
 /* ---- test ---- */
+
+static void json_steps(struct json *j, const Control__DestinationTested *t)
+{
+	json_open(j, "steps", '[');
+	for (size_t i = 0; i < t->n_steps; i++) {
+		json_open(j, NULL, '{');
+		json_str(j, "name", t->steps[i]->name);
+		json_bool(j, "ok", t->steps[i]->ok);
+		json_uint(j, "duration_ns", t->steps[i]->duration_ns);
+		json_str(j, "detail", t->steps[i]->detail);
+		json_close(j, '}');
+	}
+	json_close(j, ']');
+}
+
+static void print_steps(struct cli *cli, const Control__DestinationTested *t)
+{
+	for (size_t i = 0; i < t->n_steps; i++) {
+		const Control__TestStep *step = t->steps[i];
+		char took[64], head[40];
+
+		text_format_duration(step->duration_ns, took, sizeof(took));
+		snprintf(head, sizeof(head), "  %.20s", step->name);
+		out_line(head, 12, "%s%s%s in %s%s%s", step->ok ? "" : out_red(cli),
+			step->ok ? "ok" : "failed", step->ok ? "" : out_plain(cli), took,
+			*step->detail ? ": " : "", step->detail);
+	}
+}
 
 static int test_one(struct cli *cli, const char *name, struct json *j, bool *ok)
 {
@@ -230,12 +358,15 @@ static int test_one(struct cli *cli, const char *name, struct json *j, bool *ok)
 		json_str(j, "remedy", t->remedy);
 		json_uint(j, "http_status", t->http_status);
 		json_uint(j, "duration_ns", t->duration_ns);
+		json_steps(j, t);
 		json_close(j, '}');
 	} else if (t->ok) {
 		out_line("", 0, "%s: ok, %s took an empty profile in %s", name, t->endpoint, took);
+		print_steps(cli, t);
 	} else {
 		out_line("", 0, "%s%s: failed%s at %s: %s", out_red(cli), name, out_plain(cli),
 			t->endpoint, t->reason);
+		print_steps(cli, t);
 		if (t->remedy[0])
 			out_line("  ->", 5, "%s", t->remedy);
 	}
@@ -253,7 +384,9 @@ int cmd_destination_test(struct cli *cli, struct args *args)
 	json_init(&j);
 	json_open(&j, NULL, '{');
 	json_open(&j, "tests", '[');
-	if (args->n_positional) {
+	if (args->n_positional && args_flag(args, "all")) {
+		r = cli_fail(cli, EXIT_USAGE, "destination test takes a NAME or --all, not both");
+	} else if (args->n_positional) {
 		r = named_check(cli, "destination", args->positional[0]);
 		if (!r)
 			r = test_one(cli, args->positional[0], &j, &ok);
@@ -316,26 +449,58 @@ int cmd_destination_list(struct cli *cli, struct args *args)
 	return r;
 }
 
+static void print_given_up(const Control__DestinationState *d)
+{
+	const Control__DestinationLedger *l = d->ledger;
+	char a[32], b[32], c[32];
+
+	if (!l || (!l->rejected && !l->evicted && !l->shaped))
+		return;
+	out_line("given up", 10,
+		"%s samples that it refused for good, %s that waited too long or did not fit, %s that "
+		"its shaping leaves out",
+		out_number(l->rejected, a, sizeof(a)), out_number(l->evicted, b, sizeof(b)),
+		out_number(l->shaped, c, sizeof(c)));
+}
+
+static void print_waiting(const Control__DestinationState *d)
+{
+	char size[32], since[64];
+
+	text_format_size(d->queued_bytes, size, sizeof(size));
+	if (d->queued_since_unix_ns)
+		out_line("waiting", 10, "%u batches, %s, the oldest for %s", d->queued_batches,
+			size, out_duration_since(d->queued_since_unix_ns, since, sizeof(since)));
+	else
+		out_line("waiting", 10, "%u batches, %s", d->queued_batches, size);
+}
+
 static void print_destination(struct cli *cli, const Control__DestinationState *d)
 {
+	bool bad = streq(d->state, "failing") || streq(d->state, "forbidden");
 	char ago[64], size[32], n[32];
 
 	out_line("name", 10, "%s", d->name);
 	out_line("type", 10, "%s", d->type);
-	out_line("state", 10, "%s%s%s", streq(d->state, "failing") ? out_red(cli) : "", d->state,
-		streq(d->state, "failing") ? out_plain(cli) : "");
+	out_line("state", 10, "%s%s%s%s%s", bad ? out_red(cli) : "", d->state,
+		bad ? out_plain(cli) : "", *d->forbidden ? ": " : "", d->forbidden);
 	out_line("endpoint", 10, "%s", d->endpoint);
+	if (d->unverified)
+		out_line("TLS", 10,
+			"%snot verified%s (insecure-skip-verify): whoever is in between can "
+			"read and change what is sent",
+			out_red(cli), out_plain(cli));
 	out_line("from", 10, "%s (%s)", d->layer, d->origin);
 	text_format_size(d->sent_bytes, size, sizeof(size));
 	out_line("sent", 10, "%llu batches, %s, %s samples", (unsigned long long)d->sent_batches,
 		size, out_number(d->sent_samples, n, sizeof(n)));
-	text_format_size(d->queued_bytes, size, sizeof(size));
-	out_line("waiting", 10, "%u batches, %s", d->queued_batches, size);
+	print_waiting(d);
 	out_line("requests", 10, "%llu, %llu failed", (unsigned long long)d->requests,
 		(unsigned long long)d->failures);
 	out_line("success", 10, "%s", out_ago(d->last_success_unix_ns, ago, sizeof(ago)));
 	out_line("failure", 10, "%s%s%s", out_ago(d->last_failure_unix_ns, ago, sizeof(ago)),
 		d->last_error[0] ? ": " : "", d->last_error);
+	print_given_up(d);
 	named_print_pairs("options", d->options, d->n_options);
 }
 
@@ -383,8 +548,107 @@ int cmd_destination_remove(struct cli *cli, struct args *args)
 	return named_remove(cli, "destination", args->positional[0]);
 }
 
+int cmd_destination_rename(struct cli *cli, struct args *args)
+{
+	const char *from = args->positional[0], *to = args->positional[1];
+	struct change_list l = {};
+	Control__Reply *reply = NULL;
+	Control__Change *c;
+	char text[300], reason[300];
+	int r = named_check(cli, "destination", from);
+
+	if (!r)
+		r = named_check(cli, "destination", to);
+	if (r)
+		return r;
+	c = change_add(&l, NULL, "destinations/%s", to);
+	if (!c || asprintf(&c->move, "destinations/%s", from) < 0)
+		return cli_fail(cli, EXIT_FAILED, "out of memory");
+	c->what_case = CONTROL__CHANGE__WHAT_MOVE;
+	snprintf(reason, sizeof(reason), "destination rename %s %s", from, to);
+	r = cli_apply(cli, &l, reason, &reply);
+	change_free(&l);
+	if (r)
+		return r;
+	snprintf(text, sizeof(text), "destination %s is %s now", from, to);
+	r = named_print_change(cli, reply->applied, to, text);
+	api_reply_free(reply);
+	return r;
+}
+
+/* ---- set ---- */
+
+/* The option that KEY names among those of the type that come from files; *rest: behind its '/'. */
+static const struct option_spec *file_spec(
+	const struct kind *kind, const char *key, const char **rest)
+{
+	size_t len = strcspn(key, "/");
+
+	*rest = key[len] ? key + len + 1 : NULL;
+	for (const struct option_spec *o = kind ? kind->specs : NULL; o && o->name; o++) {
+		const char *name = o->map ? o->stored : o->name;
+
+		if (o->from != FROM_WORD && strlen(name) == len && strncmp(name, key, len) == 0)
+			return o;
+	}
+	return NULL;
+}
+
+/* One KEY=VALUE or KEY-. */
+static int set_pair(struct cli *cli, struct change_list *l, const struct kind *kind,
+	const char *name, const char *pair)
+{
+	_cleanup_free_ char *key = NULL;
+	const struct option_spec *o;
+	const char *value, *rest;
+	char path[400];
+	int r;
+
+	if (!strchr(pair, '=')) {
+		char own[120];
+
+		snprintf(own, sizeof(own), "%.*s", (int)MIN(strlen(pair) - 1, (size_t)119), pair);
+		o = file_spec(kind, own, &rest);
+		/* bearer-token-file- takes away what bearer-token-file= has set. */
+		if (!o || !o->secret_of || pair[strlen(pair) - 1] != '-')
+			return named_option_pair(cli, l, "destination", name, pair);
+		return change_add(l, NULL, "destinations/%s/options/%s", name, o->secret_of)
+			? 0
+			: cli_fail(cli, EXIT_FAILED, "out of memory");
+	}
+	r = args_key_value(cli, pair, &key, &value);
+	if (r)
+		return r;
+	o = file_spec(kind, key, &rest);
+	if (!o)
+		return named_option_pair(cli, l, "destination", name, pair);
+	snprintf(path, sizeof(path), "destinations/%s/options/%s%s%s", name,
+		o->secret_of ? o->secret_of : o->stored, rest ? "/" : "", rest ? rest : "");
+	r = file_change(cli, l, path, key, o, value);
+	if (!r)
+		l->changes[l->n - 1]->must_exist = true;
+	return r;
+}
+
 int cmd_destination_set(struct cli *cli, struct args *args)
 {
-	return named_set_options(cli, "destination", args->positional[0], args->positional + 1,
-		args->n_positional - 1);
+	const char *name = args->positional[0];
+	struct change_list l = {};
+	Control__Reply *reply = NULL;
+	const struct kind *kind = NULL;
+	int r = named_check(cli, "destination", name);
+
+	if (!r)
+		r = get_destinations(cli, name, &reply);
+	if (!r)
+		r = kinds_load(cli, KINDS_DESTINATION);
+	if (!r && reply->destinations->n_destinations)
+		kind = kinds_find(cli->kinds, reply->destinations->destinations[0]->type);
+	for (size_t i = 1; i < args->n_positional && !r; i++)
+		r = set_pair(cli, &l, kind, name, args->positional[i]);
+	if (!r)
+		r = named_change(cli, "destination", name, &l, "set", "set so");
+	change_free(&l);
+	api_reply_free(reply);
+	return r;
 }

@@ -61,7 +61,7 @@ static void print_destinations(struct cli *cli, const Control__Status *s)
 	for (size_t i = 0; i < s->n_destinations && i < MAX_LISTED; i++) {
 		const Control__DestinationState *d = s->destinations[i];
 		char ago[64], sent[32];
-		bool failing = streq(d->state, "failing");
+		bool failing = streq(d->state, "failing") || streq(d->state, "forbidden");
 
 		if (!d->enabled) {
 			out_line(i ? "" : "destinations", INDENT, "%s: disabled", d->name);
@@ -69,9 +69,11 @@ static void print_destinations(struct cli *cli, const Control__Status *s)
 		}
 		text_format_size(d->sent_bytes, sent, sizeof(sent));
 		out_line(i ? "" : "destinations", INDENT,
-			"%s: %s%s%s, %s, last success %s, %llu batches (%s)", d->name,
+			"%s: %s%s%s, %s%s%s%s, last success %s, %llu batches (%s)", d->name,
 			failing ? out_red(cli) : "", d->state, failing ? out_plain(cli) : "",
-			d->endpoint, out_ago(d->last_success_unix_ns, ago, sizeof(ago)),
+			d->endpoint, d->unverified ? out_red(cli) : "",
+			d->unverified ? " NOT VERIFIED" : "", d->unverified ? out_plain(cli) : "",
+			out_ago(d->last_success_unix_ns, ago, sizeof(ago)),
 			(unsigned long long)d->sent_batches, sent);
 	}
 	if (s->n_destinations > MAX_LISTED)

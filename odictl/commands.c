@@ -71,7 +71,13 @@ static const struct option_spec source_add_options[] = {
 };
 
 static const struct option_spec destination_add_options[] = {
+	{.name = "name", .kind = VALUE, .value = "NAME", .help = "what it is called (its type)"},
 	{.name = "disabled", .help = "add it switched off"},
+	{},
+};
+
+static const struct option_spec destination_test_options[] = {
+	{.name = "all", .help = "all of them"},
 	{},
 };
 
@@ -270,21 +276,26 @@ const struct command commands[] = {
 		.example = "odictl destination types",
 		.run = cmd_destination_types},
 	{.words = "destination add",
-		.positional = "TYPE [NAME]",
+		.positional = "TYPE [WHERE] [NAME]",
 		.min = 1,
-		.max = 2,
+		.max = 3,
 		.summary = "send profiles somewhere",
 		.details =
 			"odictl destination types lists the types; odictl destination add TYPE --help shows a "
-			"type's own options, such as --url.",
-		.example = "odictl destination add pyroscope --url http://localhost:4040",
+			"type's own options. WHERE is its URL, HOST:PORT or folder; the name is the type's "
+			"unless one is given. Files that are named here are read as you: a secret is kept by "
+			"agentd; --X-file - asks for it, --X-file cred:NAME is a credential of its unit, and "
+			"--X-path FILE makes agentd read it again when it changes.",
+		.example =
+			"odictl destination add otlp collector:4317 --ca ca.pem --bearer-token-file token",
 		.options = destination_add_options,
 		.kinds = KINDS_DESTINATION,
 		.run = cmd_destination_add},
 	{.words = "destination test",
 		.positional = "[NAME]",
 		.max = 1,
-		.summary = "send an empty profile the real way and say what happened",
+		.summary = "send an empty profile the real way, and say what happened at each step",
+		.details = "Without a name, or with --all, all of them.",
 		.example = "odictl destination test pyroscope",
 		.run = cmd_destination_test},
 	{.words = "destination list",
@@ -306,8 +317,9 @@ const struct command commands[] = {
 		.summary = "change its options (KEY- takes the default again)",
 		.details =
 			"odictl destination add TYPE --help shows the options of its type. What waits for it "
-			"stays.",
-		.example = "odictl destination set pyroscope url=http://profiles:4040",
+			"stays. A secret comes from a file: bearer-token-file=FILE (kept by agentd; - asks for "
+			"it) or bearer-token-path=FILE (read by agentd, again when it changes).",
+		.example = "odictl destination set pyroscope url=http://profiles:4040 tenant-",
 		.run = cmd_destination_set},
 	{.words = "destination enable",
 		.positional = "NAME",
@@ -324,6 +336,7 @@ const struct command commands[] = {
 		.example = "odictl destination disable pyroscope",
 		.run = cmd_destination_disable},
 	{.words = "destination remove",
+		.options = destination_test_options,
 		.positional = "NAME",
 		.min = 1,
 		.max = 1,
@@ -361,6 +374,13 @@ const struct command commands[] = {
 		.options = symbols_options,
 		.by_group = true,
 		.run = cmd_symbols_list},
+	{.words = "destination rename",
+		.positional = "NAME NEW",
+		.min = 2,
+		.max = 2,
+		.summary = "give one another name",
+		.example = "odictl destination rename pyroscope central",
+		.run = cmd_destination_rename},
 	{.words = "symbols fetch",
 		.positional = "on|off",
 		.min = 1,

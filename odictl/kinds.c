@@ -40,6 +40,59 @@ static const char *singular(struct kinds *k, const char *name)
 	return grown[k->n_texts] ? grown[k->n_texts++] : name;
 }
 
+static const char *with_suffix(struct kinds *k, const char *name, const char *suffix)
+{
+	char **grown = reallocarray(k->texts, k->n_texts + 1, sizeof(*grown));
+
+	if (!grown)
+		return NULL;
+	k->texts = grown;
+	if (asprintf(&grown[k->n_texts], "%s%s", name, suffix) < 0)
+		return NULL;
+	return grown[k->n_texts++];
+}
+
+/* Options of which the line only names the file: --X-file is copied, --X-path is read by agentd again and again, and
+ * --X itself would be a secret for all to see. Returns how many. */
+static size_t secret_specs(struct kinds *k, const Control__OptionInfo *o, struct option_spec *to)
+{
+	struct option_spec s = {.kind = VALUE, .help = o->help, .stored = o->name, .value = "FILE"};
+
+	if (streq(o->type, "file")) {
+		s.name = o->name;
+		s.from = FROM_EITHER;
+		to[0] = s;
+		return 1;
+	}
+	if (streq(o->type, "key=secret")) {
+		s.name = singular(k, o->name);
+		s.kind = REPEAT;
+		s.map = true;
+		s.value = "K=FILE";
+		s.from = FROM_COPY;
+		to[0] = s;
+		return 1;
+	}
+	s.stored = NULL;
+	s.secret_of = o->name;
+	s.name = with_suffix(k, o->name, "-file");
+	s.from = FROM_COPY;
+	to[0] = s;
+	s.name = with_suffix(k, o->name, "-path");
+	s.from = FROM_PATH;
+	s.hidden = true;
+	to[1] = s;
+	s.name = o->name;
+	s.from = FROM_NOWHERE;
+	to[2] = s;
+	return to[0].name && to[1].name ? 3 : 0;
+}
+
+static bool is_secret(const Control__OptionInfo *o)
+{
+	return streq(o->type, "secret") || streq(o->type, "file") || streq(o->type, "key=secret");
+}
+
 static struct option_spec spec_of(struct kinds *k, const Control__OptionInfo *o)
 {
 	struct option_spec s = {.name = o->name, .kind = VALUE, .help = o->help};
@@ -76,11 +129,13 @@ static bool fill(struct kinds *k, struct kind *kind, const struct command *c)
 {
 	size_t n = 0;
 
-	kind->specs = calloc(kind->n_options + 1, sizeof(*kind->specs));
+	kind->specs = calloc(3 * kind->n_options + 1, sizeof(*kind->specs));
 	if (!kind->specs)
 		return false;
 	for (size_t i = 0; i < kind->n_options; i++)
-		if (*kind->options[i]->name && !is_own(c, kind->options[i]->name))
+		if (is_secret(kind->options[i]))
+			n += secret_specs(k, kind->options[i], &kind->specs[n]);
+		else if (*kind->options[i]->name && !is_own(c, kind->options[i]->name))
 			kind->specs[n++] = spec_of(k, kind->options[i]);
 	return true;
 }
@@ -115,8 +170,8 @@ struct kinds *kinds_new(Control__Reply *reply, const struct command *c, int whic
 		} else {
 			const Control__DestinationType *d = reply->destination_types->types[k->n];
 
-			*kind = (struct kind){d->name, d->display_name, d->summary, "", "", false,
-				d->options, d->n_options, NULL};
+			*kind = (struct kind){d->name, d->display_name, d->summary, d->example, "",
+				false, d->options, d->n_options, NULL};
 		}
 		if (!fill(k, kind, c))
 			return kinds_free(k);
@@ -226,7 +281,7 @@ int kinds_parse(struct cli *cli, struct args *args, const struct command *c, int
 
 static const Control__OptionInfo *info_of(const struct kind *kind, const struct option_spec *o)
 {
-	const char *name = o->stored ? o->stored : o->name;
+	const char *name = o->secret_of ? o->secret_of : o->stored ? o->stored : o->name;
 
 	for (size_t i = 0; i < kind->n_options; i++)
 		if (streq(kind->options[i]->name, name))
@@ -252,13 +307,31 @@ static void option_help(const struct kind *kind, const struct option_spec *o)
 	help_option(stdout, o, buf_error(&text) ? NULL : (const char *)text.data);
 }
 
+/* What every type has stands in one paragraph; it would be most of the page. */
+static void common_help(const struct kind *kind)
+{
+	_cleanup_buf_ struct buf text;
+	size_t n = 0;
+
+	buf_init(&text, 0);
+	for (const struct option_spec *o = kind->specs; o->name; o++) {
+		const Control__OptionInfo *info = info_of(kind, o);
+
+		if (info && info->common && !o->hidden)
+			buf_printf(&text, "%s--%s", n++ ? ", " : "", o->name);
+	}
+	if (n && !buf_error(&text))
+		out_wrap(stdout, "shaping of what goes there (man odictl-destination):", 2,
+			(const char *)text.data, HELP_WIDTH);
+}
+
 static void kind_help(const struct command *c, const struct kind *kind)
 {
 	bool source = c->kinds == KINDS_SOURCE;
 	char head[300];
 
 	printf("usage: odictl %s %s%s [options]\n\n", c->words, kind->name,
-		!source                        ? " [NAME]"
+		!source                        ? " [WHERE] [--name NAME]"
 			: !*kind->match_help   ? ""
 			: kind->match_required ? " MATCH"
 					       : " [MATCH]");
@@ -269,8 +342,13 @@ static void kind_help(const struct command *c, const struct kind *kind)
 		out_wrap(stdout, "MATCH:", 7, kind->match_help, HELP_WIDTH);
 	if (kind->specs[0].name)
 		puts("");
-	for (const struct option_spec *o = kind->specs; o->name; o++)
-		option_help(kind, o);
+	for (const struct option_spec *o = kind->specs; o->name; o++) {
+		const Control__OptionInfo *info = info_of(kind, o);
+
+		if (!o->hidden && !(info && info->common))
+			option_help(kind, o);
+	}
+	common_help(kind);
 	puts("");
 	for (const struct option_spec *o = c->options; o && o->name; o++)
 		help_option(stdout, o, NULL);

@@ -44,7 +44,7 @@ void named_print_notes(const Control__Applied *a)
 			out_line("note:", 6, "%s", a->warnings[i]);
 }
 
-static int change_named(struct cli *cli, const char *what, const char *name, struct change_list *l,
+int named_change(struct cli *cli, const char *what, const char *name, struct change_list *l,
 	const char *verb, const char *done)
 {
 	Control__Reply *reply = NULL;
@@ -75,14 +75,13 @@ int named_set_enabled(struct cli *cli, const char *what, const char *name, bool 
 		return cli_fail(cli, EXIT_FAILED, "out of memory");
 	/* The object must be there, not just this setting of it. */
 	c->must_exist = true;
-	r = change_named(cli, what, name, &l, enabled ? "enable" : "disable",
+	r = named_change(cli, what, name, &l, enabled ? "enable" : "disable",
 		enabled ? "enabled" : "disabled");
 	change_free(&l);
 	return r;
 }
 
-/* One KEY=VALUE or KEY-. */
-static int option_pair(struct cli *cli, struct change_list *l, const char *what, const char *name,
+int named_option_pair(struct cli *cli, struct change_list *l, const char *what, const char *name,
 	const char *pair)
 {
 	_cleanup_free_ char *key = NULL;
@@ -105,20 +104,6 @@ static int option_pair(struct cli *cli, struct change_list *l, const char *what,
 	return c ? 0 : cli_fail(cli, EXIT_FAILED, "too many changes at once");
 }
 
-int named_set_options(
-	struct cli *cli, const char *what, const char *name, const char *const *pairs, size_t n)
-{
-	struct change_list l = {};
-	int r = named_check(cli, what, name);
-
-	for (size_t i = 0; i < n && !r; i++)
-		r = option_pair(cli, &l, what, name, pairs[i]);
-	if (!r)
-		r = change_named(cli, what, name, &l, "set", "set so");
-	change_free(&l);
-	return r;
-}
-
 int named_remove(struct cli *cli, const char *what, const char *name)
 {
 	struct change_list l = {};
@@ -135,7 +120,7 @@ int named_remove(struct cli *cli, const char *what, const char *name)
 	if (!r)
 		r = cli_confirm(cli, question);
 	if (!r)
-		r = change_named(cli, what, name, &l, "remove", "removed");
+		r = named_change(cli, what, name, &l, "remove", "removed");
 	change_free(&l);
 	return r;
 }

@@ -8,9 +8,12 @@
 /* 0, or EXIT_USAGE with a message when name cannot be one. */
 int named_check(struct cli *cli, const char *what, const char *name);
 int named_set_enabled(struct cli *cli, const char *what, const char *name, bool enabled);
-/* Options as KEY=VALUE, or KEY- for the default again. */
-int named_set_options(
-	struct cli *cli, const char *what, const char *name, const char *const *pairs, size_t n);
+/* The change for one option, as KEY=VALUE, or KEY- for the default again. 0 or an exit code. */
+int named_option_pair(struct cli *cli, struct change_list *l, const char *what, const char *name,
+	const char *pair);
+/* Applies changes to one object and says so: "destination x is set so". */
+int named_change(struct cli *cli, const char *what, const char *name, struct change_list *l,
+	const char *verb, const char *done);
 /* Asks on a terminal, needs --yes elsewhere. */
 int named_remove(struct cli *cli, const char *what, const char *name);
 /* What a change did: text and the notes, or {name, changed, revision, warnings}. name NULL: without one. */

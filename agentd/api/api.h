@@ -42,6 +42,9 @@ int api_fd(const struct api_client *c);
  * without error has a body. */
 int api_call(struct api_client *c, Control__Request *request, Control__Reply **ret,
 	struct err_text *err);
+/* The same with descriptors (borrowed; at most 16) beside the frame. */
+int api_call_with(struct api_client *c, Control__Request *request, const int *fds, size_t n_fds,
+	Control__Reply **ret, struct err_text *err);
 /* The next part of the last call's stream; 0 with *ret NULL after the final one. timeout_ms < 0: for ever. -EINTR on a signal. */
 int api_next(struct api_client *c, int timeout_ms, Control__Reply **ret, struct err_text *err);
 void api_reply_free(Control__Reply *reply);

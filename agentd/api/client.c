@@ -22,6 +22,7 @@
 #define LIMIT_MS        30000
 #define LIMIT_SLOW_MS   120000 /* verbs that wait for a network or a large query */
 #define CONNECT_STEP_MS 20
+#define MAX_FDS         16
 
 struct api_client {
 	int fd;
@@ -126,13 +127,37 @@ static int silent(struct api_client *c, struct err_text *err)
 		c->path);
 }
 
-static int send_all(
-	struct api_client *c, const struct buf *out, uint64_t until, struct err_text *err)
+/* send(), with descriptors beside the first byte. */
+static ssize_t send_some(
+	struct api_client *c, const void *data, size_t len, const int *fds, size_t n_fds)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
+	} control = {};
+	struct iovec v = {(void *)(uintptr_t)data, len};
+	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
+	struct cmsghdr *h;
+
+	if (!n_fds)
+		return send(c->fd, data, len, MSG_NOSIGNAL);
+	m.msg_control = &control;
+	m.msg_controllen = CMSG_SPACE(n_fds * sizeof(*fds));
+	h = CMSG_FIRSTHDR(&m);
+	h->cmsg_level = SOL_SOCKET;
+	h->cmsg_type = SCM_RIGHTS;
+	h->cmsg_len = CMSG_LEN(n_fds * sizeof(*fds));
+	memcpy(CMSG_DATA(h), fds, n_fds * sizeof(*fds));
+	return sendmsg(c->fd, &m, MSG_NOSIGNAL);
+}
+
+static int send_all(struct api_client *c, const struct buf *out, const int *fds, size_t n_fds,
+	uint64_t until, struct err_text *err)
 {
 	size_t done = 0;
 
 	while (done < out->len) {
-		ssize_t n = send(c->fd, out->data + done, out->len - done, MSG_NOSIGNAL);
+		ssize_t n = send_some(c, out->data + done, out->len - done, fds, done ? 0 : n_fds);
 		int r;
 
 		if (n >= 0) {
@@ -239,7 +264,7 @@ static int say_hello(struct api_client *c, struct err_text *err)
 	r = api_frame_pack(&own.base, API_MAX_REQUEST, &out);
 	if (r < 0)
 		return err_set(err, r, "out of memory");
-	return send_all(c, &out, until, err);
+	return send_all(c, &out, NULL, 0, until, err);
 }
 
 int api_connect(struct api_client **ret, const char *socket, struct err_text *err)
@@ -333,6 +358,12 @@ static int next_reply(
 int api_call(
 	struct api_client *c, Control__Request *request, Control__Reply **ret, struct err_text *err)
 {
+	return api_call_with(c, request, NULL, 0, ret, err);
+}
+
+int api_call_with(struct api_client *c, Control__Request *request, const int *fds, size_t n_fds,
+	Control__Reply **ret, struct err_text *err)
+{
 	bool slow = request->verb_case == CONTROL__REQUEST__VERB_RUN_QUERY ||
 		request->verb_case == CONTROL__REQUEST__VERB_TEST_DESTINATION;
 	uint64_t until = deadline(slow ? LIMIT_SLOW_MS : LIMIT_MS);
@@ -348,7 +379,9 @@ int api_call(
 			err, -EINVAL, "the request is larger than %u KB", API_MAX_REQUEST >> 10);
 	if (r < 0)
 		return err_set(err, r, "out of memory");
-	r = send_all(c, &out, until, err);
+	if (n_fds > MAX_FDS)
+		return err_set(err, -EINVAL, "more than %d files at once", MAX_FDS);
+	r = send_all(c, &out, fds, n_fds, until, err);
 	if (r < 0)
 		return r;
 	do

@@ -336,6 +336,65 @@ static void handle_frames(struct connection *c)
 	arm(c);
 }
 
+int connection_take_fds(struct connection *c, int *fds, size_t n)
+{
+	if (n > c->n_fds)
+		return -EBADMSG;
+	memcpy(fds, c->fds, n * sizeof(*fds));
+	c->n_fds -= n;
+	memmove(c->fds, c->fds + n, c->n_fds * sizeof(*fds));
+	return 0;
+}
+
+/* Descriptors come with the first byte of their frame, so they are here before it is whole. -EMSGSIZE: too many. */
+static int keep_fds(struct connection *c, struct msghdr *m)
+{
+	int r = m->msg_flags & MSG_CTRUNC ? -EMSGSIZE : 0;
+
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
+		size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < n; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
+			if (c->n_fds < CONTROL_MAX_FDS && c->caller.may_change) {
+				c->fds[c->n_fds++] = fd;
+			} else {
+				close(fd);
+				r = -EMSGSIZE;
+			}
+		}
+	}
+	return r;
+}
+
+/* recv(), and descriptors. */
+static ssize_t receive_bytes(struct connection *c, void *to, size_t size)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(CONTROL_MAX_FDS * sizeof(int))];
+	} control;
+	struct iovec v = {to, size};
+	struct msghdr m = {.msg_iov = &v,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control)};
+	ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n >= 0 && keep_fds(c, &m) < 0) {
+		log_info(
+			"control: a client (pid %d, uid %u) sent descriptors that nobody asked for",
+			(int)c->caller.pid, (unsigned)c->caller.uid);
+		errno = EMSGSIZE;
+		return -1;
+	}
+	return n;
+}
+
 /* 1 goes on, 0 the client has ended it, -errno. */
 static int receive(struct connection *c)
 {
@@ -350,7 +409,7 @@ static int receive(struct connection *c)
 	to = buf_reserve(&c->in, CHUNK);
 	if (!to)
 		return buf_error(&c->in);
-	n = recv(c->fd, to, CHUNK, MSG_DONTWAIT);
+	n = receive_bytes(c, to, CHUNK);
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? 1 : -errno;
 	buf_commit(&c->in, (size_t)n);
@@ -462,6 +521,8 @@ void connection_close(struct connection *c)
 	sd_event_source_disable_unref(c->timer);
 	sd_event_source_disable_unref(c->more);
 	closep(&c->fd);
+	while (c->n_fds)
+		close(c->fds[--c->n_fds]);
 	buf_deinit(&c->in);
 	buf_deinit(&c->out);
 	free(c);

@@ -40,6 +40,11 @@ struct control_ops { /* each fills and sends its reply, now or later; called fro
 	/* config verbs (Apply, GetConfig, GetHistory) are answered by the control room itself from these two */
 	struct config_manager *config;
 	struct store *store;
+	/* Of an Apply, a change that came with a descriptor (borrowed): *value becomes what the document gets, to be
+	 * freed. NULL: no change may come with one. forget: the change came to nothing. */
+	int (*keep_file)(void *userdata, const char *path, const char *set, int fd, char **value,
+		struct err_text *err);
+	void (*forget_files)(void *userdata);
 	/* After an Apply: sentences about what it does now ("matches nothing yet"). */
 	void (*describe_effects)(void *userdata, struct control_reply *r,
 		const Control__Apply *apply, Control__Applied *applied);
