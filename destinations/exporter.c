@@ -18,7 +18,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <systemd/sd-daemon.h>
 
 #include "agentd/base/clock.h"
@@ -97,7 +99,8 @@ static struct {
 	uint64_t queue_bytes;
 	int sock;     /* to agentd; -1: a unit of its own that waits for one */
 	int listener; /* of such a unit; else -1 */
-} x = {.sock = SANDBOX_FD, .listener = -1};
+	uid_t agent;  /* whose its socket is: the one user but root who can connect */
+} x = {.sock = SANDBOX_FD, .listener = -1, .agent = (uid_t)-1};
 
 /* Messages on their way: each a length, padded, and itself. */
 static struct buf out;
@@ -473,7 +476,7 @@ static int find_agentd(void)
 	if (fd < 0)
 		return 0;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 ||
-		(peer.uid != 0 && peer.uid != geteuid())) {
+		(peer.uid != 0 && peer.uid != geteuid() && peer.uid != x.agent)) {
 		log_warning("a connection of uid %u was refused: only agentd may", peer.uid);
 		return 0;
 	}
@@ -496,7 +499,10 @@ static int find_agentd(void)
 static int be_unit(void)
 {
 	const char *folder = getenv("STATE_DIRECTORY");
+	struct sockaddr_un address = {};
+	socklen_t size = sizeof(address) - 1;
 	int fd, n = sd_listen_fds(0);
+	struct stat st;
 
 	if (n <= 0)
 		return 0;
@@ -510,6 +516,10 @@ static int be_unit(void)
 		log_warning("there is no StateDirectory=: batches are held in memory");
 	else
 		keep_set_folder(fd);
+	if (getsockname(SANDBOX_FD, (struct sockaddr *)&address, &size) == 0 &&
+		stat(address.sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+		!(st.st_mode & (S_IRWXG | S_IRWXO)))
+		x.agent = st.st_uid;
 	x.listener = SANDBOX_FD;
 	x.sock = -1;
 	return 1;

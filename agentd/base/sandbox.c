@@ -45,6 +45,7 @@
 #endif
 
 #define FILTER_MAX 4096 /* instructions: the kernel's own bound */
+#define NOBODY     65534
 
 /* Newer than the headers of some distributions that this builds on. */
 #define ACCESS_FS_TRUNCATE  (1ULL << 14) /* version 3 */
@@ -355,6 +356,19 @@ static int keep_looking(cap_t caps)
 			cap_set_flag(caps, CAP_EFFECTIVE, n, kept, CAP_SET) < 0))
 		return -errno;
 	return 0;
+}
+
+uid_t sandbox_nobody(void)
+{
+	CLEANUP(free_caps) cap_t caps = geteuid() == 0 ? NULL : cap_get_proc();
+	cap_flag_value_t uid = CAP_CLEAR, gid = CAP_CLEAR;
+
+	if (geteuid() == 0)
+		return NOBODY;
+	if (!caps || cap_get_flag(caps, CAP_SETUID, CAP_EFFECTIVE, &uid) < 0 ||
+		cap_get_flag(caps, CAP_SETGID, CAP_EFFECTIVE, &gid) < 0)
+		return (uid_t)-1;
+	return uid == CAP_SET && gid == CAP_SET ? NOBODY : (uid_t)-1;
 }
 
 static int drop_capabilities(const struct sandbox_policy *policy)

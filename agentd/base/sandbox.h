@@ -63,5 +63,9 @@ int sandbox_enter(const struct sandbox_policy *policy, struct err_text *err);
 /* The version of Landlock that this kernel offers; 0: none, so that deny_paths rests on the filter alone. */
 int sandbox_landlock_abi(void);
 
+/* The id of nobody for uid and gid of a policy, where it can be taken (by root, or with CAP_SETUID and CAP_SETGID); else
+ * (uid_t)-1: the role stays who agentd is. */
+uid_t sandbox_nobody(void);
+
 /* Called atop main() of every role: closes all descriptors from `from` on. */
 void sandbox_close_from(int from);

@@ -34,7 +34,6 @@
 #define IDLE_S        5
 #define CPU_LIMIT_S   5
 #define CPU_ENOUGH_US 2000000 /* stop and answer what is there */
-#define NOBODY        65534
 #define CHECK_EVERY   64    /* addresses between looks at the clock */
 #define WHOLE_COST_US 20000 /* of a file that took so long to read, functions are answered whole, */
 #define WHOLE_SHARE   2     /* in the half of that time at most */
@@ -93,8 +92,8 @@ const struct sandbox_policy *symbol_role_policy(void)
 		.cpu_s = RLIM_INFINITY, /* by request */
 	};
 
-	policy.uid = geteuid() == 0 ? NOBODY : (uid_t)-1;
-	policy.gid = geteuid() == 0 ? NOBODY : (gid_t)-1;
+	policy.uid = sandbox_nobody();
+	policy.gid = (gid_t)policy.uid;
 	return &policy;
 }
 

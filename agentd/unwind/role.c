@@ -39,7 +39,6 @@
 #define IDLE_MS       1000
 #define CPU_LIMIT_S   2
 #define CPU_ENOUGH_US 20000 /* of one request, then others have their turn */
-#define NOBODY        65534
 
 struct open_file {
 	uint32_t id;
@@ -92,8 +91,8 @@ const struct sandbox_policy *unwind_role_policy(void)
 		.cpu_s = RLIM_INFINITY, /* by request */
 	};
 
-	policy.uid = geteuid() == 0 ? NOBODY : (uid_t)-1;
-	policy.gid = geteuid() == 0 ? NOBODY : (gid_t)-1;
+	policy.uid = sandbox_nobody();
+	policy.gid = (gid_t)policy.uid;
 	return &policy;
 }
 
