@@ -68,7 +68,7 @@ struct command {
 	const struct option_spec *setting_options; /* KEY=VALUE words are named as these */
 	bool by_group;                             /* its group alone ("symbols") means it */
 	bool minor; /* named in one line with the others of its kind by `odictl --help` */
-	int kinds;  /* its first word is a kind or type, which has options of its own (kinds.h) */
+	int kinds; /* its first word is a kind or type, which has options of its own (kinds.h) */
 	int (*run)(struct cli *cli, struct args *args);
 };
 
@@ -220,6 +220,9 @@ int cmd_destination_disable(struct cli *cli, struct args *args);
 int cmd_destination_remove(struct cli *cli, struct args *args);
 int cmd_destination_rename(struct cli *cli, struct args *args);
 int cmd_destination_set(struct cli *cli, struct args *args);
+int cmd_spool_list(struct cli *cli, struct args *args);
+int cmd_spool_show(struct cli *cli, struct args *args);
+int cmd_spool_drop(struct cli *cli, struct args *args);
 int cmd_top(struct cli *cli, struct args *args);
 int cmd_flamegraph(struct cli *cli, struct args *args);
 int cmd_metrics(struct cli *cli, struct args *args);
@@ -228,6 +231,17 @@ int cmd_symbols_fetch(struct cli *cli, struct args *args);
 int cmd_symbols_add(struct cli *cli, struct args *args);
 int cmd_symbols_remove(struct cli *cli, struct args *args);
 int cmd_host_label(struct cli *cli, struct args *args);
+int cmd_config_show(struct cli *cli, struct args *args);
+int cmd_config_get(struct cli *cli, struct args *args);
+int cmd_config_set(struct cli *cli, struct args *args);
+int cmd_config_unset(struct cli *cli, struct args *args);
+int cmd_config_apply(struct cli *cli, struct args *args);
+int cmd_config_export(struct cli *cli, struct args *args);
+int cmd_config_diff(struct cli *cli, struct args *args);
+int cmd_config_validate(struct cli *cli, struct args *args);
+int cmd_config_rollback(struct cli *cli, struct args *args);
+int cmd_config_keys(struct cli *cli, struct args *args);
+int cmd_support_bundle(struct cli *cli, struct args *args);
 int cmd_history(struct cli *cli, struct args *args);
 int cmd_logs(struct cli *cli, struct args *args);
 int cmd_version(struct cli *cli, struct args *args);

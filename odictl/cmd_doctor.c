@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* `odictl doctor`: everything that may keep profiles from being right, from arriving or from being made, each with what
- * it means and what to do. It changes nothing; a test of a destination sends an empty profile. Without agentd it says
+ * it means and what to do. It changes nothing here; a test of a destination sends it an empty profile, which
+ * --no-network leaves out. Without agentd it says
  * so, and looks at the host all the same. */
 
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 #define NAMED_ENOUGH  90.0 /* percent */
 #define WHOLE_ENOUGH  95.0
 #define ENOUGH_TO_SAY 200 /* samples */
+#define LISTED        5   /* of one kind */
 
 static double percent(uint64_t part, uint64_t whole)
 {
@@ -132,8 +134,82 @@ static void look_quality(const Control__Status *s, struct findings *f)
 		"%.1f %% of the stacks reach their root", whole);
 }
 
+/* What waits on the disk for destinations. */
+static void look_spool(const Control__Status *s, struct findings *f)
+{
+	const Control__SpoolState *x = s->spool;
+	char used[32], max[32];
+
+	if (!x || !x->known)
+		return;
+	text_format_size(x->bytes, used, sizeof(used));
+	text_format_size(x->max_bytes, max, sizeof(max));
+	if (x->problem[0])
+		finding_add(f, "spool", FINDING_WARNING, "df -h; odictl status",
+			"what waits for destinations is not safe on the disk: %s", x->problem);
+	else if (!x->on)
+		finding_add(f, "spool", FINDING_OK, "",
+			"the spool is off: what waits for destinations is kept in memory");
+	else if (x->max_bytes && x->bytes > x->max_bytes / 10 * 9)
+		finding_add(f, "spool", FINDING_WARNING, "odictl destination list",
+			"the spool is nearly full (%s of %s): soon the oldest profiles are given up",
+			used, max);
+	else
+		finding_add(f, "spool", FINDING_OK, "",
+			"%s of at most %s wait on the disk for destinations", used, max);
+}
+
+/* Where walks of stacks end for want of unwind information. */
+static void look_unwinding(const Control__Status *s, struct findings *f)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; s->stacks && i < s->stacks->n_files && n < LISTED; i++) {
+		const Control__StackFile *x = s->stacks->files[i];
+
+		if (x->samples < ENOUGH_TO_SAY || !x->problem[0])
+			continue;
+		n++;
+		finding_add(f, "unwinding", FINDING_WARNING,
+			"build it with -fasynchronous-unwind-tables or -fno-omit-frame-pointer",
+			"%s: stacks end there (%llu samples): %s", x->file,
+			(unsigned long long)x->samples, x->problem);
+	}
+}
+
+/* Binaries that samples fall into and that have no names. */
+static int look_binaries(struct cli *cli, struct findings *f)
+{
+	Control__Request request = CONTROL__REQUEST__INIT;
+	Control__GetSymbols get = CONTROL__GET_SYMBOLS__INIT;
+	Control__Reply *reply = NULL;
+	size_t n = 0;
+	int r;
+
+	get.limit = 50;
+	request.verb_case = CONTROL__REQUEST__VERB_GET_SYMBOLS;
+	request.get_symbols = &get;
+	r = cli_call(cli, &request, &reply);
+	if (r)
+		return r;
+	for (size_t i = 0; i < reply->symbols->n_files && n < LISTED; i++) {
+		const Control__SymbolFile *x = reply->symbols->files[i];
+
+		if (x->frames < ENOUGH_TO_SAY ||
+			percent(x->frames_named, x->frames) >= NAMED_ENOUGH)
+			continue;
+		n++;
+		finding_add(f, "binary", FINDING_WARNING,
+			x->advice[0] ? x->advice : "odictl symbols",
+			"%s: %.0f %% of its frames have names%s%s", x->path,
+			percent(x->frames_named, x->frames), x->problem[0] ? ": " : "", x->problem);
+	}
+	api_reply_free(reply);
+	return 0;
+}
+
 /* What agentd knows. An exit code where it cannot be asked. */
-static int look_agentd(struct cli *cli, struct findings *f, Control__Reply **ret)
+static int look_agentd(struct cli *cli, bool network, struct findings *f, Control__Reply **ret)
 {
 	Control__Request request = CONTROL__REQUEST__INIT;
 	Control__GetStatus get = CONTROL__GET_STATUS__INIT;
@@ -149,11 +225,33 @@ static int look_agentd(struct cli *cli, struct findings *f, Control__Reply **ret
 	look_versions(cli, f);
 	look_profiling(s, f);
 	look_sources(s, f);
-	for (size_t i = 0; i < s->n_destinations && !r; i++)
+	if (network && s->n_destinations && !streq(api_hello(cli->client)->access, "change")) {
+		network = false;
+		finding_add(f, "destination", FINDING_OK, "",
+			"destinations were not tested: that takes the right to change things (sudo, or "
+			"the group odi)");
+	}
+	for (size_t i = 0; network && i < s->n_destinations && !r; i++)
 		if (s->destinations[i]->enabled)
 			r = look_destination(cli, s->destinations[i]->name, f);
+	look_spool(s, f);
 	look_quality(s, f);
-	return r;
+	look_unwinding(s, f);
+	return r ? r : look_binaries(cli, f);
+}
+
+static void look_processes(
+	const Control__Status *s, struct findings *f, int root, const char *release)
+{
+	unsigned own[16];
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->n_processes && n < ARRAY_SIZE(own); i++) {
+		own[n++] = s->processes[i]->pid;
+		if (streq(s->processes[i]->role, "agentd"))
+			doctor_agentd(f, root, s->processes[i]->pid, release);
+	}
+	doctor_others(f, root, own, n);
 }
 
 /* ---- saying it ---- */
@@ -221,7 +319,11 @@ int cmd_doctor(struct cli *cli, struct args *args)
 	if (api_connect(&cli->client, cli->socket, &err) < 0)
 		finding_add(f, "agentd", FINDING_FAILURE, "", "%s", err.text);
 	else
-		r = look_agentd(cli, f, &reply);
+		r = look_agentd(cli, !args_flag(args, "no-network"), f, &reply);
+	if (!r && reply)
+		look_processes(reply->status, f, root, u.release);
+	else if (!r)
+		doctor_others(f, root, NULL, 0);
 	if (!r)
 		doctor_host(f, root, u.release,
 			reply && reply->status->rate_hz ? reply->status->rate_hz : DEFAULT_RATE);

@@ -26,8 +26,9 @@ static size_t print_group_line(FILE *f, size_t at)
 	for (; i < n_commands && strncmp(commands[i].words, words, n + 1) == 0 &&
 		len < sizeof(line);
 		i++)
-		len += (size_t)snprintf(line + len, sizeof(line) - len, "%s%s", i == at ? "" : ", ",
-			commands[i].words + n + 1);
+		if (!commands[i].minor)
+			len += (size_t)snprintf(line + len, sizeof(line) - len, "%s%s",
+				i == at ? "" : ", ", commands[i].words + n + 1);
 	fprintf(f, "%s\n", line);
 	return i;
 }
@@ -38,7 +39,7 @@ static void print_minor(FILE *f)
 	bool any = false;
 
 	for (size_t i = 0; i < n_commands; i++) {
-		if (!commands[i].minor)
+		if (!commands[i].minor || strchr(commands[i].words, ' '))
 			continue;
 		fprintf(f, "%s%s", any ? ", " : "  and         ", commands[i].words);
 		any = true;

@@ -6,7 +6,7 @@
  * A document is a flat, sorted set of (path, value) pairs. Paths are segments joined by '/':
  *   profiling/{enabled,rate,types,interval,kernel-frames,max-frames,unwind-memory,budget,demangle}
  *   symbols/{fetch,urls,paths}   urls are separated by blanks, paths by colons
- *   local/{max-size,max-age}   host/labels/KEY
+ *   local/{max-size,max-age}   exporter/{spool-bytes,spool-age,min-free}   host/labels/KEY
  *   containers/docker-root
  *   sources/NAME/{kind,match,enabled,service-name,types,per-process,per-thread,per-cpu,order}
  *   sources/NAME/options/KEY   sources/NAME/labels/KEY
@@ -111,6 +111,10 @@ struct config {
 	struct {
 		uint64_t max_bytes, max_age_ns;
 	} local;
+	struct {
+		uint64_t spool_bytes, spool_age_ns; /* of batches that wait for destinations */
+		unsigned min_free_permille;         /* of the disk, that they leave free */
+	} exporter;
 	char *docker_root;
 	struct option_value *host_labels;
 	size_t n_host_labels;
@@ -230,6 +234,9 @@ const char *config_files_wrong(const struct config_manager *m);
  * each file ("path:line:column: ..."; warning: it works, but not as it looks). Returns how many files there are. */
 size_t config_check_files(struct config_manager *m,
 	void (*visit)(void *userdata, bool warning, const char *text), void *userdata);
+/* The same for a document as if its file were among them (in place of the one of that name). */
+void config_check_document(struct config_manager *m, const char *file_name, const char *text,
+	size_t len, void (*visit)(void *userdata, bool warning, const char *text), void *userdata);
 /* A file's value that has no effect, since a stronger layer has the value or the whole object. Once for an object. */
 void config_each_hidden(const struct config_manager *m,
 	void (*visit)(

@@ -132,6 +132,9 @@ void config_wrong_add(struct config_wrongs *w, const char *text);
 int config_read_files(const struct config_places *places, enum config_layer layer,
 	struct config_doc **ret, size_t *n_files, struct config_wrongs *wrongs);
 
+/* Puts what one file says to what others said; -EEXIST where both have a source or destination of that name. */
+int config_add_file(struct config_doc *all, const struct config_doc *of_file, struct err_text *err);
+
 /* A regular file that only root (or who we are) can have written, with every folder on its real way. The text says what
  * is amiss and how to mend it. Returns a descriptor. */
 int config_open_trusted(const char *path, struct err_text *err);

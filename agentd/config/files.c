@@ -47,7 +47,7 @@ static void failed(struct reading *r, const struct err_text *err, int code)
 }
 
 /* Takes over what one file says. */
-static int add_document(struct reading *r, const struct config_doc *of_file, struct err_text *err)
+int config_add_file(struct config_doc *all, const struct config_doc *of_file, struct err_text *err)
 {
 	char object[CONFIG_PATH_MAX + 1];
 	int code = 0;
@@ -57,15 +57,15 @@ static int add_document(struct reading *r, const struct config_doc *of_file, str
 		size_t len = config_object_len(e->path);
 
 		snprintf(object, sizeof(object), "%.*s", (int)len, e->path);
-		first = len ? config_doc_first(r->doc, object) : NULL;
-		if (first && !streq(first->file, e->file)) {
+		first = len ? config_doc_first(all, object) : NULL;
+		if (first && first->file && !streq(first->file, e->file)) {
 			e = config_doc_first(of_file, object);
 			return err_set(err, -EEXIST,
 				"%s:%" PRIu32 ": %s is in %s:%" PRIu32
 				" already: take it out of one of them",
 				e->file, e->line, object, first->file, first->line);
 		}
-		code = config_doc_set_at(r->doc, e->path, e->value, e->file, e->line);
+		code = config_doc_set_at(all, e->path, e->value, e->file, e->line);
 	}
 	if (code == -E2BIG)
 		return err_set(err, code, "the files hold more than %d settings or %u MB",
@@ -104,7 +104,7 @@ static void read_file(struct reading *r, enum config_shape shape, const char *pa
 		code = config_doc_from_yaml_as(shape, path, text.len ? (const char *)text.data : "",
 			text.len, (uint64_t)r->n_files * ORDERS_OF_A_FILE, &doc, &err);
 	if (code == 0)
-		code = add_document(r, doc, &err);
+		code = config_add_file(r->doc, doc, &err);
 	if (code < 0)
 		failed(r, &err, code);
 }

@@ -195,6 +195,56 @@ size_t config_check_files(struct config_manager *m,
 	return n;
 }
 
+/* As its place among the files says. */
+static enum config_shape shape_of(const char *file_name)
+{
+	if (strstr(file_name, "/sources.d/") || text_starts(file_name, "sources.d/"))
+		return CONFIG_SHAPE_SOURCES;
+	if (strstr(file_name, "/destinations.d/") || text_starts(file_name, "destinations.d/"))
+		return CONFIG_SHAPE_DESTINATIONS;
+	return CONFIG_SHAPE_SETTINGS;
+}
+
+/* The layer `files` without what this file says now. */
+static int files_without(const struct config_doc *d, const char *file, struct config_doc **ret)
+{
+	CLEANUP(config_doc_freep) struct config_doc *rest = NULL;
+	int r = config_doc_new(&rest);
+
+	for (size_t i = 0; r == 0 && i < config_doc_size(d); i++) {
+		const struct config_entry *e = config_doc_at(d, i);
+
+		if (!e->file || !streq(e->file, file))
+			r = config_doc_set_at(rest, e->path, e->value, e->file, e->line);
+	}
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(rest);
+	return 0;
+}
+
+void config_check_document(struct config_manager *m, const char *file_name, const char *text,
+	size_t len, void (*visit)(void *userdata, bool warning, const char *text), void *userdata)
+{
+	CLEANUP(config_doc_freep) struct config_doc *doc = NULL;
+	struct plan plan CLEANUP(plan_deinit) = {};
+	struct config_doc **files = &plan.changed[LAYER_FILES].doc;
+	struct check c = {visit, userdata};
+	struct err_text err = {};
+	int r = config_doc_from_yaml_as(shape_of(file_name), file_name, text, len, 0, &doc, &err);
+
+	if (r == 0)
+		r = files_without(m->docs[LAYER_FILES], file_name, files);
+	if (r == 0)
+		r = config_add_file(*files, doc, &err);
+	if (r == 0)
+		r = plan_documents(m, &plan, &err);
+	if (r < 0)
+		visit(userdata, false, err.text[0] ? err.text : "out of memory");
+	else
+		each_hidden(&(struct hidden){m, plan.docs, warn_hidden, &c});
+}
+
 /* ---- where they are -------------------------------------------------------------------------------- */
 
 void config_each_folder(const struct config_manager *m,

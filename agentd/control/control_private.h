@@ -107,7 +107,8 @@ const struct control_caller *reply_caller(const struct control_reply *r);
 void verbs_dispatch(struct connection *c, const Control__Request *request);
 
 /* ---- verbs_config.c */
-void verb_check_files(struct control_server *s, struct control_reply *r);
+void verb_check_files(
+	struct control_server *s, struct control_reply *r, const Control__CheckFiles *q);
 void verb_get_keys(struct control_reply *r);
 
 /* ---- logs.c */

@@ -169,6 +169,12 @@ static void on_apply(struct control_server *s, struct control_reply *r, const Co
 			r, CONTROL__CODE__INVALID, "only the layer local is changed this way");
 		return;
 	}
+	request.rollback = apply->rollback;
+	if (apply->document_name[0]) {
+		request.yaml_name = apply->document_name;
+		request.yaml = apply->document;
+		request.yaml_len = strlen(apply->document);
+	}
 	result = take_changes(s, r, apply, &a, &err);
 	request.changes = a.changes;
 	if (result == 0)
@@ -354,7 +360,7 @@ static void on_get_logs(
 static void on_check_files(
 	struct control_server *s, struct control_reply *r, const Control__Request *q)
 {
-	verb_check_files(s, r);
+	verb_check_files(s, r, q->check_files);
 }
 
 static void on_get_keys(
@@ -373,6 +379,8 @@ FORWARD_PLAIN(on_destination_types, destination_types)
 FORWARD_PLAIN(on_source_kinds, source_kinds)
 FORWARD_PLAIN(on_metrics, metrics)
 FORWARD(on_symbols, symbols, get_symbols)
+FORWARD(on_spool, spool, get_spool)
+FORWARD(on_drop_spool, drop_spool, drop_spool)
 
 static const struct verb {
 	void (*handle)(
@@ -396,6 +404,8 @@ static const struct verb {
 	[CONTROL__REQUEST__VERB_CHECK_FILES] = {on_check_files, false},
 	[CONTROL__REQUEST__VERB_GET_KEYS] = {on_get_keys, false},
 	[CONTROL__REQUEST__VERB_GET_METRICS] = {on_metrics, false},
+	[CONTROL__REQUEST__VERB_GET_SPOOL] = {on_spool, false},
+	[CONTROL__REQUEST__VERB_DROP_SPOOL] = {on_drop_spool, true},
 };
 
 static void on_cancel(struct connection *c, const Control__Cancel *cancel)

@@ -33,7 +33,8 @@ static void on_finding(void *userdata, bool warning, const char *text)
 	f->checked->findings[f->checked->n_findings++] = x;
 }
 
-void verb_check_files(struct control_server *s, struct control_reply *r)
+void verb_check_files(
+	struct control_server *s, struct control_reply *r, const Control__CheckFiles *q)
 {
 	Control__Reply reply = CONTROL__REPLY__INIT;
 	Control__FilesChecked checked = CONTROL__FILES_CHECKED__INIT;
@@ -44,7 +45,13 @@ void verb_check_files(struct control_server *s, struct control_reply *r)
 		reply_fail_code(r, CONTROL__CODE__INTERNAL, no_memory);
 		return;
 	}
-	checked.files = (uint32_t)config_check_files(s->ops->config, on_finding, &f);
+	if (q->document_name[0]) {
+		checked.files = 1;
+		config_check_document(s->ops->config, q->document_name, q->document,
+			strlen(q->document), on_finding, &f);
+	} else {
+		checked.files = (uint32_t)config_check_files(s->ops->config, on_finding, &f);
+	}
 	reply.body_case = CONTROL__REPLY__BODY_FILES_CHECKED;
 	reply.files_checked = &checked;
 	control_send(r, &reply, true);
