@@ -26,6 +26,7 @@
 #include "agentd/daemon_files.h"
 #include "agentd/daemon_handover.h"
 #include "agentd/daemon_host.h"
+#include "agentd/daemon_spool.h"
 
 #define STATE_DIR_DEFAULT    "/var/lib/odi"
 #define CONFIG_DIR_DEFAULT   "/etc/odi"
@@ -138,7 +139,7 @@ static int make_rooms(struct daemon *d, struct err_text *err)
 		return -ENOMEM;
 	r = local_new(&d->local, d->loop, dir, &lc, err);
 	if (r >= 0)
-		r = link_new(&d->link, d->loop, &(struct link_config){}, err);
+		r = daemon_link_new(d, err);
 	if (r >= 0)
 		r = daemon_fetch_new(d, err);
 	if (r < 0)
@@ -257,6 +258,8 @@ static void usage(FILE *f)
 	      "  --types-dir DIR    further types of destinations (default destinations.d/types there)\n"
 	      "  --accept-unknown-kernel\n"
 	      "                     sample on a vendor's kernel whose fixes cannot be told by its name\n"
+	      "  --exporter-socket PATH\n"
+	      "                     the exporter is a unit of its own and listens there; else agentd starts one\n"
 	      "  --log-level L      error, warning, info or debug (default info)\n"
 	      "  --version, --help\n",
 		f);
@@ -282,6 +285,7 @@ static int parse_args(struct daemon *d, int argc, char **argv)
 		{"types-dir", required_argument, NULL, 't'},
 		{"log-level", required_argument, NULL, 'l'},
 		{"accept-unknown-kernel", no_argument, NULL, 'u'},
+		{"exporter-socket", required_argument, NULL, 'x'},
 		{"version", no_argument, NULL, 'V'},
 		{"help", no_argument, NULL, 'h'},
 		{},
@@ -324,6 +328,9 @@ static int parse_args(struct daemon *d, int argc, char **argv)
 				return 2;
 			}
 			log_set_level(level);
+			break;
+		case 'x':
+			d->exporter_socket = optarg;
 			break;
 		case 'u':
 			d->accept_unknown_kernel = true;

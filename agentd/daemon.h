@@ -101,6 +101,7 @@ struct daemon {
 	const char *socket_path, *state_dir;
 	struct config_places places; /* of the configuration files */
 	const char *policy_file, *types_dir; /* NULL: in the configuration's folder */
+	const char *exporter_socket; /* of an exporter that is a unit of its own; NULL: agentd starts one */
 	bool accept_unknown_kernel;
 	uint64_t started_unix_ns;
 
@@ -155,6 +156,10 @@ struct daemon {
 	bool surveying;
 
 	struct ledger ledger;
+	struct { /* of samples that an agentd that was killed took with it; see daemon_spool.c */
+		uint64_t count, from_unix_ns, to_unix_ns;
+		uint64_t open_since_unix_ns; /* profiling is on since, as the store knows; 0: off */
+	} gap;
 	uint64_t frames, frames_named, user_frames, user_frames_named; /* by sample, over batches */
 	uint64_t late_names;
 };

@@ -17,10 +17,11 @@
 #include "agentd/base/clock.h"
 #include "agentd/base/log.h"
 #include "agentd/daemon.h"
+#include "agentd/daemon_spool.h"
 #include "agentd/daemon_debugfiles.h"
 #include "agentd/daemon_fetch.h"
-
 #include "agentd/daemon_handover.h"
+
 /* Loaded, not started. rate: 0 the configured one. */
 static int make_sampler(struct daemon *d, const struct config *c, unsigned rate,
 	struct sampler **ret, struct err_text *err)
@@ -111,6 +112,7 @@ void daemon_disable(struct daemon *d)
 	daemon_cost_stop(d);
 	retire(d);
 	d->active_since_unix_ns = 0;
+	daemon_gap_profiling(d, false);
 	log_info("profiling is off: the programs are unloaded");
 }
 
@@ -128,6 +130,7 @@ static void enable(struct daemon *d, struct sampler *s, bool anew)
 	symbol_forget_kernel(d->symbols); /* modules may have come and gone meanwhile */
 	daemon_unwinding_restart(d);
 	if (anew) {
+		daemon_gap_profiling(d, true);
 		d->active_since_unix_ns = clock_unix_ns();
 		stacks_reset(&d->stacks, d->active_since_unix_ns);
 		d->open->from_unix_ns = d->active_since_unix_ns;
@@ -152,6 +155,7 @@ static void apply_settings(struct daemon *d, const struct config *next)
 	struct local_config lc = daemon_local_config(next);
 
 	local_configure(d->local, &lc);
+	daemon_spool_configure(d, next);
 	d->host.labels = next->host_labels;
 	d->host.n_labels = next->n_host_labels;
 	symbol_set_demangle(d->symbols, next->profiling.demangle);

@@ -11,6 +11,7 @@
 #include "agentd/config/policy.h"
 #include "agentd/daemon_files.h"
 #include "agentd/daemon_handover.h"
+#include "agentd/daemon_spool.h"
 #include "agentd/daemon_verbs.h"
 
 #define MAX_PROBLEMS 32
@@ -328,6 +329,20 @@ static void fill_ledger(struct filling *f)
 			100.0 * (double)l->lost / (double)l->taken);
 }
 
+static void fill_spool(struct filling *f)
+{
+	struct daemon *d = f->daemon;
+
+	f->status->spool = daemon_spool_state(d, f->reply);
+	f->status->gap_from_unix_ns = daemon_gap_from(d);
+	f->status->gap_to_unix_ns = d->gap.to_unix_ns;
+	f->status->gaps = d->gap.count;
+	if (f->status->spool && f->status->spool->problem[0])
+		problem(f, "warning", "df -h; odictl spool show",
+			"spool: %s; batches that wait are held in memory, within 32 MB",
+			f->status->spool->problem);
+}
+
 static void fill_details(struct filling *f)
 {
 	struct daemon *d = f->daemon;
@@ -410,6 +425,7 @@ int daemon_status_fill(struct daemon *d, struct control_reply *r, Control__Statu
 	fill_sources(&f, c);
 	fill_destinations(&f, c);
 	fill_local(&f, c);
+	fill_spool(&f);
 	fill_state(&f);
 	fill_files(&f);
 	fill_ledger(&f);

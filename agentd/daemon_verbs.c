@@ -7,6 +7,7 @@
 
 #include "agentd/daemon_metrics.h"
 #include "agentd/daemon_handover.h"
+#include "agentd/daemon_spool.h"
 #include "agentd/daemon_verbs.h"
 
 Control__KeyValue **daemon_key_values(
@@ -124,13 +125,15 @@ void daemon_verbs_init(struct daemon *d)
 	d->control_ops = (struct control_ops){
 		.config = d->config,
 		.store = d->store,
-		.describe_effects = describe_effects,
 		.keep_file = daemon_keep_file,
 		.forget_files = daemon_forget_files,
+		.describe_effects = describe_effects,
 		.status = daemon_status,
 		.sources = daemon_get_sources,
 		.candidates = daemon_candidates,
 		.destinations = daemon_get_destinations,
+		.spool = daemon_get_spool,
+		.drop_spool = daemon_drop_spool,
 		.destination_types = daemon_destination_types,
 		.source_kinds = daemon_source_kinds,
 		.symbols = daemon_get_symbols,

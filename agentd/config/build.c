@@ -354,6 +354,9 @@ static bool build_number(struct config *c, const char *path, const char *value)
 	} else if (streq(path, "profiling/unwind-memory")) {
 		text_size(value, &number);
 		c->profiling.unwind_memory = power_of_two_below(number);
+	} else if (streq(path, "exporter/min-free")) {
+		text_u64(value, 0, 90, &number);
+		c->exporter.min_free_permille = (unsigned)number * 10;
 	} else if (streq(path, "profiling/budget")) {
 		config_parse_percent(value, &c->profiling.budget_ppm, NULL);
 	} else {
@@ -414,6 +417,10 @@ static int build_setting(
 		return text_size(value, &c->local.max_bytes);
 	if (streq(path, "local/max-age"))
 		return text_duration(value, &c->local.max_age_ns);
+	if (streq(path, "exporter/spool-bytes"))
+		return text_size(value, &c->exporter.spool_bytes);
+	if (streq(path, "exporter/spool-age"))
+		return text_duration(value, &c->exporter.spool_age_ns);
 	if (streq(path, "profiling/types"))
 		return config_parse_types(value, &c->profiling.types, b->err) < 0
 			? wrong(b, v, -EINVAL, "profiling")

@@ -115,6 +115,29 @@ static const struct config_setting settings[] = {
 			.min = 60 * SECOND,
 			.max = 3650 * DAY,
 			.help = "how long profiles are kept on this host"}},
+	{"exporter/spool-bytes",
+		{.name = "spool-bytes",
+			.type = OPTION_SIZE,
+			.fallback = "512MB",
+			.min = MIB,
+			.max = MIB << 20,
+			.help = "disk room of batches that wait for their destinations; above it the oldest "
+				"are given up"}},
+	{"exporter/spool-age",
+		{.name = "spool-age",
+			.type = OPTION_DURATION,
+			.fallback = "24h",
+			.min = 60 * SECOND,
+			.max = 3650 * DAY,
+			.help = "how long a batch waits for its destinations before it is given up"}},
+	{"exporter/min-free",
+		{.name = "min-free",
+			.type = OPTION_UINT,
+			.fallback = "5",
+			.min = 0,
+			.max = 90,
+			.help = "percent of the disk that stay free of batches that wait, whatever else "
+				"fills it"}},
 	{"containers/docker-root",
 		{.name = "docker-root",
 			.type = OPTION_STRING,
@@ -125,7 +148,7 @@ static const struct config_setting settings[] = {
 static const char *const source_fields[] = {"kind", "match", "enabled", "service-name", "types",
 	"per-process", "per-thread", "per-cpu", "order", "options", "labels"};
 static const char *const destination_fields[] = {"type", "enabled", "order", "options"};
-static const char *const groups[] = {"profiling", "symbols", "local", "host", "host/labels",
+static const char *const groups[] = {"profiling", "symbols", "local", "exporter", "host", "host/labels",
 	"containers", "sources", "destinations"};
 
 const struct config_setting *config_schema(size_t *n)

@@ -60,6 +60,9 @@ struct control_ops { /* each fills and sends its reply, now or later; called fro
 	void (*symbols)(
 		void *userdata, struct control_reply *r, const Control__GetSymbols *request);
 	void (*metrics)(void *userdata, struct control_reply *r);
+	void (*spool)(void *userdata, struct control_reply *r, const Control__GetSpool *request);
+	void (*drop_spool)(
+		void *userdata, struct control_reply *r, const Control__DropSpool *request);
 	void (*test_destination)(
 		void *userdata, struct control_reply *r, const Control__TestDestination *request);
 	/* Sends QueryPart replies, the last one final; cancelled through control_on_cancel(). */
