@@ -96,6 +96,23 @@ static void say_tls(const struct words_failure *f, char *reason, char *remedy)
 			"this host trusts (/etc/ssl/certs)");
 }
 
+/* In TLS 1.3 a server looks at our certificate when the handshake is over for us: what it thinks of it comes instead of
+ * an answer. */
+static bool say_alert(const struct words_failure *f, char *reason, char *remedy)
+{
+	if (!strcasestr(f->detail, "alert") || !strcasestr(f->detail, "certificate"))
+		return false;
+	if (strcasestr(f->detail, "required")) {
+		put(reason, "%s port %s wants a certificate of ours", f->host, f->port);
+		put(remedy, "set cert and key: a client certificate that it trusts");
+	} else {
+		put(reason, "%s port %s does not accept our certificate", f->host, f->port);
+		put(remedy,
+			"has it run out, and does the backend trust the authority it comes from?");
+	}
+	return true;
+}
+
 /* libcurl's code. */
 static void say_transfer(const struct words_failure *f, char *reason, char *remedy)
 {
@@ -128,11 +145,15 @@ static void say_transfer(const struct words_failure *f, char *reason, char *reme
 	case CURLE_SEND_ERROR:
 	case CURLE_RECV_ERROR:
 	case CURLE_PARTIAL_FILE:
+		if (say_alert(f, reason, remedy))
+			return;
 		put(reason, "%s port %s closed the connection without a whole answer", f->host,
 			f->port);
-		put(remedy,
-			"does another service listen there, or does the port want https? %s%sThe "
-			"backend's own log may say more",
+		put(remedy, "%s %s%sThe backend's own log may say more",
+			streq(f->scheme, "https")
+				? "does it want a certificate of ours (cert and key), or does another "
+				  "service listen there?"
+				: "does another service listen there, or does the port want https?",
 			f->hint, *f->hint ? ". " : "");
 		return;
 	case CURLE_UNSUPPORTED_PROTOCOL:

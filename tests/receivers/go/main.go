@@ -5,6 +5,8 @@
 //
 //	receiver -http 127.0.0.1:4318 -grpc 127.0.0.1:4317 -out FILE
 //
+// With -cert and -key both ports speak TLS; with -client-ca they ask for a certificate of that authority.
+//
 // The file is replaced after each request and holds what arrived since the start. One line "ready" on standard
 // output says that both ports are open.
 package main
@@ -242,14 +244,27 @@ func refusal(text string) (error, error) {
 	return s.Err(), nil
 }
 
-func run(httpAddress, grpcAddress, out string, refuse error) error {
+type options struct {
+	httpAddress, grpcAddress, out string
+	cert, key, clientCA           string // "": without
+	grpcMaxMiB                    int    // 0: its default
+}
+
+func run(o options, refuse error) error {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 	factory := otlpreceiver.NewFactory()
 	config := factory.CreateDefaultConfig().(*otlpreceiver.Config)
-	config.HTTP.GetOrInsertDefault().ServerConfig.NetAddr.Endpoint = httpAddress
-	config.GRPC.GetOrInsertDefault().NetAddr.Endpoint = grpcAddress
-	s := &sink{out: out, refuse: refuse, summary: Summary{Services: map[string]map[string]int64{},
+	overHTTP, overGRPC := config.HTTP.GetOrInsertDefault(), config.GRPC.GetOrInsertDefault()
+	overHTTP.ServerConfig.NetAddr.Endpoint = o.httpAddress
+	overGRPC.NetAddr.Endpoint = o.grpcAddress
+	overGRPC.MaxRecvMsgSizeMiB = o.grpcMaxMiB
+	if o.cert != "" {
+		forHTTP, forGRPC := overHTTP.ServerConfig.TLS.GetOrInsertDefault(), overGRPC.TLS.GetOrInsertDefault()
+		forHTTP.CertFile, forHTTP.KeyFile, forHTTP.ClientCAFile = o.cert, o.key, o.clientCA
+		forGRPC.CertFile, forGRPC.KeyFile, forGRPC.ClientCAFile = o.cert, o.key, o.clientCA
+	}
+	s := &sink{out: o.out, refuse: refuse, summary: Summary{Services: map[string]map[string]int64{},
 		Leaves: map[string]map[string]int64{}, Problems: []string{}, ProfileIDs: []string{}}}
 
 	settings := receiver.Settings{ID: component.NewID(factory.Type()),
@@ -270,14 +285,19 @@ func run(httpAddress, grpcAddress, out string, refuse error) error {
 }
 
 func main() {
-	httpAddress := flag.String("http", "127.0.0.1:4318", "address for OTLP over HTTP")
-	grpcAddress := flag.String("grpc", "127.0.0.1:4317", "address for OTLP over gRPC")
-	out := flag.String("out", "received.json", "file for the summary")
+	var o options
+	flag.StringVar(&o.httpAddress, "http", "127.0.0.1:4318", "address for OTLP over HTTP")
+	flag.StringVar(&o.grpcAddress, "grpc", "127.0.0.1:4317", "address for OTLP over gRPC")
+	flag.StringVar(&o.out, "out", "received.json", "file for the summary")
+	flag.StringVar(&o.cert, "cert", "", "certificate (PEM), for TLS")
+	flag.StringVar(&o.key, "key", "", "its key")
+	flag.StringVar(&o.clientCA, "client-ca", "", "authority of the clients' certificates, which are asked for then")
+	flag.IntVar(&o.grpcMaxMiB, "grpc-max-mib", 0, "the biggest message over gRPC; 0: the default")
 	refuse := flag.String("refuse", "", "gRPC status to answer with: NUMBER or NUMBER:SECONDS to retry after")
 	flag.Parse()
 	answer, err := refusal(*refuse)
 	if err == nil {
-		err = run(*httpAddress, *grpcAddress, *out, answer)
+		err = run(o, answer)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "receiver:", err)
