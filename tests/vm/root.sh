@@ -3,7 +3,7 @@
 #
 # Prints the folder of one of Debian's systems, ready to boot: root.sh NAME SUITE
 #
-# In it lie disk (an ext4 file system: Debian's smallest system with systemd, a kernel, Python and what prints
+# In it lie disk (an ext4 file system: Debian's smallest system with systemd, a kernel, Python, certificates and what prints
 # manual pages), vmlinuz, initrd, status (dpkg's list of what is installed), package (the kernel's name and
 # version). Made once, of Debian's packages only (apt.sh says whence); remove the folder to have it made anew. The
 # suite SUITE-backports is the system of SUITE with the kernel of its backports.
@@ -18,7 +18,7 @@ base=${suite%-backports}
 arch=$(dpkg --print-architecture)
 folder=$cache/system-$name-$arch
 
-packages=systemd,systemd-sysv,dbus,udev,kmod,procps,initramfs-tools,python3,man-db,bash-completion,less,iproute2
+packages=systemd,systemd-sysv,dbus,udev,kmod,procps,initramfs-tools,python3,man-db,bash-completion,less,iproute2,ca-certificates
 # Another recipe makes another system: a change of this file that does is another number.
 recipe="1 $suite $packages $(grep -v '^ *#' "$here/guest/system.sh" | sha256sum)"
 if [ "$(cat "$folder/recipe" 2>/dev/null)" = "$recipe" ]; then

@@ -82,7 +82,7 @@ TMPDIR=$out timeout -k 10 "${ODI_VM_SECONDS:-900}" qemu-system-x86_64 -accel tcg
 	-drive "file=$system/disk,format=raw,if=virtio,snapshot=on,cache=unsafe" \
 	-drive "file=$out/test.img,format=raw,if=virtio,readonly=on" \
 	-drive "file=$out/results.tar,format=raw,if=virtio,cache=unsafe" \
-	-serial "file:$out/console.log" -serial "file:$out/cases.log" </dev/null >"$out/qemu.log" 2>&1 || status=$?
+	-serial "file:$out/console.log" -serial "file:$out/cases.log" -serial "file:$out/live.log" </dev/null >"$out/qemu.log" 2>&1 || status=$?
 cat "$out/qemu.log" >&2
 tr -d '\000\r' <"$out/console.log" | grep '^guest:' >&2 || true
 echo "# it took $((SECONDS - began)) s" >&2

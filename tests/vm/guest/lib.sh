@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # What the steps of a guest are made of (sourced): cases as tests/run.sh reads them, on the second serial port, one
-# line as soon as it is known. All that commands say goes to /var/lib/test/log, which is sent at the end.
+# line as soon as it is known. All that commands say goes to /var/lib/test/log, which is sent at the end, and to the
+# third serial port.
 
 state=/var/lib/test
 mkdir -p "$state"
 exec >>"$state/log" 2>&1 </dev/null
+# for who waits, and where a guest never ends
+tail -n 0 -F "$state/log" >/dev/ttyS2 2>/dev/null &
 export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive HOME=/root PAGER=cat MANPAGER=cat SYSTEMD_PAGER='' ODI_COLOR=0
 
 tell() {
