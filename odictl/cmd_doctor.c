@@ -50,6 +50,8 @@ static void look_profiling(const Control__Status *s, struct findings *f)
 	for (size_t i = 0; i < s->n_problems; i++) {
 		const Control__Problem *p = s->problems[i];
 
+		if (streq(p->severity, "note"))
+			continue; /* said above */
 		finding_add(f, "problem",
 			streq(p->severity, "failure") ? FINDING_FAILURE : FINDING_WARNING,
 			p->remedy, "%s", p->text);
@@ -75,7 +77,11 @@ static void look_sources(const Control__Status *s, struct findings *f)
 		if (!x->enabled)
 			continue;
 		snprintf(remedy, sizeof(remedy), "odictl source show %s", x->name);
-		if (x->images_now)
+		if (!s->profiling_active)
+			finding_add(f, "source", FINDING_OK, "",
+				"source %s: what it matches is known while profiling is on",
+				x->name);
+		else if (x->images_now)
 			finding_add(f, "source", FINDING_OK, "", "source %s matches %u processes",
 				x->name, x->images_now);
 		else if (x->claimed_by_others)

@@ -206,9 +206,9 @@ static void pack(struct bundle *b, const char *name, const char *what, struct bu
 	_cleanup_buf_ struct buf clean;
 	char size[32], line[300];
 
+	buf_init(&clean, 0);
 	if (!text->len)
 		return;
-	buf_init(&clean, 0);
 	for (size_t i = 0; i < text->len; i++)
 		if (!text->data[i])
 			text->data[i] = '?';

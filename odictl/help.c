@@ -15,34 +15,45 @@ bool help_is_group(const char *word)
 	return false;
 }
 
-/* A group is one line: its name and its verbs. */
-static size_t print_group_line(FILE *f, size_t at)
+/* A group is one line: its name and its verbs, but for those that are seldom typed; "" when all are. */
+static size_t group_line(size_t at, char *line, size_t size)
 {
 	const char *words = commands[at].words;
-	size_t n = strcspn(words, " "), i = at;
-	char line[200];
-	size_t len = (size_t)snprintf(line, sizeof(line), "  %-12.*s", (int)n, words);
+	size_t n = strcspn(words, " "), i = at, verbs = 0;
+	size_t len = (size_t)snprintf(line, size, "  %-12.*s", (int)n, words);
 
-	for (; i < n_commands && strncmp(commands[i].words, words, n + 1) == 0 &&
-		len < sizeof(line);
-		i++)
-		if (!commands[i].minor)
-			len += (size_t)snprintf(line + len, sizeof(line) - len, "%s%s",
-				i == at ? "" : ", ", commands[i].words + n + 1);
-	fprintf(f, "%s\n", line);
+	for (; i < n_commands && strncmp(commands[i].words, words, n + 1) == 0; i++)
+		if (!commands[i].minor && len < size)
+			len += (size_t)snprintf(line + len, size - len, "%s%s", verbs++ ? ", " : "",
+				commands[i].words + n + 1);
+	if (!verbs)
+		line[0] = '\0';
 	return i;
+}
+
+static void put_minor(FILE *f, const char *words, bool *any)
+{
+	fprintf(f, "%s%.*s", *any ? ", " : "  and         ", (int)strcspn(words, " "), words);
+	*any = true;
 }
 
 /* What is seldom typed, in one line. */
 static void print_minor(FILE *f)
 {
 	bool any = false;
+	char line[200];
 
-	for (size_t i = 0; i < n_commands; i++) {
-		if (!commands[i].minor || strchr(commands[i].words, ' '))
+	for (size_t i = 0; i < n_commands;) {
+		size_t at = i++;
+
+		if (!strchr(commands[at].words, ' ')) {
+			if (commands[at].minor)
+				put_minor(f, commands[at].words, &any);
 			continue;
-		fprintf(f, "%s%s", any ? ", " : "  and         ", commands[i].words);
-		any = true;
+		}
+		i = group_line(at, line, sizeof(line));
+		if (!line[0])
+			put_minor(f, commands[at].words, &any);
 	}
 	if (any)
 		fputs("\n", f);
@@ -50,12 +61,16 @@ static void print_minor(FILE *f)
 
 void help_all(FILE *f)
 {
+	char line[200];
+
 	fputs("usage: odictl COMMAND [options]\n"
 	      "odi profiles this host: which service, which function, how much CPU.\n\n",
 		f);
 	for (size_t i = 0; i < n_commands;) {
 		if (strchr(commands[i].words, ' ')) {
-			i = print_group_line(f, i);
+			i = group_line(i, line, sizeof(line));
+			if (line[0])
+				fprintf(f, "%s\n", line);
 		} else {
 			if (!commands[i].minor)
 				fprintf(f, "  %-12s%s\n", commands[i].words, commands[i].summary);
