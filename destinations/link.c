@@ -12,6 +12,8 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "agentd/base/clock.h"
@@ -29,6 +31,7 @@
 #define MAX_TESTS         16
 #define MESSAGES_A_TURN   256
 #define FLUSH_STEP_MS     50
+#define SOCKET_BYTES      (1 << 20)
 #define END_WAIT_MS       100
 
 static bool has_enabled(const struct link *l)
@@ -86,8 +89,9 @@ static void replace(struct link *l, const char *why)
 		while (link_read(l, MESSAGES_A_TURN, &ignored) > 0)
 			;
 		/* Its socket closes a moment before it has ended. */
-		(void)poll(
-			&(struct pollfd){.fd = l->child.pidfd, .events = POLLIN}, 1, END_WAIT_MS);
+		if (l->child.pidfd >= 0)
+			(void)poll(&(struct pollfd){.fd = l->child.pidfd, .events = POLLIN}, 1,
+				END_WAIT_MS);
 		if (l->child.pid > 0 && sandbox_reap(&l->child, &status) == 0) {
 			sandbox_describe_status(status, status_text, sizeof(status_text));
 			murdered = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
@@ -163,9 +167,32 @@ static int watch(struct link *l)
 	if (l->flushing)
 		return 0; /* the loop has ended; link_flush() polls */
 	r = sd_event_add_io(l->loop, &l->on_socket, l->child.sock, EPOLLIN, on_socket, l);
-	if (r >= 0)
+	if (r >= 0 && l->child.pidfd >= 0)
 		r = sd_event_add_io(l->loop, &l->on_end, l->child.pidfd, EPOLLIN, on_end, l);
 	return MIN(r, 0);
+}
+
+/* To one that is a unit of its own: its socket starts it. */
+static int connect_exporter(struct link *l, struct err_text *err)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	_cleanup_close_ int fd = -1;
+	int size = SOCKET_BYTES;
+
+	if (strlen(l->config.exporter_socket) >= sizeof(a.sun_path))
+		return err_set(err, -ENAMETOOLONG, "the path of the exporter's socket is too long");
+	strcpy(a.sun_path, l->config.exporter_socket);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_set(err, -errno, "no socket to the exporter: %m");
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	if (connect(fd, (const struct sockaddr *)&a, sizeof(a)) < 0)
+		return err_set(err, -errno,
+			"the exporter cannot be reached at %.200s: %m; is odi-exporter.socket started?",
+			l->config.exporter_socket);
+	l->child = SANDBOX_CHILD_NONE;
+	l->child.sock = TAKE_FD(fd);
+	return 0;
 }
 
 static void start_exporter(struct link *l)
@@ -176,20 +203,27 @@ static void start_exporter(struct link *l)
 	if (link_alive(l))
 		return;
 	l->started_ns = clock_monotonic_ns();
-	r = sandbox_spawn(&l->child, "exporter", NULL, &err);
+	r = l->config.exporter_socket ? connect_exporter(l, &err)
+				      : sandbox_spawn(&l->child, "exporter", NULL, &err);
 	if (r == 0) {
 		r = watch(l);
 		if (r < 0)
 			err_set(&err, r, "the exporter cannot be watched: %s", strerrordesc_np(-r));
 	}
 	if (r < 0) {
-		log_error("%s", err.text);
+		/* Once, not with each try. */
+		if (!l->unreachable)
+			log_error("%s", err.text);
+		l->unreachable = true;
+		if (l->config.exporter_socket)
+			link_spool_problem(l, err.text);
 		if (link_alive(l))
 			forget_child(l);
 		l->start_at_ns = l->started_ns + RESTART_MAX_NS;
 		return;
 	}
 	l->start_at_ns = 0;
+	l->unreachable = false;
 	l->config_dirty = true;
 	link_spool_begin(l);
 	l->next_ping_ns = l->started_ns;

@@ -76,7 +76,7 @@ struct link {
 		ends_for_nothing; /* the latter: without any progress, and not by a stranger's SIGKILL */
 	uint64_t started_ns, start_at_ns, idle_since_ns; /* 0 none */
 	uint64_t ping_sent_ns, next_ping_ns, nonce;      /* ping_sent_ns 0: none is out */
-	bool config_dirty, flushing;
+	bool config_dirty, flushing, unreachable;
 
 	struct link_dest **dests;
 	size_t n_dests, room_dests;
@@ -148,6 +148,8 @@ void link_arm(struct link *l);
 
 /* ---- link_spool.c ---- */
 
+/* What is wrong with it, when there is no exporter to say so. */
+void link_spool_problem(struct link *l, const char *text);
 int link_spool_init(struct link *l, struct err_text *err);
 void link_spool_deinit(struct link *l);
 /* Before all else that goes out, and then what else there is of it. 0 or what sending failed with. */

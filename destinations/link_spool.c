@@ -82,6 +82,12 @@ static uint64_t get_value(struct link *l, const char *key, uint64_t fallback)
 	return value;
 }
 
+void link_spool_problem(struct link *l, const char *text)
+{
+	l->spool = (struct link_spool){.known = true};
+	snprintf(l->spool.problem, sizeof(l->spool.problem), "%.500s", text);
+}
+
 int link_spool_init(struct link *l, struct err_text *err)
 {
 	struct err_text why = {};
@@ -90,8 +96,7 @@ int link_spool_init(struct link *l, struct err_text *err)
 		/* Profiling goes on; what waits does so in memory, and status says so. */
 		log_error("spool: %s; batches are held in memory", why.text);
 		closep(&l->spool_folder);
-		snprintf(l->spool.problem, sizeof(l->spool.problem), "%.500s", why.text);
-		l->spool.known = true;
+		link_spool_problem(l, why.text);
 	}
 	l->spool_wanted = l->spool_folder >= 0 || l->config.exporter_socket;
 	l->next_dest = (uint32_t)get_value(l, "exporter/next-destination", 1);
