@@ -199,9 +199,10 @@ $(B)/compile_commands.json: Makefile
 	  printf '%s{"directory":"%s","file":"%s","command":"cc -std=gnu17 -D_GNU_SOURCE -I. -I%s/gen -DODI_VERSION=\\"0\\" -c %s"}' \
 	    "$$sep" "$(CURDIR)" "$$f" "$(B)" "$$f"; sep=','; done; echo ']'; } > $@
 
-# Everything that belongs to an installation, packaged or not. The units name the programs where they are put. ODICTL is
-# the odictl that writes its own manual pages: another one where the one that is built cannot run here.
+# Everything that belongs to an installation, packaged or not. The units name the programs where they are put. ODICTL and
+# AGENTD write the manual pages: others than those that are built, where these cannot run here.
 SYSCONFDIR ?= /etc
+AGENTD ?= $(B)/bin/agentd
 ODICTL ?= $(B)/bin/odictl
 INSTALLED_UNITS := $(wildcard packaging/systemd/*.service packaging/systemd/*.socket)
 .PHONY: install install-programs install-pages install-system
@@ -212,10 +213,13 @@ install-programs: all
 	install -D -m 0755 $(B)/bin/odictl $(DESTDIR)$(PREFIX)/bin/odictl
 
 install-pages: all
-	@rm -rf $(B)/man; mkdir -p $(B)/man $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man8
+	@rm -rf $(B)/man; mkdir -p $(B)/man $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 \
+	  $(DESTDIR)$(PREFIX)/share/man/man8
 	$(ODICTL) help --man > $(B)/man/odictl.1
 	set -e; for p in $$($(ODICTL) help --man-pages); do \
 	  $(ODICTL) help --man $$p > $(B)/man/odictl-$$p.1; done
+	set -e; for p in odi.conf odi-destinations; do $(AGENTD) --page $$p > $(B)/man/$$p.5; done
+	install -m 0644 $(B)/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5/
 	install -m 0644 $(B)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 0644 packaging/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
 	install -D -m 0644 odictl/assets/complete.bash \

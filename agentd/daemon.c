@@ -185,8 +185,8 @@ static int start(struct daemon *d, struct err_text *err)
 	if (r < 0)
 		return r;
 	daemon_verbs_init(d);
-	r = control_server_new(&d->control, d->loop, d->socket_path, inherited_socket(),
-		&d->control_ops, d, err);
+	r = control_server_new(
+		&d->control, d->loop, d->socket_path, inherited_socket(), &d->control_ops, d, err);
 	if (r < 0)
 		return r;
 
@@ -199,7 +199,8 @@ static int start(struct daemon *d, struct err_text *err)
 	sd_event_set_watchdog(d->loop, true);
 	log_info("agentd " ODI_VERSION " listens on %s; profiling is %s", d->socket_path,
 		d->sampler ? "on" : "off");
-	sd_notify(0, "READY=1");
+	sd_notifyf(0, "READY=1\nSTATUS=%s",
+		d->sampler ? "profiling" : "profiling is off: odictl profiling enable --all");
 	return 0;
 }
 

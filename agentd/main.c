@@ -7,6 +7,7 @@
 #include "agentd/base/sandbox.h"
 #include "agentd/container/container.h"
 #include "agentd/daemon.h"
+#include "agentd/daemon_pages.h"
 #include "agentd/process/process.h"
 #include "agentd/profile/local.h"
 #include "agentd/symbol/symbol.h"
@@ -40,5 +41,8 @@ int main(int argc, char **argv)
 			argv[2]);
 		return 2;
 	}
+	/* Not for people, who have man(1): it makes what man shows. */
+	if (argc == 3 && streq(argv[1], "--page"))
+		return daemon_page(argv[2]);
 	return daemon_main(argc, argv);
 }

@@ -43,7 +43,8 @@ flock 9
 work=$root/build/odi
 rm -rf "$work" "$root/build/out"
 mkdir -p "$work" "$root/build/out"
-sources | LC_ALL=C sort -z | tar --no-recursion --null -T - --mode=u=rwX,go=rX -cf - | tar -C "$work" -xf -
+sources | LC_ALL=C sort -z | tar --no-recursion --null -T - --mtime="@$SOURCE_DATE_EPOCH" \
+	--mode=u=rwX,go=rX -cf - | tar -C "$work" -xf -
 # shellcheck disable=SC2016 # the inner shell's own variables
 unshare -m -- bash -c 'root=$1; shift
 	mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && exec chroot "$root" env -i "$@"' build "$root" \

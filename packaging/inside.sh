@@ -22,19 +22,19 @@ make_changelog() {
 		"$version" "$maintainer" "$(date -u -R -d "@$SOURCE_DATE_EPOCH")"
 }
 
-# odictl writes its own pages, so one that runs here is needed where the one that is packaged does not.
-native_odictl() {
-	env C_INCLUDE_PATH="$newer/amd64/usr/include:$newer/headers/usr/include" \
-		make -s -j"$ODI_JOBS" B=/build/odi/native VERSION="$version" /build/odi/native/bin/odictl
-	echo /build/odi/native/bin/odictl
+# The programs write their own pages, so some that run here are needed where those that are packaged do not.
+native_programs() {
+	env C_INCLUDE_PATH="$newer/amd64/usr/include:$newer/headers/usr/include" LDFLAGS="-L$newer/amd64/usr/lib" \
+		make -s -j"$ODI_JOBS" B=/build/odi/native VERSION="$version" all >&2
+	echo /build/odi/native/bin
 }
 
 build_deb() {
 	local flags=(-b -us -uc -j"$ODI_JOBS")
 	if [ "$architecture" != "$(dpkg --print-architecture)" ]; then
 		flags+=(-a"$architecture" "--build-profiles=cross,nocheck")
-		ODI_ODICTL=$(native_odictl)
-		export ODI_ODICTL
+		ODI_NATIVE=$(native_programs)
+		export ODI_NATIVE
 	fi
 	cp -a packaging/deb debian
 	make_changelog >debian/changelog
