@@ -247,7 +247,8 @@ struct symbol_file *symbol_next_file(struct symbolizer *s, struct symbol_hand_ov
 			open_alt(s, f, ret);
 			return f;
 		}
-		set_problem(s, f, "cannot be opened: %s", strerrordesc_np(-ret->fd));
+		if (ret->fd != -EBADF)
+			set_problem(s, f, "cannot be opened: %s", strerrordesc_np(-ret->fd));
 		give_up(s, f, UNREADABLE_RETRY_NS);
 	}
 	return NULL;

@@ -92,7 +92,8 @@ struct symbol_disk {
 struct symbol_ops {
 	const struct symbol_disk *disk; /* NULL: names are not kept */
 	/* A borrowed descriptor for the file (the vDSO's memfd, /proc/kallsyms for FILE_ID_KERNEL is opened here), or
-	 * -errno: then fallback names. */
+	 * -errno: then fallback names. -EBADF: there is no such thing yet (code of a runtime that writes no map),
+	 * which is no problem of the file's. */
 	int (*open_file)(void *userdata, uint32_t file);
 	/* enum symbol_file_kind of protocol.h; NULL: all are ELF (the kernel and the vDSO are known here). */
 	uint16_t (*file_kind)(void *userdata, uint32_t file);

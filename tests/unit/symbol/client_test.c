@@ -105,6 +105,10 @@ static void test_file_that_cannot_be_opened(void **state)
 	assert_true(a.done);
 	/* A frame of no file at all. */
 	assert_string_equal(room_name(&room, 0, 0x42), "[anon]+0x42");
+	/* What cannot have been opened yet is no problem of the file's. */
+	room.files[8].fd = -EBADF;
+	assert_string_equal(room_name(&room, 8, 0x42), "[anon]+0x42");
+	assert_string_equal(symbol_facts(room.s, 8)->last_problem, "");
 	room_deinit(&room);
 }
 

@@ -140,6 +140,40 @@ static void test_each_field(void **state)
 	REFUSED(strings[functions[0].name.len], 'x');
 }
 
+/* A row that says where a function begins, between two that say what they are called. */
+static void test_bare(void **state)
+{
+	struct fixture *f = *state;
+	struct symbol_names_message *m = (void *)f->message;
+	struct symbol_row *rows = (void *)(m + 1);
+	struct symbol_names_view v;
+
+	for (uint32_t address = 0; address < 5; address++) {
+		found_reset(&f->found);
+		if (address % 2)
+			found_add(&f->found, "main", "", 0, 0, false);
+		else
+			f->found.before = 7;
+		assert_int_equal(symbol_writer_add(&f->writer, address, &f->found), 0);
+	}
+	f->len = symbol_writer_take(&f->writer);
+	memcpy(f->message, f->writer.message, f->len);
+	assert_int_equal(decode(f, &v), 0);
+	assert_int_equal(v.n_rows, 5);
+	assert_int_equal(v.n_functions, 2);
+	assert_int_equal(v.rows[0].flags, SYMBOL_ROW_BARE);
+	assert_int_equal(v.rows[0].before, 7);
+	REFUSED(rows[0].n, 1);
+	REFUSED(rows[0].behind, 1);
+	REFUSED(rows[0].flags, 0);
+	REFUSED(rows[0].flags, SYMBOL_ROW_BARE | SYMBOL_ROW_EXTRA);
+	REFUSED(rows[1].flags, SYMBOL_ROW_BARE);
+	REFUSED(rows[1].n, 0);
+	REFUSED(rows[2].address, 1);
+	REFUSED(rows[2].distance, 1);
+	REFUSED(rows[4].module.len, 1);
+}
+
 static void test_facts_and_done(void **state)
 {
 	struct symbol_facts_message m = {.header = {.version = SYMBOL_PROTOCOL,
@@ -218,6 +252,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_framing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_each_field, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_bare, setup, teardown),
 		cmocka_unit_test(test_facts_and_done),
 		cmocka_unit_test_setup_teardown(test_writer_is_bounded, setup, teardown),
 	};

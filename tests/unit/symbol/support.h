@@ -45,6 +45,8 @@ static inline int room_open_file(void *userdata, uint32_t file)
 {
 	struct room *room = userdata;
 
+	if (file < ROOM_FILES && room->files[file].fd < 0)
+		return room->files[file].fd;
 	return file < ROOM_FILES && room->files[file].fd > 0 ? room->files[file].fd : -ENOENT;
 }
 
