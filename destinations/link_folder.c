@@ -10,6 +10,7 @@
  * folder that is somebody else's is refused: whoever can write to FOLDER could have put it there. Runs in agentd. */
 
 #include <fcntl.h>
+#include <pwd.h>
 #include <sys/stat.h>
 
 #include "agentd/base/fdpass.h"
@@ -18,10 +19,28 @@
 #include "destinations/destination.h"
 #include "destinations/link_private.h"
 
-#define EXPORTER_ID 65534 /* user and group: see the policy in exporter.c */
+#define UNIT_USER "odi-exporter" /* of an exporter that is a unit of its own (packaging/) */
+
+struct owner {
+	uid_t uid;
+	gid_t gid;
+};
+
+/* Whose the folder has to be. */
+static struct owner exporter_user(const struct link *l)
+{
+	const struct passwd *p = l->config.exporter_socket ? getpwnam(UNIT_USER) : NULL;
+
+	if (p)
+		return (struct owner){p->pw_uid, p->pw_gid};
+	if (geteuid() == 0 && !l->config.exporter_socket)
+		return (struct owner){LINK_EXPORTER_UID, LINK_EXPORTER_UID};
+	return (struct owner){geteuid(), getegid()};
+}
 
 /* The descriptor of FOLDER/NAME, the exporter's to write in. */
-static int open_folder(const char *folder, const char *name, struct err_text *err)
+static int open_folder(
+	struct owner user, const char *folder, const char *name, struct err_text *err)
 {
 	_cleanup_close_ int parent = -1, fd = -1;
 	struct stat st;
@@ -42,19 +61,19 @@ static int open_folder(const char *folder, const char *name, struct err_text *er
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_set(err, -errno, "the folder %.300s/%s could not be opened: %s", folder,
 			name, strerrordesc_np(errno));
-	if (st.st_uid != 0 && st.st_uid != EXPORTER_ID && st.st_uid != geteuid())
+	if (st.st_uid != 0 && st.st_uid != user.uid && st.st_uid != geteuid())
 		return err_set(err, -EPERM,
 			"the folder %.300s/%s belongs to user %u, who is neither root nor odi's exporter",
 			folder, name, st.st_uid);
-	if (geteuid() == 0 && fchown(fd, EXPORTER_ID, EXPORTER_ID) < 0)
+	if (st.st_uid != user.uid && fchown(fd, user.uid, user.gid) < 0)
 		return err_set(err, -errno,
-			"the folder %.300s/%s could not be given to odi's exporter: %s", folder,
-			name, strerrordesc_np(errno));
+			"the folder %.300s/%s could not be given to odi's exporter: chown %u:%u it",
+			folder, name, user.uid, user.gid);
 	return TAKE_FD(fd);
 }
 
 /* Its folder, or -1 for a destination that needs none or has none. */
-static int folder_of(const struct destination_spec *s)
+static int folder_of(const struct link *l, const struct destination_spec *s)
 {
 	struct err_text err = {};
 	const struct destination_type *t =
@@ -63,7 +82,7 @@ static int folder_of(const struct destination_spec *s)
 
 	if (!t || !streq(t->transport, "file"))
 		return -1;
-	fd = open_folder(
+	fd = open_folder(exporter_user(l),
 		destination_option(t, s->options, s->n_options, t->endpoint_option), s->name, &err);
 	if (fd < 0)
 		log_warning("destination %s: %s", s->name, err.text);
@@ -82,7 +101,7 @@ int link_send_folder(struct link *l, const struct buf *spec, uint64_t key)
 	if (r < 0)
 		return r;
 	if (n == 1) {
-		fd = folder_of(&specs[0]);
+		fd = folder_of(l, &specs[0]);
 		m.key = key ? key : specs[0].id;
 	}
 	protocol_free_specs(specs, n);

@@ -63,10 +63,11 @@ def same():
             equal((d["failures"], d["last_error"]), (0, ""), d)
 
 
-@case("a status says whether it is tried again: as OTLP has it, RESOURCE_EXHAUSTED only with a time")
+@case("a status says whether it is tried again: as OTLP has it, RESOURCE_EXHAUSTED only with a time; what blames us waits")
 def statuses():
-    again, refused = ["1", "4", "10", "11", "14", "15", "8:1"], ["2", "3", "7", "8", "12", "13", "16"]
-    for status in again + refused:
+    again, refused = ["1", "4", "10", "11", "14", "15", "8:1"], ["2", "3", "8", "13"]
+    blocked = ["7", "12", "16"]
+    for status in again + refused + blocked:
         c = Collector(status)
         with Agentd() as a:
             a.ctl("destination", "add", "otlp", "collector", "--url", c.url)
@@ -80,6 +81,9 @@ def statuses():
             if status in again:
                 equal((ledger["rejected"], ledger["held"] > 0), (0, True), f"{status}: {ledger}")
                 check("tried again" in d["last_error"], d["last_error"])
+            elif status in blocked:
+                equal((ledger["rejected"], ledger["held"] > 0), (0, True), f"{status}: {ledger}")
+                check("wait meanwhile" in d["last_error"], d["last_error"])
             else:
                 check(ledger["rejected"] > 0, f"{status}: {ledger}")
                 check("tried again" not in d["last_error"], d["last_error"])

@@ -76,6 +76,36 @@ static void test_message(void **state)
 	assert_int_equal(strlen(s.message), sizeof(s.message) - 1);
 }
 
+/* How servers in Go, Java, C++, C# and Rust say that a message is too big; and what only sounds like it. */
+static void test_too_big(void **state)
+{
+	static const struct {
+		int code;
+		const char *message;
+		bool big;
+	} said[] = {
+		{8, "grpc: received message larger than max (5242885 vs. 4194304)", true},
+		{8, "gRPC message exceeds maximum size 4194304: 5242880", true},
+		{8, "Received message larger than max (5242880 vs. 4194304)", true},
+		{8, "Received message exceeds the maximum configured message size.", true},
+		{11, "Error, message length too large: found 5242880 bytes, the limit is: 4194304 bytes",
+			true},
+		{8, "too many requests", false},
+		{11, "no more", false},
+		{3, "received message larger than max", false},
+		{8, "", false},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(said); i++) {
+		struct grpc_status s = {.code = said[i].code};
+
+		snprintf(s.message, sizeof(s.message), "%s", said[i].message);
+		assert_int_equal(grpc_outcome(&s) == SEND_TOO_BIG, said[i].big);
+		s.has_retry_info = true;
+		assert_int_not_equal(grpc_outcome(&s), SEND_TOO_BIG);
+	}
+}
+
 /* As grpc-go writes them: code 8, RetryInfo of 2.5 s; and what is none. */
 static void test_retry_info(void **state)
 {
@@ -154,6 +184,7 @@ int main(void)
 		cmocka_unit_test(test_status),
 		cmocka_unit_test(test_message),
 		cmocka_unit_test(test_retry_info),
+		cmocka_unit_test(test_too_big),
 		cmocka_unit_test(test_framing),
 	};
 
