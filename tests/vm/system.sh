@@ -47,7 +47,7 @@ older_package() { # a package of a lower version, with the same in it
 needed_packages() {
 	own_apt "${suite%-backports}" "$arch"
 	rm -f "$cache/apt/${suite%-backports}-$arch"/cache/archives/*.deb
-	apt-get "${apt_options[@]}" -o Dir::State::status="$system/status" -qq -y --download-only install \
+	apt-get "${apt_options[@]}" -o Dir::State::status="$system/status" -qq -y --no-install-recommends --download-only install \
 		"$(realpath "$deb")" >&2
 	cp "$cache/apt/${suite%-backports}-$arch"/cache/archives/*.deb "$disk/needs/" 2>/dev/null || true
 	rm -f "$disk"/needs/odi_*.deb
