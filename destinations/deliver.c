@@ -14,54 +14,22 @@
  * Bounds: bytes and number of a queue, the age that the backend takes (type->max_age_ns); the oldest goes first and is
  * counted as evicted. A request under way is never evicted.
  *
- * Partial success names a number of profiles, not which. All rejected: their samples are. Else the smallest that many
- * are counted as rejected, the least that it can be, and the text says so.
- *
  * Source: OTLP specification on retries. Runs in the exporter. */
 
 #include "agentd/base/clock.h"
 #include "agentd/base/log.h"
 #include "agentd/base/text.h"
-#include "destinations/deliver.h"
-#include "destinations/pace.h"
+#include "destinations/deliver_private.h"
 
 #define LEAVE_NS        (5 * NSEC_PER_SEC)
 #define STATUS_EVERY_NS (100 * NSEC_PER_MSEC)
 #define QUEUE_BYTES     (32ULL << 20)
 #define MEMORY_RETRY_NS NSEC_PER_SEC
-#define TINY_BYTES      1024 /* whoever finds this too big takes nothing */
-#define SOFT_NS         (3600 * NSEC_PER_SEC)
 #define OLD_NS          (120 * NSEC_PER_SEC) /* what comes older than that is a backlog */
-
-struct deliver {
-	deliver_tell_fn *tell;
-	struct buf spec_bytes; /* what spec borrows from */
-	struct destination_spec *spec;
-	const struct destination_type *type;
-	const struct transport *transport;
-	struct sender *sender;     /* NULL: its options cannot be used */
-	struct shape_rules *rules; /* NULL: nothing is shaped */
-	struct queue queue;
-	uint64_t queue_bytes; /* the bound */
-	struct pace pace;
-	bool oldest_first;
-	const struct held_batch *live;    /* came last; NULL: it is through. Only to compare with */
-	const struct held_batch *current; /* is being sent, in one or more requests; NULL none */
-	uint64_t soft_bytes, soft_until_ns; /* what a backend found too big is cut to */
-	struct buf probe;                   /* a small request; under way while `probing` */
-	bool probing;
-	struct encoded *encoded;             /* of the current item; NULL not yet */
-	const struct shape_request *request; /* under way, of `encoded` */
-	bool reopen;                         /* options changed while a request was under way */
-	uint64_t leave_by_ns;                /* 0: stays */
-	struct message_status status;
-	bool status_changed;
-	uint64_t status_told_ns;
-};
 
 /* ---- telling ------------------------------------------------------------------------------------- */
 
-static void tell_item(struct deliver *d, const struct queue_item *item, bool final)
+void deliver_tell_item(struct deliver *d, const struct queue_item *item, bool final)
 {
 	struct message_answer a = {
 		.header = protocol_header(MESSAGE_ANSWER, sizeof(a)),
@@ -84,7 +52,7 @@ static void tell_status(struct deliver *d, uint64_t now_ns)
 	d->status_told_ns = now_ns;
 }
 
-static void set_state(struct deliver *d, const char *state, const char *reason, const char *remedy)
+void deliver_set_state(struct deliver *d, const char *state, const char *reason, const char *remedy)
 {
 	snprintf(d->status.state, sizeof(d->status.state), "%s", state);
 	snprintf(d->status.last_error, sizeof(d->status.last_error), "%.340s%s%.168s", reason,
@@ -93,7 +61,7 @@ static void set_state(struct deliver *d, const char *state, const char *reason, 
 }
 
 /* Where the batch is in the queue; -1: it is not. Asked for of the first and the last, mostly. */
-static ssize_t find(struct deliver *d, const struct held_batch *b)
+ssize_t deliver_index(struct deliver *d, const struct held_batch *b)
 {
 	if (!b || !d->queue.n)
 		return -1;
@@ -108,26 +76,26 @@ static ssize_t find(struct deliver *d, const struct held_batch *b)
 /* The one of which a request is under way, which stays where it is; -1: none. */
 static ssize_t busy_at(struct deliver *d)
 {
-	return d->request ? find(d, d->current) : -1;
+	return d->request ? deliver_index(d, d->current) : -1;
 }
 
 /* No request of the current batch is under way: another one may be chosen. */
-static void put_back(struct deliver *d)
+void deliver_put_back(struct deliver *d)
 {
 	d->current = NULL;
 	d->encoded = encoded_unref(d->encoded);
 }
 
 /* The item is through: tells agentd, forgets it. */
-static void finish_item(struct deliver *d, size_t i)
+void deliver_finish_item(struct deliver *d, size_t i)
 {
 	const struct held_batch *b = queue_at(&d->queue, i)->batch;
 
 	if (b == d->current)
-		put_back(d);
+		deliver_put_back(d);
 	if (b == d->live)
 		d->live = NULL;
-	tell_item(d, queue_at(&d->queue, i), true);
+	deliver_tell_item(d, queue_at(&d->queue, i), true);
 	queue_remove(&d->queue, i);
 	if (!d->queue.n)
 		pace_drain_end(&d->pace);
@@ -136,7 +104,7 @@ static void finish_item(struct deliver *d, size_t i)
 static void give_up_item(struct deliver *d, size_t i, enum fate fate)
 {
 	queue_item_settle(queue_at(&d->queue, i), fate);
-	finish_item(d, i);
+	deliver_finish_item(d, i);
 }
 
 /* ---- configuration ------------------------------------------------------------------------------- */
@@ -158,13 +126,13 @@ static int open_transport(struct deliver *d, struct err_text *err)
 	return d->transport->open(&d->sender, &setup, err);
 }
 
-static void open_sender(struct deliver *d)
+void deliver_open_sender(struct deliver *d)
 {
 	struct err_text err = {};
 
 	d->reopen = false;
 	d->sender = d->sender ? d->transport->close(d->sender) : NULL;
-	put_back(d);
+	deliver_put_back(d);
 	d->rules = shape_rules_unref(d->rules);
 	d->probing = false;
 	d->soft_bytes = 0;
@@ -182,7 +150,7 @@ static void open_sender(struct deliver *d)
 	/* Other options, another chance, at once. */
 	pace_reset(&d->pace);
 	if (!d->sender)
-		set_state(d, "failing", err.text, "");
+		deliver_set_state(d, "failing", err.text, "");
 	d->status_changed = true;
 }
 
@@ -223,7 +191,7 @@ int deliver_configure(struct deliver *d, const struct destination_spec *spec, ui
 	if (d->request)
 		d->reopen = true;
 	else
-		open_sender(d);
+		deliver_open_sender(d);
 	return 0;
 }
 
@@ -237,7 +205,7 @@ int deliver_new(struct deliver **ret, const struct destination_spec *spec, deliv
 	d->tell = tell;
 	pace_init(&d->pace, spec->name);
 	buf_init(&d->probe, 1 << 20);
-	set_state(d, "idle", "", "");
+	deliver_set_state(d, "idle", "", "");
 	r = deliver_configure(d, spec, 0);
 	if (r < 0) {
 		deliver_free(d);
@@ -286,7 +254,7 @@ int deliver_push(
 
 bool deliver_evict(struct deliver *d, const struct held_batch *b)
 {
-	ssize_t i = find(d, b);
+	ssize_t i = deliver_index(d, b);
 
 	if (i >= 0 && i == busy_at(d))
 		return false;
@@ -297,7 +265,7 @@ bool deliver_evict(struct deliver *d, const struct held_batch *b)
 
 const struct queue_item *deliver_find(struct deliver *d, const struct held_batch *b)
 {
-	ssize_t i = find(d, b);
+	ssize_t i = deliver_index(d, b);
 
 	return i >= 0 ? queue_at(&d->queue, (size_t)i) : NULL;
 }
@@ -320,183 +288,6 @@ void deliver_leave(struct deliver *d)
 bool deliver_gone(const struct deliver *d)
 {
 	return d->leave_by_ns && !d->queue.n && !d->request;
-}
-
-/* ---- answers of the backend ---------------------------------------------------------------------- */
-
-static int by_size(const void *a, const void *b)
-{
-	const struct shape_profile *x = a, *y = b;
-
-	return x->samples < y->samples ? -1 : x->samples > y->samples;
-}
-
-/* The least that `rejected` profiles of the request can hold, by type. */
-static void count_rejected(
-	const struct shape_request *q, uint64_t rejected, uint64_t out[PROFILE_TYPES])
-{
-	struct shape_profile *sorted;
-
-	if (rejected >= q->n_profiles) {
-		memcpy(out, q->samples, PROFILE_TYPES * sizeof(*out));
-		return;
-	}
-	sorted = calloc(q->n_profiles + 1, sizeof(*sorted));
-	if (!sorted)
-		return; /* the text still says it */
-	memcpy(sorted, q->profiles, q->n_profiles * sizeof(*sorted));
-	qsort(sorted, q->n_profiles, sizeof(*sorted), by_size);
-	for (size_t i = 0; i < rejected; i++)
-		out[sorted[i].type] += sorted[i].samples;
-	free(sorted);
-}
-
-/* The request's rows are settled. */
-static void settle(
-	struct deliver *d, const struct shape_request *q, const struct send_result *result)
-{
-	ssize_t at = find(d, d->current);
-	struct queue_item *item = queue_at(&d->queue, (size_t)at);
-	uint64_t rejected[PROFILE_TYPES] = {0};
-
-	if (result->outcome == SEND_REFUSED)
-		memcpy(rejected, q->samples, sizeof(rejected));
-	else if (result->rejected_profiles)
-		count_rejected(q, result->rejected_profiles, rejected);
-	for (size_t t = 0; t < PROFILE_TYPES; t++) {
-		item->counts.samples[FATE_REJECTED][t] += rejected[t];
-		item->counts.samples[FATE_DELIVERED][t] += q->samples[t] - rejected[t];
-		item->counts.samples[FATE_SHAPED][t] += q->away[t];
-	}
-	item->row += q->rows;
-	if (encoded_at(d->encoded, item->row))
-		tell_item(d, item, false);
-	else
-		finish_item(d, (size_t)at);
-}
-
-static void on_taken(
-	struct deliver *d, const struct shape_request *q, const struct send_result *result)
-{
-	struct send_result said = *result;
-
-	if (result->rejected_profiles && result->rejected_profiles < q->n_profiles)
-		snprintf(said.remedy, sizeof(said.remedy),
-			"of %zu profiles; it does not say which, so the smallest are counted as rejected",
-			q->n_profiles);
-	d->status.last_success_unix_ns = clock_unix_ns();
-	if (result->rejected_profiles) {
-		d->status.failures++;
-		d->status.last_failure_unix_ns = clock_unix_ns();
-	}
-	set_state(d, result->rejected_profiles >= q->n_profiles && q->n_profiles ? "failing" : "ok",
-		said.reason, said.remedy);
-}
-
-static void on_failed(struct deliver *d, const struct send_result *result)
-{
-	bool refused = result->outcome == SEND_REFUSED;
-	char remedy[PROTOCOL_TEXT];
-
-	d->status.failures++;
-	d->status.last_failure_unix_ns = clock_unix_ns();
-	snprintf(remedy, sizeof(remedy), "%.480s%s", result->remedy,
-		result->outcome == SEND_BLOCKED ? " (profiles wait meanwhile)" : "");
-	set_state(d, "failing", result->reason, remedy);
-	if (!d->pace.failures || refused)
-		log_warning("destination %s: %s; %s%s", d->spec->name, result->reason, remedy,
-			refused ? " (these profiles are given up)" : "");
-}
-
-/* The backend knows best what is too big for it: this one goes again, in pieces. */
-static void cut_smaller(struct deliver *d, const struct shape_request *q, uint64_t now_ns)
-{
-	uint64_t half = MAX(q->raw_len / 2, (size_t)1);
-
-	if (!d->soft_bytes || now_ns >= d->soft_until_ns)
-		log_info(
-			"destination %s: a request of %zu bytes is too big for it; smaller ones are sent",
-			d->spec->name, q->raw_len);
-	d->soft_bytes = d->soft_bytes ? MIN(half, d->soft_bytes) : half;
-	d->soft_until_ns = now_ns + SOFT_NS;
-	d->encoded = encoded_unref(d->encoded);
-}
-
-static void on_answer(struct deliver *d, const struct shape_request *q, const struct send_result *r)
-{
-	uint64_t now = clock_monotonic_ns();
-	bool backlog = d->current != d->live;
-
-	switch (r->outcome) {
-	case SEND_TAKEN:
-		d->status.sent_bytes += r->sent_bytes;
-		on_taken(d, q, r);
-		break;
-	case SEND_TOO_BIG:
-		if (q->rows > 1 && q->raw_len > TINY_BYTES) {
-			cut_smaller(d, q, now);
-			return;
-		}
-		/* Not even that: no profile would fit, and its limit is a mistake. */
-		if (q->raw_len <= TINY_BYTES) {
-			struct send_result blocked = *r;
-
-			blocked.outcome = SEND_BLOCKED;
-			on_answer(d, q, &blocked);
-			return;
-		}
-		/* fall through */
-	case SEND_REFUSED: {
-		struct send_result refused = *r;
-
-		refused.outcome = SEND_REFUSED;
-		on_failed(d, &refused);
-		pace_answered(&d->pace, now);
-		settle(d, q, &refused);
-		return;
-	}
-	case SEND_AGAIN:
-	case SEND_BLOCKED:
-		on_failed(d, r);
-		pace_failed(&d->pace, r->outcome == SEND_BLOCKED, r->retry_after_ns, now);
-		/* What came meanwhile may be more important; a part of a batch goes on where it was. */
-		put_back(d);
-		return;
-	}
-	if (d->pace.failures)
-		log_info("destination %s: delivers again", d->spec->name);
-	pace_answered(&d->pace, now);
-	if (backlog)
-		pace_drained(&d->pace, r->sent_bytes, now);
-	settle(d, q, r);
-}
-
-static void on_done(void *userdata, const struct send_result *result)
-{
-	struct deliver *d = userdata;
-	const struct shape_request *q = d->request;
-
-	d->request = NULL;
-	d->status.requests++;
-	on_answer(d, q, result);
-	if (d->reopen)
-		open_sender(d);
-}
-
-/* The small request: whatever the backend says of it, it was asked and is not down. */
-static void on_probed(void *userdata, const struct send_result *result)
-{
-	struct deliver *d = userdata;
-	uint64_t now = clock_monotonic_ns();
-
-	d->probing = false;
-	d->status.requests++;
-	if (result->outcome == SEND_AGAIN || result->outcome == SEND_BLOCKED) {
-		on_failed(d, result);
-		pace_failed(&d->pace, result->outcome == SEND_BLOCKED, result->retry_after_ns, now);
-	} else {
-		pace_tried(&d->pace, now);
-	}
 }
 
 /* ---- sending ------------------------------------------------------------------------------------- */
@@ -529,12 +320,12 @@ static void evict(struct deliver *d, uint64_t *wake_ns, uint64_t now_ns)
 /* Which batch is next; -1: none, or not yet (*wake_ns). */
 static ssize_t choose(struct deliver *d, uint64_t now_ns, uint64_t *wake_ns)
 {
-	ssize_t at = find(d, d->current);
+	ssize_t at = deliver_index(d, d->current);
 
 	if (at >= 0 || !d->queue.n)
 		return at;
-	put_back(d);
-	at = find(d, d->live);
+	deliver_put_back(d);
+	at = deliver_index(d, d->live);
 	if (at < 0 && d->pace.draining && now_ns < d->pace.next_drain_ns) {
 		*wake_ns = MIN(*wake_ns, d->pace.next_drain_ns);
 		return -1;
@@ -579,11 +370,11 @@ static int prepare(struct deliver *d, size_t at, uint64_t now_ns)
 		r = err_set(
 			&err, -EBADMSG, "how far it was delivered does not fit what was counted");
 	if (r == -ENOMEM) {
-		set_state(d, "failing", "out of memory", "");
+		deliver_set_state(d, "failing", "out of memory", "");
 		d->pace.next_try_ns = now_ns + MEMORY_RETRY_NS;
 	} else if (r < 0) {
 		log_error("destination %s: a batch is given up: %s", d->spec->name, err.text);
-		set_state(d, "failing", err.text, "");
+		deliver_set_state(d, "failing", err.text, "");
 		give_up_item(d, at, r == -EIO ? FATE_EVICTED : FATE_REJECTED);
 	}
 	return r;
@@ -602,9 +393,9 @@ static void pass_over(struct deliver *d, size_t at, const struct shape_request *
 			"destination %s: a sample is bigger than a request may be; it is left out",
 			d->spec->name);
 	if (encoded_at(d->encoded, item->row))
-		tell_item(d, item, false);
+		deliver_tell_item(d, item, false);
 	else
-		finish_item(d, at);
+		deliver_finish_item(d, at);
 }
 
 static void start_probe(struct deliver *d, uint64_t now_ns)
@@ -614,7 +405,8 @@ static void start_probe(struct deliver *d, uint64_t now_ns)
 	buf_reset(&d->probe);
 	r = transport_probe(d->transport, d->sender, &d->probe);
 	if (r == 0)
-		r = d->transport->send(d->sender, d->probe.data, d->probe.len, on_probed, d);
+		r = d->transport->send(
+			d->sender, d->probe.data, d->probe.len, deliver_on_probed, d);
 	d->probing = r == 0;
 	if (r < 0)
 		d->pace.next_try_ns = now_ns + MEMORY_RETRY_NS;
@@ -648,7 +440,7 @@ static void start(struct deliver *d, uint64_t now_ns, uint64_t *wake_ns)
 			pass_over(d, (size_t)at, q);
 			continue;
 		}
-		r = d->transport->send(d->sender, q->body, q->len, on_done, d);
+		r = d->transport->send(d->sender, q->body, q->len, deliver_on_done, d);
 		if (r < 0) {
 			d->pace.next_try_ns = now_ns + MEMORY_RETRY_NS;
 			return;

@@ -56,7 +56,7 @@ def collector():
     mutual = Collector("-cert", cert, "-key", key, "-client-ca", a.ca)
     ways = [(c, s, m) for c, s, m in [(plain, "http", {}), (tls, "https", {"ca": "@" + a.ca}),
             (mutual, "https", {"ca": "@" + a.ca, "cert": "@" + ours, "key": "@" + our_key})]]  # fmt: skip
-    names, sent = [], 0
+    names = []
     with Feeder() as f:
         for i, (c, scheme, more) in enumerate(ways):
             for packing in ("gzip", "zstd", "none"):
