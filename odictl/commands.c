@@ -332,8 +332,7 @@ const struct command commands[] = {
 			"unless one is given. Files that are named here are read as you: a secret is kept by "
 			"agentd; --X-file - asks for it, --X-file cred:NAME is a credential of its unit, and "
 			"--X-path FILE makes agentd read it again when it changes.",
-		.example =
-			"odictl destination add otlp collector:4317 --ca ca.pem --bearer-token-file token",
+		.example = "odictl destination add otlp collector:4317 --bearer-token-file token",
 		.options = destination_add_options,
 		.kinds = KINDS_DESTINATION,
 		.run = cmd_destination_add},

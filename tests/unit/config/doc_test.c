@@ -191,7 +191,7 @@ static void test_diff(void **state)
 	struct config_doc *b =
 		decode("destinations/p/options/headers/Authorization=Bearer x\n"
 		       "destinations/p/options/headers/X-Team=blue\n"
-		       "destinations/p/options/token=file:/etc/token\n"
+		       "destinations/p/options/token=secret:00112233445566778899aabbccddeeff\n"
 		       "destinations/p/type=pyroscope\nprofiling/rate=49\nsources/web/order=6\n");
 	_cleanup_buf_ struct buf out;
 

@@ -367,7 +367,8 @@ static void test_sources(void **state)
 	assert_int_equal(
 		apply({.path = "destinations/p/type", .set = "pyroscope", .must_not_exist = true},
 			{.path = "destinations/p/options/url", .set = "http://p:4040"},
-			{.path = "destinations/p/options/token", .set = "file:/etc/t"},
+			{.path = "destinations/p/options/token",
+				.set = "secret:00112233445566778899aabbccddeeff"},
 			{.path = "destinations/p/options/headers/X-A", .set = "b"}),
 		0);
 	assert_non_null(strstr(diff, "+destinations/p/options/token = (secret)\n"));
@@ -378,7 +379,7 @@ static void test_sources(void **state)
 	assert_true(d->enabled);
 	assert_int_equal(d->n_options, 3);
 	assert_string_equal(d->options[0].name, "headers/X-A");
-	assert_string_equal(d->options[1].value, "file:/etc/t");
+	assert_string_equal(d->options[1].value, "secret:00112233445566778899aabbccddeeff");
 	assert_int_equal(apply({.path = "sources/web", .must_exist = true}), 0);
 	assert_null(source_set_find(config_current(m)->sources, "web"));
 	assert_int_equal(source_set_size(config_current(m)->sources), 0);
@@ -573,7 +574,8 @@ static void test_reload(void **state)
 	says("agentd.yaml:2:9: ");
 	assert_int_equal(config_current(m)->profiling.rate_hz, 21);
 	unlink(file);
-	assert_int_equal(config_reload_files(m, &revision, &err), -ENOENT);
+	assert_int_equal(config_reload_files(m, &revision, &err), -EINVAL);
+	says("cannot read");
 	assert_int_equal(config_current(m)->profiling.rate_hz, 21);
 	write_config("profiling:\n  rate: 22\n");
 	hooks.prepare = -EIO;
@@ -600,30 +602,47 @@ static void test_file_over_an_older_local(void **state)
 		source_set_find(config_current(m)->sources, "web")->kind->name, "systemd");
 }
 
+/* Started with a file that is wrong: what it said before is in force, and what is wrong is known. */
+static void starts_wrong(const char *text)
+{
+	assert_int_equal(start_result(true), 0);
+	assert_non_null(config_files_wrong(m));
+	if (!strstr(config_files_wrong(m), text))
+		fail_msg("%s", config_files_wrong(m));
+	assert_int_equal(config_current(m)->profiling.rate_hz, 31);
+	stop();
+}
+
 static void test_bad_files(void **state)
 {
-	start(false);
-	stop();
-	assert_int_equal(start_result(true), -ENOENT);
-	says("cannot read");
-	stop();
-	write_config("profiling: {rate: x}\n");
-	assert_int_equal(start_result(true), -EINVAL);
-	says("agentd.yaml:1:19: ");
-	stop();
-	write_config("");
-	chmod(file, 0666);
-	assert_int_equal(start_result(true), -EPERM);
-	says("chmod o-w");
+	write_config("profiling: {rate: 31}\n");
+	start(true);
+	assert_null(config_files_wrong(m));
 	stop();
 	unlink(file);
+	starts_wrong("cannot read");
+	write_config("profiling: {rate: x}\n");
+	starts_wrong("agentd.yaml:1:19: ");
+	write_config("");
+	chmod(file, 0666);
+	starts_wrong("chmod go-w");
+	unlink(file);
 	assert_int_equal(mkdir(file, 0755), 0);
-	assert_int_equal(start_result(true), -EINVAL);
-	says("not a regular file");
-	stop();
+	starts_wrong("not a regular file");
 	rmdir(file);
 	assert_int_equal(mkfifo(file, 0644), 0);
-	assert_int_equal(start_result(true), -EINVAL);
+	starts_wrong("not a regular file");
+	unlink(file);
+	/* Mended: it acts, and nothing is wrong any more. */
+	write_config("profiling: {rate: x}\n");
+	assert_int_equal(start_result(true), 0);
+	/* What a file manages is known without it, though not where. */
+	assert_int_equal(apply({.path = "profiling/rate", .set = "30"}), -EACCES);
+	says("odictl config validate");
+	write_config("profiling: {rate: 32}\n");
+	assert_int_equal(config_reload_files(m, NULL, &err), 0);
+	assert_null(config_files_wrong(m));
+	assert_int_equal(config_current(m)->profiling.rate_hz, 32);
 }
 
 static void test_many(void **state)
