@@ -193,7 +193,8 @@ void daemon_destination_types(void *userdata, struct control_reply *r)
 
 struct test_request {
 	struct control_reply *reply;
-	bool gone; /* the client is; the exporter answers, or agentd's stop does */
+	char endpoint[512]; /* as the options say */
+	bool gone;          /* the client is; the exporter answers, or agentd's stop does */
 };
 
 static void on_test_cancelled(void *userdata)
@@ -224,7 +225,7 @@ static void on_tested(void *userdata, const struct link_test_result *result)
 			body.steps[body.n_steps++] = step;
 		}
 		body.ok = result->ok;
-		body.endpoint = (char *)result->endpoint;
+		body.endpoint = (char *)(*result->endpoint ? result->endpoint : q->endpoint);
 		body.reason = (char *)result->reason;
 		body.remedy = (char *)result->remedy;
 		body.http_status = result->http_status;
@@ -276,6 +277,8 @@ static void run_test(
 		return;
 	}
 	q->reply = r;
+	destination_endpoint(destination_type_find(destination->type), destination->options,
+		destination->n_options, q->endpoint, sizeof(q->endpoint));
 	if (tested_here(d, destination, q))
 		return;
 	control_on_cancel(r, on_test_cancelled, q);

@@ -77,7 +77,7 @@ static const struct option_desc bearer[] = {
 
 static const struct option_desc headers[] = {
 	OPTION("headers", OPTION_MAP,
-		"further headers that are no secrets, such as headers/X-Team=shop"),
+		"further headers that are no secrets, such as X-Team=shop"),
 	OPTION("secret-headers", OPTION_SECRET_MAP,
 		"further headers whose values are secrets, such as X-API-Key"),
 	{},

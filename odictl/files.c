@@ -17,7 +17,7 @@
 #include "agentd/base/trusted.h"
 #include "odictl/files.h"
 
-#define MAX_BYTES (64U << 10)
+#define MAX_BYTES (512U << 10)
 
 static void wipe(struct buf *b)
 {
@@ -141,9 +141,10 @@ int file_change(struct cli *cli, struct change_list *l, const char *path, const 
 
 	if (spec->from == FROM_NOWHERE)
 		return cli_fail(cli, EXIT_USAGE,
-			"a secret on the command line can be read by everyone on this host: %s-file FILE, "
-			"or %s-file - to be asked for it",
-			option, option);
+			"a secret on the command line can be read by everyone on this host: %s-file%sFILE, "
+			"or %s-file%s- to be asked for it",
+			option, text_starts(option, "--") ? " " : "=", option,
+			text_starts(option, "--") ? " " : "=");
 	if (text_starts(file, "cred:"))
 		return change_add(l, file, "%s", path)
 			? 0

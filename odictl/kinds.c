@@ -246,7 +246,8 @@ static struct option_spec *all_specs(const struct kinds *k)
 	struct option_spec *all;
 
 	for (size_t i = 0; i < k->n; i++)
-		n += k->list[i].n_options;
+		for (const struct option_spec *o = k->list[i].specs; o->name; o++)
+			n++;
 	all = calloc(n + 1, sizeof(*all));
 	n = 0;
 	for (size_t i = 0; all && i < k->n; i++)

@@ -165,6 +165,7 @@ static int move_object(const struct config_manager *m, struct plan *plan,
 	const struct config_change *change, const struct config_path *to, struct err_text *err)
 {
 	struct config_change gone = {.path = change->move};
+	const struct config_entry *e;
 	struct config_path from;
 	char path[CONFIG_PATH_MAX + 1], what[200];
 	size_t len = strlen(change->move);
@@ -182,15 +183,18 @@ static int move_object(const struct config_manager *m, struct plan *plan,
 	r = plan_check_managed(m, plan, &(struct config_change){.path = gone.path, .set = ""}, err);
 	if (r == 0)
 		r = adopt(m, plan, gone.path);
-	for (const struct config_entry *e;
-		r == 0 && (e = config_doc_first(plan->doc, gone.path));) {
-		if (snprintf(path, sizeof(path), "%s%s", change->path, e->path + len) >=
+	while (r == 0 && (e = config_doc_first(plan->doc, gone.path))) {
+		char old[CONFIG_PATH_MAX + 1];
+		_cleanup_free_ char *value = strdup(e->value);
+
+		/* Setting one moves the others, what e points to among them. */
+		snprintf(old, sizeof(old), "%s", e->path);
+		if (snprintf(path, sizeof(path), "%s%s", change->path, old + len) >=
 			(int)sizeof(path))
 			return err_set(err, -EINVAL, "the name is too long");
-		r = config_doc_set(plan->doc, path, e->value, 0);
-		snprintf(path, sizeof(path), "%s", e->path);
-		if (r == 0)
-			config_doc_remove(plan->doc, path);
+		r = value ? config_doc_set(plan->doc, path, value, 0) : -ENOMEM;
+		if (r == 0 && !config_doc_remove(plan->doc, old))
+			return err_set(err, -EIO, "%s cannot be taken out", old);
 	}
 	return r < 0 && !err->text[0] ? err_set(err, r, "out of memory") : r;
 }
