@@ -515,7 +515,8 @@ int dwarf_lines_read(struct dwarf_lines **ret, const struct dwarf_sections *s, D
 		dwarf_lines_free(l);
 		return r;
 	}
-	qsort(l->sequences, l->n_sequences, sizeof(*l->sequences), by_start);
+	if (l->n_sequences)
+		qsort(l->sequences, l->n_sequences, sizeof(*l->sequences), by_start);
 	*ret = l;
 	return 0;
 }
