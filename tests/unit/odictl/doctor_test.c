@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "odictl/doctor.h"
 
@@ -142,6 +143,91 @@ static void test_surroundings(void **state)
 	expect("6.1.0", "profilers", FINDING_OK, "no other", "");
 }
 
+static const struct finding *of_agentd(
+	const char *caps, const char *limit, const char *release, const char *what)
+{
+	_cleanup_close_ int root = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	static struct findings f;
+	char text[200];
+
+	snprintf(text, sizeof(text), "Name:\tagentd\nCapInh:\t0\nCapPrm:\t%s\nCapEff:\t0\n", caps);
+	put("proc/42/status", text);
+	snprintf(text, sizeof(text), "Limit  Soft  Hard\nMax locked memory         %s bytes\n",
+		limit);
+	put("proc/42/limits", text);
+	memset(&f, 0, sizeof(f));
+	doctor_agentd(&f, root, 42, release);
+	assert_int_equal(f.n, 2);
+	return find(&f, what);
+}
+
+static void test_agentd(void **state)
+{
+	static const struct {
+		const char *caps, *limit, *release, *what;
+		enum finding_level level;
+		const char *text;
+	} cases[] = {
+		{"000001ffffffffff", "unlimited", "6.1.0", "capabilities", FINDING_OK, "SYS_ADMIN"},
+		/* BPF, PERFMON, SYS_PTRACE, DAC_READ_SEARCH */
+		{"000000c000080004", "unlimited", "6.1.0", "capabilities", FINDING_OK, "CAP_BPF"},
+		{"000000c000000004", "unlimited", "6.1.0", "capabilities", FINDING_WARNING,
+			"PTRACE"},
+		{"000000c000080000", "unlimited", "6.1.0", "capabilities", FINDING_WARNING,
+			"DAC_READ"},
+		{"0000004000080004", "unlimited", "6.1.0", "capabilities", FINDING_FAILURE,
+			"sample"},
+		{"0", "unlimited", "5.10.0", "memlock", FINDING_OK, "any amount of memory"},
+		{"0", "65536     65536", "5.10.0", "memlock", FINDING_FAILURE, "64.0 KB"},
+		{"0", "65536     65536", "5.15.0", "memlock", FINDING_OK, "does not ask"},
+		{"0", "134217728", "5.10.0", "memlock", FINDING_OK, "128.0 MB"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		const struct finding *x =
+			of_agentd(cases[i].caps, cases[i].limit, cases[i].release, cases[i].what);
+
+		assert_non_null(x);
+		if (x->level != cases[i].level || !strstr(x->text, cases[i].text))
+			fail_msg("%zu: %d %s", i, x->level, x->text);
+	}
+}
+
+static void test_others(void **state)
+{
+	_cleanup_close_ int root = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	static struct findings f;
+	static const unsigned own[] = {42, 43};
+	char path[300];
+
+	put("proc/42/fd/x", "");
+	put("proc/77/fd/x", "");
+	put("proc/77/status", "Name:\tpar\033ca\n");
+	put("proc/78/fd/x", "");
+	put("proc/78/status", "Name:\tlight\n");
+	put("proc/78/fdinfo/4", "pos:\t0\nprog_type:\t7\nprog_id:\t5\n");
+	put("proc/79/fd/x", "");
+	put("proc/79/fdinfo/4", "prog_type:\t6\n");
+	doctor_others(&f, root, own, ARRAY_SIZE(own));
+	assert_int_equal(f.list[0].level, FINDING_OK);
+	snprintf(path, sizeof(path), "%s/proc/42/fd/3", folder);
+	assert_int_equal(symlink("anon_inode:[perf_event]", path), 0);
+	snprintf(path, sizeof(path), "%s/proc/77/fd/3", folder);
+	assert_int_equal(symlink("anon_inode:[perf_event]", path), 0);
+	snprintf(path, sizeof(path), "%s/proc/78/fd/4", folder);
+	assert_int_equal(symlink("anon_inode:bpf-prog", path), 0);
+	snprintf(path, sizeof(path), "%s/proc/79/fd/4", folder);
+	assert_int_equal(symlink("anon_inode:bpf-prog", path), 0);
+	memset(&f, 0, sizeof(f));
+	doctor_others(&f, root, own, ARRAY_SIZE(own));
+	assert_int_equal(f.n, 1);
+	assert_int_equal(f.list[0].level, FINDING_WARNING);
+	assert_non_null(strstr(f.list[0].text, "2 other processes hold"));
+	assert_non_null(strstr(f.list[0].text, "par?ca (77)"));
+	assert_non_null(strstr(f.list[0].text, "light (78)"));
+	assert_null(strstr(f.list[0].text, "79"));
+}
+
 static void test_too_many(void **state)
 {
 	static struct findings f;
@@ -176,6 +262,8 @@ int main(void)
 		cmocka_unit_test(test_kernel),
 		cmocka_unit_test(test_settings),
 		cmocka_unit_test(test_surroundings),
+		cmocka_unit_test(test_agentd),
+		cmocka_unit_test(test_others),
 		cmocka_unit_test(test_too_many),
 	};
 
