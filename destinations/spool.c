@@ -11,7 +11,7 @@
  * future is new.
  *
  * Opening reads the journal, then the segments in order: those that it says are through are deleted, the others' batches
- * get their progress. Nothing is ever appended to a file of a process before. Runs in the exporter. */
+ * get their progress. What a process before wrote and did not sync is synced then. Nothing is ever appended to a file of a process before. Runs in the exporter. */
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -109,7 +109,7 @@ static int load_segments(struct spool *s, const struct spool_replay *replay)
 
 	for (size_t i = 0; i < n && r >= 0; i++) {
 		s->next_seq = MAX(s->next_seq, list[i] + 1);
-		if (spool_was_dropped(replay, list[i])) {
+		if (spool_was_dropped(replay, list[i], true)) {
 			delete_file(s, list[i], list[i]);
 			continue;
 		}
@@ -231,6 +231,8 @@ static int recover(struct spool *s, struct err_text *err)
 		r = apply(s, &replay);
 	if (r < 0)
 		return err_set(err, r, "the spool cannot be read: %s", strerrordesc_np(-r));
+	if (fsync(s->dirfd) < 0)
+		s->state.sync_errors++;
 	for (const struct spool_segment *g = s->oldest; g; g = g->next)
 		if (g->last)
 			s->state.newest_unix_ns =
@@ -494,6 +496,8 @@ void spool_reap(struct spool *s)
 		if (!through(g))
 			continue;
 		spool_cursor_dropped(s, g->first_seq, MAX(g->last_seq, g->first_seq));
+		/* An empty one has the number that would be the next. */
+		s->next_seq = MAX(s->next_seq, g->first_seq + 1);
 		any = true;
 	}
 	if (!any)

@@ -139,6 +139,7 @@ void spool_replay_deinit(struct spool_replay *r)
 {
 	r->progress = map_free_with(r->progress, free);
 	free(r->dropped);
+	free(r->whole);
 	*r = (struct spool_replay){0};
 }
 
@@ -167,10 +168,11 @@ static int replay_progress(
 	return 0;
 }
 
-bool spool_was_dropped(const struct spool_replay *r, uint64_t seq)
+bool spool_was_dropped(const struct spool_replay *r, uint64_t seq, bool file)
 {
 	for (size_t i = 0; i < r->n_dropped; i++)
-		if (seq >= r->dropped[i].first && seq <= r->dropped[i].last)
+		if (seq >= r->dropped[i].first && seq <= r->dropped[i].last &&
+			(r->whole[i] || !file))
 			return true;
 	return false;
 }
@@ -178,11 +180,17 @@ bool spool_was_dropped(const struct spool_replay *r, uint64_t seq)
 static int replay_dropped(struct spool *s, struct spool_replay *r, const struct entry_head *h)
 {
 	struct spool_range *grown = reallocarray(r->dropped, r->n_dropped + 1, sizeof(*grown));
+	bool *whole;
 	struct map_iter it = {0};
 
-	if (!grown)
+	if (grown)
+		r->dropped = grown;
+	whole = reallocarray(r->whole, r->n_dropped + 1, sizeof(*whole));
+	if (whole)
+		r->whole = whole;
+	if (!grown || !whole)
 		return -ENOMEM;
-	r->dropped = grown;
+	whole[r->n_dropped] = h->kind == ENTRY_DROPPED;
 	grown[r->n_dropped++] = (struct spool_range){h->seq, h->row};
 	if (h->kind == ENTRY_DISCARDED && s->n_discarded < SPOOL_UNDEAD)
 		s->discarded[s->n_discarded++] = (struct spool_range){h->seq, h->row};
@@ -301,7 +309,7 @@ int spool_cursor_load(struct spool *s, struct spool_replay *ret)
 	if (r < 0)
 		return r;
 	/* What is behind the end must not come back between later entries. */
-	if (ftruncate(fd, (off_t)end) < 0)
+	if (ftruncate(fd, (off_t)end) < 0 || fdatasync(fd) < 0)
 		return 0;
 	s->journal = TAKE_FD(fd);
 	s->journal_size = s->journal_room = end;

@@ -99,11 +99,12 @@ struct spool_progress_value {
 
 /* What the journal says; made by spool_cursor_load(), taken by the segments. */
 struct spool_replay {
-	struct map *progress;        /* by spool_progress_key */
-	struct spool_range *dropped; /* discarded ones among them */
+	struct map *progress; /* by spool_progress_key */
+	struct spool_range *dropped;
+	bool *whole; /* a file, by its first number; else single batches (DISCARDED) */
 	size_t n_dropped;
 };
-bool spool_was_dropped(const struct spool_replay *r, uint64_t seq);
+bool spool_was_dropped(const struct spool_replay *r, uint64_t seq, bool file);
 
 int spool_cursor_load(struct spool *s, struct spool_replay *ret);
 void spool_replay_deinit(struct spool_replay *r);

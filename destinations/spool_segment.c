@@ -4,7 +4,7 @@
  *
  * A segment is named by the number of its first batch and begins with a head; records follow, each a head with the
  * numbers of the destinations and a check of its own, then the compressed bytes, whose check is in the head. All is
- * aligned to 8 bytes. A full segment ends with an index (the heads again) and a tail that tells where it is, so that
+ * aligned to 8 bytes. A full segment ends with an index (the heads again, each with where its bytes are) and a tail that tells where it is, so that
  * opening a full spool reads kilobytes and no batch.
  *
  * Without an index (the newest, or a crash came in between) the records are read one by one and their bytes checked:
@@ -240,7 +240,7 @@ static int take_record(struct spool *s, struct spool_segment *g, const struct re
 	CLEANUP(batchp) struct spool_batch *b = calloc(1, sizeof(*b));
 	uint32_t destination;
 
-	if (spool_was_dropped(s->replay, h->seq))
+	if (spool_was_dropped(s->replay, h->seq, false))
 		return 0;
 	if (!b)
 		return -ENOMEM;
@@ -317,7 +317,7 @@ static int read_index(struct spool *s, struct spool_segment *g, struct window *w
 {
 	struct segment_tail t;
 	_cleanup_free_ uint8_t *index = NULL;
-	uint64_t payload = sizeof(struct segment_head);
+	uint64_t payload;
 	uint32_t check;
 	int r = 0;
 
@@ -336,14 +336,17 @@ static int read_index(struct spool *s, struct spool_segment *g, struct window *w
 	if (io_pread_all(w->fd, index, t.index_len, t.index_offset) < 0 ||
 		compress_crc32(0, index, t.index_len) != t.index_check)
 		return 1;
-	for (size_t at = 0; at < t.index_len && r == 0;) {
+	for (size_t at = 0; at + sizeof(payload) < t.index_len && r == 0;) {
 		struct record_head h;
-		size_t size = head_at(s, index + at, t.index_len - at, &h);
+		size_t size;
 
-		if (!size || h.seq <= g->last_seq || payload + size + h.stored > t.index_offset)
+		memcpy(&payload, index + at, sizeof(payload));
+		at += sizeof(payload);
+		size = head_at(s, index + at, t.index_len - at, &h);
+		if (!size || h.seq <= g->last_seq || payload > t.index_offset ||
+			h.stored > t.index_offset - payload)
 			return -EBADMSG;
-		r = take_record(s, g, &h, index + at + sizeof(h), payload + size);
-		payload += size + ALIGN8(h.stored);
+		r = take_record(s, g, &h, index + at + sizeof(h), payload);
 		at += size;
 	}
 	g->sealed = true;
@@ -417,7 +420,10 @@ int spool_segment_load(struct spool *s, uint64_t first_seq)
 		empty(s, g);
 		r = scan(s, g, &w);
 	}
-	/* Of a process before: its end may be torn, so nothing is put behind it. */
+	/* Of a process before: its end may be torn, so nothing is put behind it. What it wrote and did not come to sync
+	 * is kept from now on, so it is to survive a loss of power, too. */
+	if (fdatasync(w.fd) < 0)
+		s->state.sync_errors++;
 	g->sealed = true;
 	return r;
 }
@@ -462,6 +468,7 @@ static int put(struct spool *s, const void *data, size_t len)
 		if (fdatasync(s->write_fd) < 0)
 			s->seal_error = -errno;
 		g->sealed = true;
+		s->segment_dirty = false;
 		closep(&s->write_fd);
 	}
 	return r;
@@ -477,7 +484,8 @@ static int begin(struct spool *s)
 	if (s->n_segments >= SPOOL_MAX_SEGMENTS)
 		return -EMFILE;
 	h.check = compress_crc32(0, &h, sizeof(h));
-	s->write_fd = spool_segment_open(s, s->next_seq, O_RDWR | O_CREAT | O_EXCL);
+	/* Numbers are never used twice: a file of that name is one that could not be begun. */
+	s->write_fd = spool_segment_open(s, s->next_seq, O_RDWR | O_CREAT | O_TRUNC);
 	if (s->write_fd < 0) {
 		r = s->write_fd;
 		s->write_fd = -1;
@@ -530,8 +538,10 @@ void spool_segment_seal(struct spool *s)
 	if (!g || g->sealed || s->write_fd < 0)
 		return;
 	buf_init(&index, INDEX_MAX + sizeof(t));
-	for (const struct spool_batch *b = g->first; b; b = b->next)
+	for (const struct spool_batch *b = g->first; b; b = b->next) {
+		buf_add(&index, &b->offset, sizeof(b->offset));
 		put_head(s, &index, b);
+	}
 	t.index_offset = g->size;
 	t.index_len = (uint32_t)index.len;
 	t.index_check = compress_crc32(0, index.data, index.len);
