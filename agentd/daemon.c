@@ -25,6 +25,7 @@
 #include "agentd/daemon_fetch.h"
 #include "agentd/daemon_files.h"
 #include "agentd/daemon_handover.h"
+#include "agentd/daemon_metrics.h"
 #include "agentd/daemon_host.h"
 #include "agentd/daemon_spool.h"
 
@@ -141,6 +142,8 @@ static int make_rooms(struct daemon *d, struct err_text *err)
 	if (r >= 0)
 		r = daemon_link_new(d, err);
 	if (r >= 0)
+		r = daemon_scrape_new(d, err);
+	if (r >= 0)
 		r = daemon_fetch_new(d, err);
 	if (r < 0)
 		return r;
@@ -227,6 +230,7 @@ static void stop(struct daemon *d)
 	daemon_cost_free(d);
 	d->counts = counts_free(d->counts);
 	d->link = link_free(d->link);
+	daemon_scrape_free(d);
 	d->local = local_free(d->local);
 	daemon_files_free(d);
 	d->in_force = NULL;

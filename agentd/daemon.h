@@ -21,6 +21,7 @@
  *   daemon_ledger.c    where every sample went
  *   daemon_status.c    `status`: one screen of truth; daemon_status_unwind.c: its part on stacks
  *   daemon_metrics.c   our own metrics, of what the status says
+ *   daemon_scrape.c    over HTTP, and to destinations
  *   daemon_verbs.c     the table of the other verbs; daemon_sources.c, daemon_destinations.c,
  *                      daemon_candidates.c and daemon_query.c answer them
  *   daemon_survey.c    one survey of /proc at a time, for all who ask */
@@ -53,6 +54,7 @@ struct unwinding;
 struct fetching;
 struct cost;
 struct names;
+struct scrape;
 
 /* Whose an image is, under one generation of the configuration. Owned by image->assignment. */
 struct assignment {
@@ -131,6 +133,7 @@ struct daemon {
 	struct link *link;
 	struct handover *handover; /* policy and secrets */
 	struct fetching *fetching;
+	struct scrape *scrape; /* who gets our own metrics */
 	struct figures *figures;
 	struct host_facts host;
 	struct kernel_code *kernel_code;

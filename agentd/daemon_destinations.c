@@ -55,6 +55,28 @@ static Control__KeyValue **shown_options(struct control_reply *r, const struct d
 	return list;
 }
 
+static void fill_latencies(
+	struct control_reply *r, Control__DestinationState *x, const struct latencies *l)
+{
+	static const char *const names[] = LATENCY_RESULT_NAMES;
+
+	x->latencies = control_alloc(r, LATENCY_RESULTS * sizeof(*x->latencies));
+	for (unsigned k = 0; x->latencies && k < LATENCY_RESULTS; k++) {
+		Control__Latency *one = control_alloc(r, sizeof(*one));
+
+		if (!one)
+			return;
+		control__latency__init(one);
+		one->result = control_strdup(r, names[k]);
+		one->counts = control_alloc(r, sizeof(l->counts[k]));
+		one->n_counts = one->counts ? LATENCY_BUCKETS : 0;
+		if (one->counts)
+			memcpy(one->counts, l->counts[k], sizeof(l->counts[k]));
+		one->sum_ns = l->sum_ns[k];
+		x->latencies[x->n_latencies++] = one;
+	}
+}
+
 Control__DestinationState *daemon_destination_state(
 	struct daemon *d, struct control_reply *r, const struct config_destination *c)
 {
@@ -104,6 +126,7 @@ Control__DestinationState *daemon_destination_state(
 		x->last_failure_unix_ns = l->last_failure_unix_ns;
 		x->sent_batches = l->sent_batches;
 		x->sent_bytes = l->sent_bytes;
+		fill_latencies(r, x, &l->latencies);
 		x->sent_samples = l->ledger[SAMPLE_TYPE_CPU].delivered;
 		x->queued_batches = l->queued_batches;
 		x->queued_bytes = l->queued_bytes;

@@ -263,6 +263,23 @@ static int put_option(struct daemon *d, struct handed *h, const struct destinati
 	return put(h, o->name, o->value);
 }
 
+/* What is set for all destinations and not for this one. */
+static int put_shaping(struct daemon *d, struct handed *h, const struct config_destination *c)
+{
+	const struct config *all = d->in_force;
+	int r = 0;
+
+	for (size_t i = 0; i < all->n_shaping && r == 0; i++) {
+		bool own = false;
+
+		for (size_t k = 0; k < c->n_options; k++)
+			own |= streq(c->options[k].name, all->shaping[i].name);
+		if (!own)
+			r = put(h, all->shaping[i].name, all->shaping[i].value);
+	}
+	return r;
+}
+
 int daemon_hand(struct daemon *d, const struct config_destination *c, struct handed *ret,
 	struct err_text *err)
 {
@@ -280,6 +297,8 @@ int daemon_hand(struct daemon *d, const struct config_destination *c, struct han
 			t ? "out of memory" : "its type is not known any more");
 	for (size_t i = 0; i < c->n_options && r == 0; i++)
 		r = put_option(d, &h, t, &c->options[i]);
+	if (r == 0)
+		r = put_shaping(d, &h, c);
 	if (r == 0 && destination_is_remote(t))
 		r = put_url(&h, t, c);
 	if (r == 0 && destination_is_remote(t))

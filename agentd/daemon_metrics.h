@@ -12,3 +12,8 @@ void daemon_metrics_fill(struct metrics *m, const Control__Status *s);
 int daemon_metrics_make(struct daemon *d, bool settle, struct metrics **ret);
 /* The verb. */
 void daemon_get_metrics(void *userdata, struct control_reply *r);
+
+/* ---- daemon_scrape.c: over HTTP, and to destinations that want them ---- */
+int daemon_scrape_new(struct daemon *d, struct err_text *err); /* after the link */
+void daemon_scrape_free(struct daemon *d);
+void daemon_scrape_configure(struct daemon *d, const struct config *next);

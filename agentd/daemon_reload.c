@@ -21,6 +21,7 @@
 #include "agentd/daemon_debugfiles.h"
 #include "agentd/daemon_fetch.h"
 #include "agentd/daemon_handover.h"
+#include "agentd/daemon_metrics.h"
 
 /* Loaded, not started. rate: 0 the configured one. */
 static int make_sampler(struct daemon *d, const struct config *c, unsigned rate,
@@ -162,6 +163,7 @@ static void apply_settings(struct daemon *d, const struct config *next)
 	process_set_docker_root(d->processes, next->docker_root);
 	process_set_max_user_frames(d->processes, next->profiling.max_frames);
 	daemon_hand_over(d, next);
+	daemon_scrape_configure(d, next);
 	daemon_debug_paths_changed(d);
 	daemon_fetch_configure(d);
 	d->open->revision = next->revision;

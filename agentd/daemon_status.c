@@ -288,6 +288,9 @@ static void fill_local(struct filling *f, const struct config *c)
 
 static void fill_state(struct filling *f)
 {
+	if (link_metrics_problem(f->daemon->link)[0])
+		problem(f, "failure", "ss -ltnp; odictl config set metrics/listen=IP:PORT", "%s",
+			link_metrics_problem(f->daemon->link));
 	if (f->daemon->state_problem[0])
 		problem(f, "warning", "df -h; odictl logs", "state folder: %s",
 			f->daemon->state_problem);

@@ -73,16 +73,34 @@ ssize_t deliver_index(struct deliver *d, const struct held_batch *b)
 	return -1;
 }
 
+/* The batch that is being sent; of a group the first that is left. -1: none. */
+static ssize_t current_at(struct deliver *d)
+{
+	ssize_t at = deliver_index(d, d->current);
+
+	for (size_t i = 0; d->current && at < 0 && i < d->group.n; i++)
+		at = deliver_index(d, d->group.batches[i]);
+	return at;
+}
+
 /* The one of which a request is under way, which stays where it is; -1: none. */
 static ssize_t busy_at(struct deliver *d)
 {
-	return d->request ? deliver_index(d, d->current) : -1;
+	return d->request ? current_at(d) : -1;
+}
+
+static bool is_busy(struct deliver *d, size_t i)
+{
+	const struct held_batch *b = queue_at(&d->queue, i)->batch;
+
+	return d->request && (b == d->current || group_has(&d->group, b));
 }
 
 /* No request of the current batch is under way: another one may be chosen. */
 void deliver_put_back(struct deliver *d)
 {
 	d->current = NULL;
+	d->group.n = 0;
 	d->encoded = encoded_unref(d->encoded);
 }
 
@@ -91,7 +109,7 @@ void deliver_finish_item(struct deliver *d, size_t i)
 {
 	const struct held_batch *b = queue_at(&d->queue, i)->batch;
 
-	if (b == d->current)
+	if (b == d->current && !d->group.n)
 		deliver_put_back(d);
 	if (b == d->live)
 		d->live = NULL;
@@ -103,6 +121,9 @@ void deliver_finish_item(struct deliver *d, size_t i)
 
 static void give_up_item(struct deliver *d, size_t i, enum fate fate)
 {
+	/* What goes out with it is chosen anew, without it. */
+	if (group_has(&d->group, queue_at(&d->queue, i)->batch))
+		deliver_put_back(d);
 	queue_item_settle(queue_at(&d->queue, i), fate);
 	deliver_finish_item(d, i);
 }
@@ -256,7 +277,7 @@ bool deliver_evict(struct deliver *d, const struct held_batch *b)
 {
 	ssize_t i = deliver_index(d, b);
 
-	if (i >= 0 && i == busy_at(d))
+	if (i >= 0 && is_busy(d, (size_t)i))
 		return false;
 	if (i >= 0)
 		give_up_item(d, (size_t)i, FATE_EVICTED);
@@ -281,7 +302,7 @@ void deliver_leave(struct deliver *d)
 		return;
 	d->leave_by_ns = clock_monotonic_ns() + LEAVE_NS;
 	for (size_t i = d->queue.n; i-- > 0;)
-		if ((ssize_t)i != busy_at(d))
+		if (!is_busy(d, i))
 			give_up_item(d, i, FATE_EVICTED);
 }
 
@@ -299,12 +320,13 @@ static void evict(struct deliver *d, uint64_t *wake_ns, uint64_t now_ns)
 	ssize_t over;
 
 	/* The one under way stays; of the others at least the newest, however big. */
-	while ((over = queue_over(&d->queue, busy_at(d), d->queue_bytes)) >= 0)
+	while ((over = queue_over(&d->queue, busy_at(d), d->queue_bytes)) >= 0 &&
+		!is_busy(d, (size_t)over))
 		give_up_item(d, (size_t)over, FATE_EVICTED);
 	for (size_t i = 0; max_age && (item = queue_at(&d->queue, i));) {
 		uint64_t end = item->batch->header.from_unix_ns + max_age;
 
-		if ((ssize_t)i == busy_at(d)) {
+		if (is_busy(d, i)) {
 			i++;
 			continue;
 		}
@@ -317,19 +339,41 @@ static void evict(struct deliver *d, uint64_t *wake_ns, uint64_t now_ns)
 	}
 }
 
+/* The same where several become one upload. */
+static ssize_t choose_group(struct deliver *d, uint64_t now_ns, uint64_t *wake_ns)
+{
+	uint64_t wait;
+	ssize_t at = group_choose(&d->queue, d->rules->upload_interval_ns, d->oldest_first,
+		clock_unix_ns(), &d->group, &wait);
+
+	if (at < 0) {
+		*wake_ns = MIN(*wake_ns, wait < UINT64_MAX - now_ns ? now_ns + wait : UINT64_MAX);
+		return -1;
+	}
+	if (d->ungrouped)
+		d->group.n = 0;
+	d->ungrouped = false;
+	d->group_row = 0;
+	d->current = queue_at(&d->queue, (size_t)at)->batch;
+	return at;
+}
+
 /* Which batch is next; -1: none, or not yet (*wake_ns). */
 static ssize_t choose(struct deliver *d, uint64_t now_ns, uint64_t *wake_ns)
 {
-	ssize_t at = deliver_index(d, d->current);
+	bool grouped = d->rules && d->rules->upload_interval_ns;
+	ssize_t at = current_at(d);
 
 	if (at >= 0 || !d->queue.n)
 		return at;
 	deliver_put_back(d);
-	at = deliver_index(d, d->live);
+	at = grouped ? -1 : deliver_index(d, d->live);
 	if (at < 0 && d->pace.draining && now_ns < d->pace.next_drain_ns) {
 		*wake_ns = MIN(*wake_ns, d->pace.next_drain_ns);
 		return -1;
 	}
+	if (grouped)
+		return choose_group(d, now_ns, wake_ns);
 	if (at < 0)
 		at = d->oldest_first ? 0 : (ssize_t)d->queue.n - 1;
 	d->current = queue_at(&d->queue, (size_t)at)->batch;
@@ -365,8 +409,17 @@ static int prepare(struct deliver *d, size_t at, uint64_t now_ns)
 	if (d->encoded)
 		return 0;
 	d->transport->shape(d->sender, &limits);
-	r = held_batch_encode(item->batch, &limits, item->row, &d->encoded, &err);
-	if (r == 0 && !sound(item, d->encoded))
+	if (d->group.n) {
+		r = group_encode(&d->group, &d->queue, &limits, &d->encoded, &err);
+		if (r == -ENOTSUP) {
+			deliver_put_back(d);
+			d->ungrouped = true;
+			return r;
+		}
+	} else {
+		r = held_batch_encode(item->batch, &limits, item->row, &d->encoded, &err);
+	}
+	if (r == 0 && !d->group.n && !sound(item, d->encoded))
 		r = err_set(
 			&err, -EBADMSG, "how far it was delivered does not fit what was counted");
 	if (r == -ENOMEM) {
@@ -385,13 +438,17 @@ static void pass_over(struct deliver *d, size_t at, const struct shape_request *
 {
 	struct queue_item *item = queue_at(&d->queue, at);
 
-	for (size_t t = 0; t < PROFILE_TYPES; t++)
-		item->counts.samples[FATE_SHAPED][t] += q->away[t];
-	item->row += q->skipped;
 	if (q->too_big)
 		log_warning(
 			"destination %s: a sample is bigger than a request may be; it is left out",
 			d->spec->name);
+	if (d->group.n) {
+		deliver_settle_group(d, q, (uint64_t[PROFILE_TYPES]){0});
+		return;
+	}
+	for (size_t t = 0; t < PROFILE_TYPES; t++)
+		item->counts.samples[FATE_SHAPED][t] += q->away[t];
+	item->row += q->skipped;
 	if (encoded_at(d->encoded, item->row))
 		deliver_tell_item(d, item, false);
 	else
@@ -430,7 +487,7 @@ static void start(struct deliver *d, uint64_t now_ns, uint64_t *wake_ns)
 			return;
 		if (r < 0)
 			continue;
-		q = encoded_at(d->encoded, item->row);
+		q = encoded_at(d->encoded, d->group.n ? d->group_row : item->row);
 		if (!q) {
 			/* Through; nothing can be left, but what were must not hang. */
 			give_up_item(d, (size_t)at, FATE_REJECTED);

@@ -41,6 +41,37 @@ static void count_rejected(
 	free(sorted);
 }
 
+/* What was rejected is taken from the first ones: nobody knows whose it was. */
+void deliver_settle_group(
+	struct deliver *d, const struct shape_request *q, uint64_t rejected[PROFILE_TYPES])
+{
+	d->group_row = q->first + q->rows + q->skipped;
+	for (size_t i = 0; i < d->group.n; i++) {
+		const struct shape_share *share = &q->shares[i];
+		ssize_t at = share->rows ? deliver_index(d, d->group.batches[i]) : -1;
+		struct queue_item *item;
+
+		if (at < 0)
+			continue;
+		item = queue_at(&d->queue, (size_t)at);
+		for (size_t t = 0; t < PROFILE_TYPES; t++) {
+			uint64_t lost = MIN(rejected[t], share->samples[t]);
+
+			rejected[t] -= lost;
+			item->counts.samples[FATE_REJECTED][t] += lost;
+			item->counts.samples[FATE_DELIVERED][t] += share->samples[t] - lost;
+			item->counts.samples[FATE_SHAPED][t] += share->away[t];
+		}
+		item->row += share->rows;
+		if (item->row == d->group.rows[i])
+			deliver_finish_item(d, (size_t)at);
+		else
+			deliver_tell_item(d, item, false);
+	}
+	if (!encoded_at(d->encoded, d->group_row))
+		deliver_put_back(d);
+}
+
 /* The request's rows are settled. */
 static void settle(
 	struct deliver *d, const struct shape_request *q, const struct send_result *result)
@@ -53,6 +84,10 @@ static void settle(
 		memcpy(rejected, q->samples, sizeof(rejected));
 	else if (result->rejected_profiles)
 		count_rejected(q, result->rejected_profiles, rejected);
+	if (d->group.n) {
+		deliver_settle_group(d, q, rejected);
+		return;
+	}
 	for (size_t t = 0; t < PROFILE_TYPES; t++) {
 		item->counts.samples[FATE_REJECTED][t] += rejected[t];
 		item->counts.samples[FATE_DELIVERED][t] += q->samples[t] - rejected[t];
@@ -110,13 +145,15 @@ static void cut_smaller(struct deliver *d, const struct shape_request *q, uint64
 			d->spec->name, q->raw_len);
 	d->soft_bytes = d->soft_bytes ? MIN(half, d->soft_bytes) : half;
 	d->soft_until_ns = now_ns + SOFT_NS;
+	if (d->group.n)
+		deliver_put_back(d); /* what is left of it is chosen anew */
 	d->encoded = encoded_unref(d->encoded);
 }
 
 static void on_answer(struct deliver *d, const struct shape_request *q, const struct send_result *r)
 {
 	uint64_t now = clock_monotonic_ns();
-	bool backlog = d->current != d->live;
+	bool backlog = d->current != d->live && !group_has(&d->group, d->live);
 
 	switch (r->outcome) {
 	case SEND_TAKEN:
@@ -169,6 +206,11 @@ void deliver_on_done(void *userdata, const struct send_result *result)
 
 	d->request = NULL;
 	d->status.requests++;
+	latency_note(&d->status.latencies,
+		result->outcome == SEND_TAKEN             ? LATENCY_TAKEN
+			: result->outcome == SEND_REFUSED ? LATENCY_REFUSED
+							  : LATENCY_FAILED,
+		result->duration_ns);
 	on_answer(d, q, result);
 	if (d->reopen)
 		deliver_open_sender(d);

@@ -5,6 +5,7 @@
  * said of it). */
 
 #include "destinations/deliver.h"
+#include "destinations/group.h"
 #include "destinations/pace.h"
 
 struct deliver {
@@ -21,6 +22,9 @@ struct deliver {
 	bool oldest_first;
 	const struct held_batch *live;    /* came last; NULL: it is through. Only to compare with */
 	const struct held_batch *current; /* is being sent, in one or more requests; NULL none */
+	struct group group; /* that goes with it, it being the first; n 0: it goes alone */
+	uint64_t group_row; /* of its rows: what is before it is settled */
+	bool ungrouped;     /* they did not go together: the next is sent alone */
 	uint64_t soft_bytes, soft_until_ns; /* what a backend found too big is cut to */
 	struct buf probe;                   /* a small request; under way while `probing` */
 	bool probing;
@@ -51,5 +55,8 @@ void deliver_open_sender(struct deliver *d);
 /* ---- deliver_answer.c: a sender's done ---- */
 
 void deliver_on_done(void *userdata, const struct send_result *result);
+/* Rows of a request that have their fate, of each batch of a group. rejected is used up. */
+void deliver_settle_group(
+	struct deliver *d, const struct shape_request *q, uint64_t rejected[PROFILE_TYPES]);
 /* Of the small request. */
 void deliver_on_probed(void *userdata, const struct send_result *result);

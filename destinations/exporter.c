@@ -33,6 +33,8 @@
 #include "destinations/exporter_private.h"
 #include "destinations/fetch.h"
 #include "destinations/link.h"
+#include "destinations/metrics_http.h"
+#include "destinations/metrics_push.h"
 
 #define MAX_TESTS   16
 #define MAX_WAIT_MS 60000
@@ -61,10 +63,10 @@ static const int syscalls[] = {
 	SYS_rt_sigprocmask, SYS_rt_sigtimedwait, SYS_getpriority, SYS_sched_getparam,
 	SYS_sched_getscheduler, SYS_prctl,
 	/* the network */
-	SYS_socket, SYS_accept4, SYS_socketpair, SYS_connect, SYS_bind, SYS_sendto, SYS_recvfrom,
-	SYS_sendmsg, SYS_recvmsg, SYS_sendmmsg, SYS_recvmmsg, SYS_shutdown, SYS_getsockopt,
-	SYS_setsockopt, SYS_getsockname, SYS_getpeername, SYS_ppoll, SYS_pselect6, SYS_pipe2,
-	SYS_eventfd2, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait,
+	SYS_socket, SYS_accept4, SYS_listen, SYS_socketpair, SYS_connect, SYS_bind, SYS_sendto,
+	SYS_recvfrom, SYS_sendmsg, SYS_recvmsg, SYS_sendmmsg, SYS_recvmmsg, SYS_shutdown,
+	SYS_getsockopt, SYS_setsockopt, SYS_getsockname, SYS_getpeername, SYS_ppoll, SYS_pselect6,
+	SYS_pipe2, SYS_eventfd2, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait,
 	/* facts and time */
 	SYS_getrandom, SYS_uname, SYS_sysinfo, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid,
 	SYS_getppid, SYS_prlimit64, SYS_getrusage, SYS_clock_getres, SYS_clock_nanosleep,
@@ -224,10 +226,41 @@ static int on_config(const struct message_config *m, int fd)
 	}
 	for (size_t k = 0; k < n && r == 0; k++)
 		r = configure_one(&specs[k]);
+	if (r == 0)
+		r = metrics_push_configure(specs, n);
 	protocol_free_specs(specs, n);
 	if (r == 0)
 		keep_configured();
 	return r;
+}
+
+static void on_listen(const struct message_listen *m)
+{
+	struct message_listening answer = {
+		.header = protocol_header(MESSAGE_LISTENING, sizeof(answer))};
+	struct err_text err = {};
+	char address[PROTOCOL_ADDRESS + 1];
+
+	snprintf(address, sizeof(address), "%.*s", PROTOCOL_ADDRESS, m->address);
+	if (metrics_http_listen(address, &err) < 0)
+		snprintf(answer.problem, sizeof(answer.problem), "%.500s", err.text);
+	exporter_tell(&answer, sizeof(answer));
+}
+
+static int on_metrics(const struct message_metrics *m, int fd)
+{
+	_cleanup_buf_ struct buf bytes;
+	int r;
+
+	buf_init(&bytes, PROTOCOL_METRICS_MAX + 1);
+	r = read_memfd(fd, PROTOCOL_METRICS_MAX, &bytes);
+	if (r < 0)
+		return r;
+	if (m->otlp)
+		metrics_push(bytes.data, bytes.len);
+	else
+		metrics_http_text(bytes.data, bytes.len);
+	return 0;
 }
 
 /* ---- tests --------------------------------------------------------------------------------------- */
@@ -390,6 +423,12 @@ static int on_message(const void *message, size_t len, int *fd)
 		keep_on_drop(message);
 		return 0;
 	}
+	if (protocol_check(message, len, MESSAGE_LISTEN, sizeof(struct message_listen)) == 0) {
+		on_listen(message);
+		return 0;
+	}
+	if (protocol_check(message, len, MESSAGE_METRICS, sizeof(struct message_metrics)) == 0)
+		return on_metrics(message, *fd);
 	if (protocol_check(message, len, MESSAGE_PING, sizeof(struct message_ping)) == 0) {
 		memcpy(&pong, message, sizeof(pong));
 		pong.header = protocol_header(MESSAGE_PONG, sizeof(pong));
@@ -453,6 +492,7 @@ static int lose_agentd(void)
 		return 1;
 	log_info("agentd is gone; deliveries go on, and another one may come");
 	closep(&x.sock);
+	(void)metrics_http_listen("", NULL); /* there is nobody to ask */
 	end_tests();
 	return 0;
 }
@@ -527,6 +567,14 @@ static int be_unit(void)
 
 /* ---- the loop, and its beginning and end --------------------------------------------------------- */
 
+static void ask_for_metrics(void)
+{
+	const struct message_metrics m = {
+		.header = protocol_header(MESSAGE_METRICS_WANTED, sizeof(m))};
+
+	exporter_tell(&m, sizeof(m));
+}
+
 /* Every destination has its turn. Milliseconds until the next one. */
 static unsigned run(void)
 {
@@ -542,6 +590,8 @@ static unsigned run(void)
 		}
 	}
 	keep_run(now, &wake);
+	if (metrics_http_run(now, &wake))
+		ask_for_metrics();
 	held_batch_settle();
 	flush();
 	if (sd_watchdog_enabled(0, &watchdog) > 0) {
@@ -555,14 +605,18 @@ static unsigned run(void)
 static int turn(void)
 {
 	bool readable;
-	int r = transport_wait(x.sock >= 0 ? x.sock : x.listener, run(), &readable);
+	unsigned wait_ms = run();
+	int sock = x.sock >= 0 ? x.sock : x.listener;
+	int r = transport_wait(metrics_http_wait_fd(sock), wait_ms, &readable);
 
 	/* What was answered is noted before anything else is sent. */
 	flush();
 	if (r < 0 || !readable)
 		return r;
 	if (x.sock < 0)
-		return find_agentd();
+		return poll(&(struct pollfd){.fd = sock, .events = POLLIN}, 1, 0) > 0
+			? find_agentd()
+			: 0;
 	r = read_messages();
 	flush();
 	return r == 1 ? lose_agentd() : r;
@@ -620,6 +674,8 @@ int exporter_main(void)
 		log_error("%s", err.text);
 	while (r == 0)
 		r = turn();
+	(void)metrics_http_listen("", NULL);
+	metrics_push_deinit();
 	deinit();
 	return MIN(r, 0);
 }

@@ -44,7 +44,7 @@ static bool has_enabled(const struct link *l)
 
 static bool wanted(const struct link *l)
 {
-	return l->tests || l->fetch || l->n_batches || has_enabled(l);
+	return l->tests || l->fetch || l->n_batches || l->metrics.address[0] || has_enabled(l);
 }
 
 /* ---- its end ------------------------------------------------------------------------------------- */
@@ -63,8 +63,10 @@ static void forget_child(struct link *l)
 		d->past_requests = d->row.requests;
 		d->past_failures = d->row.failures;
 		d->past_bytes = d->row.sent_bytes;
+		d->past_latencies = d->row.latencies;
 	}
 	l->stop_fetch = 0;
+	link_metrics_forget(l);
 	link_spool_end(l);
 	ledger_take_back(l);
 	ledger_drop_unused_dests(l);
@@ -366,6 +368,7 @@ struct link *link_free(struct link *l)
 	l->timer = sd_event_source_disable_unref(l->timer);
 	sandbox_kill(&l->child);
 	ledger_deinit(l);
+	link_metrics_deinit(l);
 	sd_event_unref(l->loop);
 	free(l);
 	return NULL;

@@ -19,6 +19,7 @@ struct link_destination { /* what the exporter said last, checked */
 	char last_error[512];
 	uint64_t last_success_unix_ns, last_failure_unix_ns;
 	uint64_t requests, failures, sent_batches, sent_bytes;
+	struct latencies latencies; /* of requests */
 	uint32_t queued_batches;
 	uint64_t queued_bytes;
 	uint64_t queued_since_unix_ns; /* beginning of the oldest batch that waits; 0 none */
@@ -164,6 +165,18 @@ bool link_is_behind(const struct link *l);
 void link_flush(struct link *l, unsigned deadline_ms);
 pid_t link_child_pid(struct link *l);
 uint32_t link_restarts(struct link *l);
+
+/* ---- our own metrics (link_metrics.c) ---- */
+
+/* Writes them as OpenMetrics text or as an OTLP request. */
+typedef int link_metrics_fn(void *userdata, bool otlp, struct buf *out);
+void link_set_metrics(struct link *l, link_metrics_fn *make, void *userdata);
+/* Serves them at IP:PORT; "": nowhere. */
+void link_metrics_listen(struct link *l, const char *address);
+const char *link_metrics_problem(
+	const struct link *l); /* why they cannot be had there; "" they can, or are not to be */
+/* To the destinations that want them. */
+void link_metrics_push(struct link *l);
 
 /* The role (`--role exporter`): everything else in this folder. */
 int exporter_main(void);

@@ -18,6 +18,7 @@ struct link_dest {
 	struct link_destination row;
 	/* of exporters that are gone; row has the sum */
 	uint64_t past_requests, past_failures, past_bytes;
+	struct latencies past_latencies;
 	/* Of what was settled, the part that the spool's totals have; and those, as an exporter said at its start. */
 	struct message_counts spooled, told;
 	bool has_told, ledger_dirty;
@@ -110,6 +111,15 @@ struct link {
 	struct link_test_run *tests;
 	uint64_t next_test;
 
+	struct {
+		char address[PROTOCOL_ADDRESS], problem[PROTOCOL_TEXT];
+		bool dirty, wanted, push; /* what the exporter is to be sent */
+		link_metrics_fn *make;
+		void *userdata;
+		struct buf text;
+		uint64_t made_ns;
+	} metrics;
+
 	struct link_fetch_run *fetch;    /* NULL none */
 	uint64_t next_fetch, stop_fetch; /* the latter: to be told to stop; 0 none */
 };
@@ -134,6 +144,14 @@ void link_expire_tests(struct link *l, uint64_t now_ns);
 
 /* Hands over the folder of a destination that writes files; of others nothing. key 0: the destination's id. */
 int link_send_folder(struct link *l, const struct buf *spec, uint64_t key);
+
+/* ---- link_metrics.c ---- */
+
+int link_feed_metrics(struct link *l);
+int link_on_listening(struct link *l, const struct message_listening *m, const char **why);
+int link_on_metrics_wanted(struct link *l, const char **why);
+void link_metrics_forget(struct link *l); /* the exporter is gone */
+void link_metrics_deinit(struct link *l);
 
 /* ---- link_fetch.c ---- */
 

@@ -183,6 +183,8 @@ void link_feed(struct link *l)
 	if (r == 0 && (l->ready || l->unopened || !l->spool_wanted))
 		r = send_batches(l);
 	if (r == 0)
+		r = link_feed_metrics(l);
+	if (r == 0)
 		r = link_feed_fetch(l);
 	full = r == -EAGAIN;
 	/* A closed socket is seen by reading; for want of memory or descriptors the timer tries again. */
@@ -226,6 +228,7 @@ static int on_status(struct link *l, const struct message_status *m, const char 
 	d->row.requests = d->past_requests + m->requests;
 	d->row.failures = d->past_failures + m->failures;
 	d->row.sent_bytes = d->past_bytes + m->sent_bytes;
+	latency_add(&d->row.latencies, &d->past_latencies, &m->latencies);
 	return 0;
 }
 
@@ -289,6 +292,10 @@ static int on_message(struct link *l, const void *m, size_t len, const char **wh
 		return on_status(l, m, why);
 	if (protocol_check(m, len, MESSAGE_TEST_RESULT, sizeof(struct message_test_result)) == 0)
 		return on_test_result(l, m, why);
+	if (protocol_check(m, len, MESSAGE_LISTENING, sizeof(struct message_listening)) == 0)
+		return link_on_listening(l, m, why);
+	if (protocol_check(m, len, MESSAGE_METRICS_WANTED, sizeof(struct message_metrics)) == 0)
+		return link_on_metrics_wanted(l, why);
 	if (protocol_check(m, len, MESSAGE_FETCH_DONE, sizeof(struct message_fetch_done)) == 0)
 		return link_on_fetch_done(l, m, why);
 	if (protocol_check(m, len, MESSAGE_TOTALS, sizeof(struct message_totals)) == 0)

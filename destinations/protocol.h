@@ -23,6 +23,7 @@
 #include "agentd/base/buf.h"
 #include "agentd/base/err.h"
 #include "agentd/profile/profile.h"
+#include "destinations/latency.h"
 #include "sources/source.h"
 
 #define PROTOCOL_MAGIC        0x3174786fU /* "oxt1" */
@@ -59,6 +60,10 @@ enum message_kind {
 	MESSAGE_READY,
 	MESSAGE_SPOOL_STATE,
 	MESSAGE_SPOOL_DROPPED,
+	MESSAGE_LISTEN,         /* where our metrics can be had */
+	MESSAGE_LISTENING,      /* whether they can */
+	MESSAGE_METRICS_WANTED, /* somebody does */
+	MESSAGE_METRICS,        /* + memfd */
 };
 
 struct message_header {
@@ -138,10 +143,11 @@ struct message_status {
 	uint32_t destination, pad;
 	uint64_t last_success_unix_ns, last_failure_unix_ns;
 	uint64_t requests, failures, sent_bytes; /* since this exporter started */
+	struct latencies latencies;              /* of them, but for tries with nothing in them */
 	char state[24];
 	char endpoint[PROTOCOL_TEXT], last_error[PROTOCOL_TEXT];
 };
-_Static_assert(sizeof(struct message_status) == 1112, "message_status");
+_Static_assert(sizeof(struct message_status) == 1448, "message_status");
 
 /* How far a test came: resolve, connect, tls, answer, auth, accepted; those that it came to. */
 struct message_test_step {
@@ -283,6 +289,27 @@ struct message_spool_state {
 	char problem[PROTOCOL_TEXT]; /* "" none */
 };
 _Static_assert(sizeof(struct message_spool_state) == 616, "message_spool_state");
+
+#define PROTOCOL_ADDRESS 80
+struct message_listen {
+	struct message_header header;
+	char address[PROTOCOL_ADDRESS]; /* IP:PORT; "": nowhere */
+};
+_Static_assert(sizeof(struct message_listen) == 96, "message_listen");
+
+struct message_listening {
+	struct message_header header;
+	char problem[PROTOCOL_TEXT]; /* "": all is as it was asked for */
+};
+_Static_assert(sizeof(struct message_listening) == 528, "message_listening");
+
+struct message_metrics { /* also MESSAGE_METRICS_WANTED, without a memfd */
+	struct message_header header;
+	uint32_t otlp,
+		pad; /* 1: an OTLP request, for destinations that want metrics; 0: text, for who asked */
+};
+_Static_assert(sizeof(struct message_metrics) == 24, "message_metrics");
+#define PROTOCOL_METRICS_MAX (8U << 20)
 
 /* A build id that may be asked for: 8 to 20 bytes as lower-case hex. */
 bool protocol_build_id_ok(const char *build_id);

@@ -30,6 +30,7 @@ int shape_batch(struct shaped **ret, const void *bytes, size_t len,
 struct shaped *shape_free(struct shaped *s);
 DEFINE_FREEP(shape_freep, struct shaped *, shape_free)
 uint64_t shape_rows(const struct shaped *s);
+uint64_t shape_batch_rows(const struct shaped *s, size_t batch); /* of one of them */
 const struct shape_rules *shape_rules_of(const struct shaped *s);
 
 enum shape_form {

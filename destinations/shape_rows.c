@@ -469,6 +469,11 @@ uint64_t shape_rows(const struct shaped *s)
 	return s->n_rows;
 }
 
+uint64_t shape_batch_rows(const struct shaped *s, size_t batch)
+{
+	return s->first[batch + 1] - s->first[batch];
+}
+
 const struct shape_rules *shape_rules_of(const struct shaped *s)
 {
 	return s->rules;

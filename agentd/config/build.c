@@ -293,6 +293,8 @@ struct config *config_free(struct config *c)
 	source_set_free(c->sources);
 	config_list_free(c->symbols.urls, c->symbols.n_urls);
 	config_list_free(c->symbols.paths, c->symbols.n_paths);
+	values_free(c->shaping, c->n_shaping);
+	free(c->metrics_listen);
 	free(c->docker_root);
 	free(c);
 	return NULL;
@@ -388,6 +390,34 @@ static int build_symbols(
 	return 1;
 }
 
+/* shaping/ and metrics/. 1: it is another setting. */
+static int build_exporter(
+	struct builder *b, const struct config_path *p, const char *path, const char *value)
+{
+	struct config *c = b->config;
+	struct option_value one = {p->key, value}, *list, *copy;
+	size_t n;
+
+	if (streq(path, "metrics/listen")) {
+		free(c->metrics_listen);
+		c->metrics_listen = strdup(streq(value, "off") ? "" : value);
+		return c->metrics_listen ? 0 : err_set(b->err, -ENOMEM, "out of memory");
+	}
+	if (!text_starts(path, "shaping/"))
+		return 1;
+	if (streq(value, p->setting->option.fallback))
+		return 0;
+	list = reallocarray(c->shaping, c->n_shaping + 1, sizeof(*list));
+	if (!list)
+		return err_set(b->err, -ENOMEM, "out of memory");
+	c->shaping = list;
+	if (copy_values(&one, 1, &copy, &n) < 0)
+		return err_set(b->err, -ENOMEM, "out of memory");
+	c->shaping[c->n_shaping++] = copy[0];
+	free(copy);
+	return 0;
+}
+
 static int build_setting(
 	struct builder *b, const struct config_path *p, const struct merged_value *v)
 {
@@ -401,6 +431,8 @@ static int build_setting(
 	if (build_number(c, path, value))
 		return 0;
 	r = build_symbols(c, path, value, b->err);
+	if (r == 1)
+		r = build_exporter(b, p, path, value);
 	if (r <= 0)
 		return r;
 	if (streq(path, "profiling/demangle")) {

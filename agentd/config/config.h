@@ -7,7 +7,8 @@
  *   profiling/{enabled,rate,types,interval,kernel-frames,max-frames,unwind-memory,budget,demangle}
  *   symbols/{fetch,urls,paths}   urls are separated by blanks, paths by colons
  *   local/{max-size,max-age}   exporter/{spool-bytes,spool-age,min-free}   host/labels/KEY
- *   containers/docker-root
+ *   shaping/NAME               options that all types of destinations have, for all that do not set them
+ *   metrics/listen             containers/docker-root
  *   sources/NAME/{kind,match,enabled,service-name,types,per-process,per-thread,per-cpu,order}
  *   sources/NAME/options/KEY   sources/NAME/labels/KEY
  *   destinations/NAME/{type,enabled,order}   destinations/NAME/options/KEY[/SUBKEY for maps]
@@ -115,6 +116,9 @@ struct config {
 		uint64_t spool_bytes, spool_age_ns; /* of batches that wait for destinations */
 		unsigned min_free_permille;         /* of the disk, that they leave free */
 	} exporter;
+	struct option_value *shaping; /* those that are not the default */
+	size_t n_shaping;
+	char *metrics_listen; /* IP:PORT; "" nowhere */
 	char *docker_root;
 	struct option_value *host_labels;
 	size_t n_host_labels;

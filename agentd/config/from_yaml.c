@@ -130,7 +130,8 @@ static const struct config_setting *setting_find(
 static int read_setting(struct ytree_ctx *c, const struct config_setting *s, const char *what,
 	const struct ytree_node *value)
 {
-	bool urls = streq(s->path, "symbols/urls"), paths = streq(s->path, "symbols/paths");
+	bool urls = streq(s->path, "symbols/urls"), paths = streq(s->path, "symbols/paths"),
+	     rules = text_starts(s->path, "shaping/") && s->option.type == OPTION_STRING;
 	_cleanup_free_ char *text = NULL;
 	uint32_t types;
 	int r;
@@ -141,8 +142,8 @@ static int read_setting(struct ytree_ctx *c, const struct config_setting *s, con
 			r = ytree_at(c, value, -EINVAL);
 		return r < 0 ? r : ytree_set(c, value, text, "%s", s->path);
 	}
-	if (urls || paths)
-		r = ytree_joined_by(c, value, what, urls ? ' ' : ':', &text);
+	if (urls || paths || rules)
+		r = ytree_joined_by(c, value, what, urls ? ' ' : paths ? ':' : ';', &text);
 	else
 		r = ytree_expect(c, value, YTREE_TEXT, what, "a value");
 	if (r == 0 && config_check_setting(s, text ? text : value->text, c->err) < 0) {

@@ -13,6 +13,7 @@
 #include "agentd/base/text.h"
 #include "agentd/config/from_yaml.h"
 #include "destinations/destination.h"
+#include "destinations/shape_rules.h"
 
 static const struct option_desc *destination_option_desc(
 	const struct destination_type *type, const char *name)
@@ -52,7 +53,7 @@ static int read_destination_option(struct ytree_ctx *c, const char *name,
 	const struct ytree_node *value, const char *scheme)
 {
 	const struct option_desc *desc;
-	_cleanup_free_ char *with_scheme = NULL;
+	_cleanup_free_ char *with_scheme = NULL, *joined = NULL;
 	const char *text;
 	char id[YTREE_KEY_MAX];
 	int r = 0;
@@ -74,6 +75,14 @@ static int read_destination_option(struct ytree_ctx *c, const char *name,
 					id, k->text);
 		}
 		return r;
+	}
+	/* A list of rules is one text with semicolons. */
+	if (value->kind == YTREE_LIST && desc && option_find(destination_common_options, id)) {
+		r = ytree_joined_by(c, value, id, ';', &joined);
+		if (r == 0 && shape_rules_check(id, joined, c->err) < 0)
+			r = ytree_at(c, value, -EINVAL);
+		return r < 0 ? r
+			     : ytree_set(c, value, joined, "destinations/%s/options/%s", name, id);
 	}
 	r = ytree_expect(c, value, YTREE_TEXT, id, desc && is_map(desc) ? "a map" : "a value");
 	if (r == 0 && desc && is_map(desc))

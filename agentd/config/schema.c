@@ -8,9 +8,12 @@
  * setting that is silently ignored is the kind of mistake that is found months later.
  * Runs in agentd. */
 
+#include <arpa/inet.h>
+
 #include "agentd/base/text.h"
 #include "agentd/config/config_private.h"
 #include "destinations/destination.h"
+#include "destinations/shape_rules.h"
 
 #define SECOND NSEC_PER_SEC
 #define DAY    (24 * 3600 * NSEC_PER_SEC)
@@ -26,7 +29,7 @@ const char *const config_demangle_names[] = {
 	NULL,
 };
 
-static const struct config_setting settings[] = {
+static const struct config_setting own_settings[] = {
 	{"profiling/enabled",
 		{.name = "enabled",
 			.type = OPTION_BOOL,
@@ -138,6 +141,12 @@ static const struct config_setting settings[] = {
 			.max = 90,
 			.help = "percent of the disk that stay free of batches that wait, whatever else "
 				"fills it"}},
+	{"metrics/listen",
+		{.name = "listen",
+			.type = OPTION_STRING,
+			.fallback = "off",
+			.help = "where agentd's own metrics can be had by HTTP (GET /metrics), such as "
+				"127.0.0.1:9464; off: nowhere"}},
 	{"containers/docker-root",
 		{.name = "docker-root",
 			.type = OPTION_STRING,
@@ -148,12 +157,29 @@ static const struct config_setting settings[] = {
 static const char *const source_fields[] = {"kind", "match", "enabled", "service-name", "types",
 	"per-process", "per-thread", "per-cpu", "order", "options", "labels"};
 static const char *const destination_fields[] = {"type", "enabled", "order", "options"};
-static const char *const groups[] = {"profiling", "symbols", "local", "exporter", "host", "host/labels",
-	"containers", "sources", "destinations"};
+static const char *const groups[] = {"profiling", "symbols", "local", "exporter", "host",
+	"host/labels", "shaping", "metrics", "containers", "sources", "destinations"};
+
+#define MAX_SHAPING 16
+
+/* Those above, and how what goes to destinations is shaped: an option of each destination, a setting for all. */
+static struct config_setting settings[ARRAY_SIZE(own_settings) + MAX_SHAPING];
+static size_t n_settings;
 
 const struct config_setting *config_schema(size_t *n)
 {
-	*n = ARRAY_SIZE(settings);
+	static char paths[MAX_SHAPING][64];
+	const struct option_desc *o = destination_common_options;
+
+	if (!n_settings) {
+		memcpy(settings, own_settings, sizeof(own_settings));
+		n_settings = ARRAY_SIZE(own_settings);
+		for (size_t i = 0; o[i].name && i < MAX_SHAPING; i++) {
+			snprintf(paths[i], sizeof(paths[i]), "shaping/%s", o[i].name);
+			settings[n_settings++] = (struct config_setting){paths[i], o[i]};
+		}
+	}
+	*n = n_settings;
 	return settings;
 }
 
@@ -205,6 +231,39 @@ int config_parse_percent(const char *value, uint32_t *ret_ppm, struct err_text *
 	return 0;
 }
 
+/* "off", or an address of this host and a port: what is not one would have to be looked up. */
+static int config_check_listen(const char *value, struct err_text *err)
+{
+	const struct option_desc address = {.name = "listen", .type = OPTION_HOSTPORT};
+	char host[64];
+	uint8_t bytes[16];
+	uint64_t port;
+	int r;
+
+	if (!*value || streq(value, "off"))
+		return 0;
+	r = option_check(&address, value, err);
+	if (r < 0)
+		return r;
+	snprintf(host, sizeof(host), "%.*s", (int)MIN((size_t)(strrchr(value, ':') - value), 60),
+		value);
+	if (host[0] == '[') {
+		host[strlen(host) - 1] = '\0';
+		r = inet_pton(AF_INET6, host + 1, bytes);
+	} else {
+		r = inet_pton(AF_INET, host, bytes);
+	}
+	if (r == 1 && text_u64(strrchr(value, ':') + 1, 1024, 65535, &port) < 0)
+		return err_set(err, -EINVAL,
+			"listen: the exporter has no right to a port below 1024; 9464 is usual");
+	return r == 1
+		? 0
+		: err_set(err, -EINVAL,
+			  "listen must be an address and a port such as 127.0.0.1:9464, or off, not "
+			  "\"%.64s\"",
+			  value);
+}
+
 int config_check_setting(
 	const struct config_setting *setting, const char *value, struct err_text *err)
 {
@@ -221,7 +280,12 @@ int config_check_setting(
 		config_list_free(list, n);
 		return r;
 	}
-	return option_check(&setting->option, value, err);
+	if (streq(setting->path, "metrics/listen"))
+		return config_check_listen(value, err);
+	r = option_check(&setting->option, value, err);
+	return r == 0 && text_starts(setting->path, "shaping/")
+		? shape_rules_check(setting->option.name, value, err)
+		: r;
 }
 
 size_t config_object_len(const char *path)
@@ -252,9 +316,10 @@ static int unknown(const char *path, const char *near, struct err_text *err)
 static int parse_plain(const char *path, struct config_path *ret, struct err_text *err)
 {
 	const char *names[ARRAY_SIZE(settings) + ARRAY_SIZE(groups)];
-	size_t n = 0;
+	size_t n = 0, all;
 
-	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+	config_schema(&all);
+	for (size_t i = 0; i < all; i++) {
 		names[n++] = settings[i].path;
 		if (streq(path, settings[i].path)) {
 			ret->kind = PATH_SETTING;
