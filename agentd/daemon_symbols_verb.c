@@ -115,7 +115,8 @@ static const char *named_by(const struct figure *x, enum fetch_state fetch)
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
 		if (streq(x->named_by, words[i].is))
 			return words[i].shown;
-	return x->named_by;
+	/* What a program begins with has a name in any case. */
+	return streq(x->named_by, "none") && x->named ? "entry point" : x->named_by;
 }
 
 static bool names_are_missing(const struct figure *x)

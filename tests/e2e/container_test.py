@@ -87,6 +87,49 @@ def candidates():
             docker.remove("odi-candidate")
 
 
+GRIND = """
+static volatile unsigned long sum;
+__attribute__((noinline)) static void grind(void) { for (int i = 0; i < 100000; i++) sum += i; }
+int main(void) { for (;;) grind(); }
+"""
+
+
+@case("debug files within a container name its programs, and not the host's of the same build id")
+def debug_files():
+    folder, root = temp_folder(), os.path.join(temp_folder(), "root")
+    source, whole, bare = (os.path.join(folder, name) for name in ("grind.c", "grind", "boxed_grind"))
+    with open(source, "w") as f:
+        f.write(GRIND)
+    subprocess.run(["cc", "-O1", "-g", "-static", "-Wl,--build-id=sha1", "-o", whole, source], check=True)
+    subprocess.run(["strip", "-o", bare, whole], check=True)
+    notes = subprocess.run(["readelf", "-n", bare], capture_output=True, text=True, check=True).stdout
+    build_id = notes.split("Build ID: ")[1].split()[0]
+    at = os.path.join(root, "usr/lib/debug/.build-id", build_id[:2])
+    os.makedirs(at)
+    shutil.copy(bare, root)
+    subprocess.run(["objcopy", "--only-keep-debug", whole, os.path.join(at, build_id[2:] + ".debug")], check=True)
+    with Docker() as docker, Agentd(config=config(docker)) as a:
+        tar = subprocess.run(["tar", "-C", root, "-c", "--owner=0", "--group=0", "."], capture_output=True, check=True).stdout
+        docker.docker("import", "-", "odi-test/debug:1", input=tar)
+        a.add_source("container", "odi-debug")
+        a.add_source("process", bare, "--service-name", "outside")
+        a.enable()
+        docker.start("odi-test/debug:1", "odi-debug", "/boxed_grind")
+        Workload(bare, None, argv=[bare])
+
+        def stacks(service):
+            return a.run("flamegraph", "--service", service, "--since", "5s", "--format", "folded", "-o", "-").stdout
+
+        wait_for("names from within", lambda: "main;grind" in stacks("odi-debug"), 30, 0.5)
+        wait_for("the program outside", lambda: "main;boxed_grind+0x" in stacks("outside"), 30, 0.5)
+        time.sleep(5)
+        check("grind" in stacks("odi-debug") and ";grind" not in stacks("outside"), stacks("outside"))
+        rows_of = {f["path"]: f["named_by"] for f in a.ctl("symbols", "--all")["files"]}
+        equal(rows_of.get("/boxed_grind"), "DWARF (debug file)", f"{rows_of}")
+        equal(rows_of.get(bare), "entry point", f"{rows_of}")
+        docker.remove("odi-debug")
+
+
 def start(docker, name):
     return docker.start("odi-test/work:1", name, "/shares_c_static")
 
