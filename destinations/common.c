@@ -36,8 +36,8 @@ static const struct option_desc network[] = {
 		.values = drain_orders,
 		.fallback = "newest",
 		.help = "which of what waited through an outage is sent first"},
-	OPTION("drain-rate", OPTION_SIZE,
-		"bytes a second at most while a backlog drains; without it there is no bound"),
+	OPTION_DEFAULT("drain-rate", OPTION_SIZE, "1MiB",
+		"bytes a second at most while what waited through an outage is sent; 0: all at once"),
 	OPTION("proxy", OPTION_URL, "HTTP proxy to go through, such as http://proxy:3128"),
 	OPTION("proxy-user", OPTION_STRING, "user name for the proxy"),
 	OPTION("proxy-password", OPTION_SECRET, "its password"),
@@ -76,8 +76,7 @@ static const struct option_desc bearer[] = {
 };
 
 static const struct option_desc headers[] = {
-	OPTION("headers", OPTION_MAP,
-		"further headers that are no secrets, such as X-Team=shop"),
+	OPTION("headers", OPTION_MAP, "further headers that are no secrets, such as X-Team=shop"),
 	OPTION("secret-headers", OPTION_SECRET_MAP,
 		"further headers whose values are secrets, such as X-API-Key"),
 	{},

@@ -24,6 +24,7 @@
 #define LEAVE_NS        (5 * NSEC_PER_SEC)
 #define STATUS_EVERY_NS (100 * NSEC_PER_MSEC)
 #define QUEUE_BYTES     (32ULL << 20)
+#define DRAIN_RATE      (1ULL << 20) /* bytes a second, unless it is set */
 #define MEMORY_RETRY_NS NSEC_PER_SEC
 #define OLD_NS          (120 * NSEC_PER_SEC) /* what comes older than that is a backlog */
 
@@ -141,7 +142,7 @@ static int open_transport(struct deliver *d, struct err_text *err)
 
 	d->oldest_first =
 		streq(destination_option(d->type, s->options, s->n_options, "drain"), "oldest");
-	d->pace.drain_rate = 0;
+	d->pace.drain_rate = DRAIN_RATE;
 	(void)text_size(destination_option(d->type, s->options, s->n_options, "drain-rate"),
 		&d->pace.drain_rate);
 	return d->transport->open(&d->sender, &setup, err);
@@ -260,7 +261,7 @@ uint32_t deliver_id(const struct deliver *d)
 int deliver_push(
 	struct deliver *d, struct held_batch *b, uint64_t row, const struct message_counts *counts)
 {
-	uint64_t end = b->header.to_unix_ns, now = clock_unix_ns();
+	uint64_t end = MAX(b->header.from_unix_ns, b->header.to_unix_ns), now = clock_unix_ns();
 	int r = queue_push(&d->queue, b, row, counts);
 
 	if (r < 0)
@@ -368,7 +369,7 @@ static ssize_t choose(struct deliver *d, uint64_t now_ns, uint64_t *wake_ns)
 		return at;
 	deliver_put_back(d);
 	at = grouped ? -1 : deliver_index(d, d->live);
-	if (at < 0 && d->pace.draining && now_ns < d->pace.next_drain_ns) {
+	if (at < 0 && d->pace.draining && d->pace.drain_rate && now_ns < d->pace.next_drain_ns) {
 		*wake_ns = MIN(*wake_ns, d->pace.next_drain_ns);
 		return -1;
 	}

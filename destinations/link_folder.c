@@ -44,12 +44,13 @@ static int open_folder(
 {
 	_cleanup_close_ int parent = -1, fd = -1;
 	struct stat st;
+	int r;
 
 	if (*folder != '/')
 		return err_set(err, -EINVAL, "the folder %.300s is no whole path", folder);
-	if (mkdir(folder, 0755) < 0 && errno != EEXIST)
-		return err_set(err, -errno, "the folder %.300s could not be made: %s", folder,
-			strerrordesc_np(errno));
+	r = io_mkdir_p(folder, 0755, err);
+	if (r < 0)
+		return r;
 	parent = open(folder, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (parent < 0)
 		return err_set(err, -errno, "the folder %.300s could not be opened: %s", folder,

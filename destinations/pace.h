@@ -18,7 +18,7 @@ struct pace {
 	bool draining;
 	uint64_t outage_ns;     /* its beginning */
 	uint64_t next_drain_ns; /* nothing of the backlog goes before */
-	uint64_t drain_rate;    /* bytes a second; 0: no bound */
+	uint64_t drain_rate;    /* bytes a second; 0: all at once, and no place in the crowd */
 };
 
 /* name: the destination's. Keeps what was set: drain_rate. */

@@ -565,7 +565,7 @@ static void test_too_old(void **state)
 	uint64_t old;
 
 	add(w, "p", "pyroscope", r->url);
-	add(w, "o", "otlphttp", r->url);
+	option(add(w, "o", "otlphttp", r->url), "drain-rate", "0");
 	configure(w);
 	old = send_content(w, &(struct content){.rows = 3, .age_ns = 2 * 3600 * NSEC_PER_SEC});
 	RUN_UNTIL(w, through(w, "p") && through(w, "o"));
