@@ -249,9 +249,10 @@ static int put_option(struct daemon *d, struct handed *h, const struct destinati
 
 	snprintf(name, sizeof(name), "%.*s", (int)(slash ? slash - o->name : 150), o->name);
 	desc = option_find(t->options, name);
-	if (!desc || !*o->value || streq(name, "insecure") || text_starts(name, "proxy") ||
-		streq(name, "no-proxy") ||
-		(destination_is_remote(t) && streq(name, t->endpoint_option)))
+	if (!desc || !*o->value ||
+		(destination_is_remote(t) &&
+			(streq(name, t->endpoint_option) || streq(name, "insecure") ||
+				text_starts(name, "proxy") || streq(name, "no-proxy"))))
 		return 0;
 	if (desc->type == OPTION_SECRET)
 		return put_contents(d, h, o->name, o->name, o->value, true);

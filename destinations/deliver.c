@@ -151,6 +151,7 @@ static int open_transport(struct deliver *d, struct err_text *err)
 void deliver_open_sender(struct deliver *d)
 {
 	struct err_text err = {};
+	bool usable = d->sender;
 
 	d->reopen = false;
 	d->sender = d->sender ? d->transport->close(d->sender) : NULL;
@@ -173,6 +174,8 @@ void deliver_open_sender(struct deliver *d)
 	pace_reset(&d->pace);
 	if (!d->sender)
 		deliver_set_state(d, "failing", err.text, "");
+	else if (!usable)
+		deliver_set_state(d, "idle", "", "");
 	d->status_changed = true;
 }
 

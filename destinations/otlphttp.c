@@ -211,7 +211,7 @@ static void say_proxy(struct http *h, int code, long status, struct send_result 
 
 static void say(struct http *h, int code, struct send_result *result)
 {
-	curl_off_t connected = 0;
+	curl_off_t connected = 0, secured = 0;
 	long request_size = 0, proxy_status = 0, local_port = 0;
 	char *location = NULL;
 	struct words_failure f = {.host = h->host,
@@ -223,12 +223,14 @@ static void say(struct http *h, int code, struct send_result *result)
 
 	curl_easy_getinfo(h->easy, CURLINFO_REDIRECT_URL, &location);
 	curl_easy_getinfo(h->easy, CURLINFO_CONNECT_TIME_T, &connected);
+	curl_easy_getinfo(h->easy, CURLINFO_APPCONNECT_TIME_T, &secured);
 	curl_easy_getinfo(h->easy, CURLINFO_REQUEST_SIZE, &request_size);
 	curl_easy_getinfo(h->easy, CURLINFO_OS_ERRNO, &f.os_errno);
 	curl_easy_getinfo(h->easy, CURLINFO_HTTP_CONNECTCODE, &proxy_status);
 	curl_easy_getinfo(h->easy, CURLINFO_LOCAL_PORT, &local_port);
 	/* A kept connection took no time, and one that hangs in TLS has none yet. */
 	f.connected = connected > 0 || request_size > 0 || local_port > 0;
+	f.secured = !streq(h->scheme, "https") || secured > 0;
 	if (h->proxy && !result->http_status &&
 		(proxy_status >= 300 || code == CURLE_COULDNT_RESOLVE_PROXY ||
 			(code == CURLE_COULDNT_CONNECT && !f.connected))) {

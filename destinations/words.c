@@ -46,8 +46,8 @@ static void say_connection(const struct words_failure *f, char *reason, char *re
 	if (f->os_errno == ECONNREFUSED) {
 		put(reason, "connection refused by %s port %s", f->host, f->port);
 		put(remedy,
-			"nothing listens there: start the backend, or correct the port with `odictl "
-			"destination set`%s%s",
+			"nothing listens there: start the backend, or correct the port: odictl destination "
+			"set NAME url=URL%s%s",
 			*f->hint ? "; " : "", f->hint);
 	} else if (f->os_errno == ENETUNREACH || f->os_errno == EHOSTUNREACH) {
 		put(reason, "%s cannot be reached (%s)", f->host,
@@ -66,7 +66,13 @@ static void say_timeout(const struct words_failure *f, char *reason, char *remed
 	char text[32];
 
 	text_format_duration(f->timeout_ns, text, sizeof(text));
-	if (f->connected) {
+	if (f->connected && !f->secured) {
+		put(reason, "%s port %s took the connection and did not begin TLS within %s",
+			f->host, f->port, text);
+		put(remedy,
+			"does that port speak TLS? If not, use http:// instead of https:// in the url, or "
+			"insecure");
+	} else if (f->connected) {
 		put(reason, "%s port %s took the connection and did not answer within %s", f->host,
 			f->port, text);
 		put(remedy,
@@ -86,14 +92,16 @@ static void say_tls(const struct words_failure *f, char *reason, char *remedy)
 		quoted(f->detail, quote, sizeof(quote)));
 	if (f->code == CURLE_SSL_CONNECT_ERROR)
 		put(remedy,
-			"does that port speak TLS? If not, use http:// instead of https:// in the url");
+			"does that port speak TLS? If not, use http:// instead of https:// in the url, or "
+			"insecure");
 	else if (f->code == CURLE_SSL_CACERT_BADFILE)
 		put(remedy,
 			"this host has no list of trusted authorities: install ca-certificates");
 	else
 		put(remedy,
-			"the certificate must be valid, name this host and come from an authority that "
-			"this host trusts (/etc/ssl/certs)");
+			"the certificate must be valid, name the host of the url (or server-name), and come "
+			"from an authority that this host trusts (/etc/ssl/certs) or that --ca FILE names "
+			"(odictl destination set NAME ca=FILE)");
 }
 
 /* In TLS 1.3 a server looks at our certificate when the handshake is over for us: what it thinks of it comes instead of
@@ -153,7 +161,7 @@ static void say_transfer(const struct words_failure *f, char *reason, char *reme
 			streq(f->scheme, "https")
 				? "does it want a certificate of ours (cert and key), or does another "
 				  "service listen there?"
-				: "does another service listen there, or does the port want https?",
+				: "does another service listen there, or does the port want TLS (https://)?",
 			f->hint, *f->hint ? ". " : "");
 		return;
 	case CURLE_UNSUPPORTED_PROTOCOL:
@@ -180,7 +188,8 @@ static const struct {
 		"a backend of another protocol, or one that speaks OTLP profiles of another version "
 		"(v1.10 or later is needed)"},
 	{401, "wants credentials, or others than these",
-		"set bearer-token, or basic-user and basic-password, or a header, with `odictl destination set`"},
+		"odictl destination set NAME bearer-token-file=FILE, or basic-user=USER basic-password-file=FILE, "
+		"or secret-headers/KEY=FILE"},
 	{403, "refuses these credentials", "check the token or tenant and its rights to write"},
 	{405, "does not take POST there", "check the path of the url"},
 	{407, "is a proxy that wants credentials",

@@ -16,6 +16,7 @@ struct words_failure {
 	const char *hint;     /* the type's, for 404 */
 	uint64_t timeout_ns;
 	bool connected; /* a connection stood when it failed */
+	bool secured;   /* and TLS on it; or there is to be none */
 };
 
 void words_say(
