@@ -12,6 +12,7 @@
  * the administrator out; when descriptors run out, accepting pauses instead of spinning. A socket
  * file is only replaced after it was asked and nobody answered. Runs in agentd. */
 
+#include <fcntl.h>
 #include <grp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -269,6 +270,10 @@ static int check_socket(int fd, struct err_text *err)
 		return err_set(err, -EINVAL,
 			"the socket handed over is not a listening UNIX stream socket "
 			"(ListenStream= in the socket unit)");
+	/* systemd hands over sockets that wait (NonBlocking=), and accept() is called until there is nobody left. */
+	domain = fcntl(fd, F_GETFL);
+	if (domain < 0 || fcntl(fd, F_SETFL, domain | O_NONBLOCK) < 0)
+		return err_set(err, -errno, "the socket handed over cannot be used: %m");
 	return 0;
 }
 
