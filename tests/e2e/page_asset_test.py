@@ -321,6 +321,22 @@ def facts():
     quiet(b)
 
 
+@page_case("names that narrow frames have keep what tells them apart")
+def narrow():
+    names = {("java.util.HashMap.getNode", JVM): "HashMap.getNode",
+             ("void java.util.Arrays.sort(java.lang.Object[], java.util.Comparator)", JVM): "Arrays.sort(Object[], Comparator)",
+             ("int Work.fib(int)", JVM): "Work.fib(int)", ("Interpreter", JVM): "Interpreter", ("StubRoutines (1)", JVM): "StubRoutines (1)",
+             ("java.util.Map<java.lang.String> a.b.C.d(long)", JVM): "C.d(long)",
+             ("net/http.(*conn).serve", GO): "http.(*conn).serve", ("std::vector<int>::at", NATIVE): "std::vector<int>::at"}  # fmt: skip
+    p = Profile("narrow", 10)
+    for (name, kind), _ in names.items():
+        p.add("service", [(name, "m", "", kind)], 5)
+    b = show(p)
+    for (name, _), wanted in names.items():
+        equal(odi(b, "shorter(odi.find(arguments[0]))", name), wanted, name)
+    quiet(b)
+
+
 @page_case("search counts nested matches once, and says so")
 def search():
     p = usual()
