@@ -367,7 +367,7 @@ int spool_progress(struct spool *s, struct spool_batch *b, uint32_t destination,
 bool spool_dirty(const struct spool *s)
 {
 	return s->segment_dirty || s->folder_dirty || s->journal_dirty || s->pending.len ||
-		s->seal_error;
+		s->seal_error || s->state.progress_behind;
 }
 
 /* What was not synced was never there; the caller has it in memory. */
@@ -431,7 +431,7 @@ int spool_commit(struct spool *s)
 	if (r < 0)
 		discard(s);
 	s->committed_seq = s->next_seq;
-	if (s->pending.len || s->journal_dirty)
+	if (s->pending.len || s->journal_dirty || s->state.progress_behind)
 		(void)spool_cursor_commit(s);
 	return r;
 }
@@ -496,8 +496,6 @@ void spool_reap(struct spool *s)
 		if (!through(g))
 			continue;
 		spool_cursor_dropped(s, g->first_seq, MAX(g->last_seq, g->first_seq));
-		/* An empty one has the number that would be the next. */
-		s->next_seq = MAX(s->next_seq, g->first_seq + 1);
 		any = true;
 	}
 	if (!any)
@@ -510,6 +508,7 @@ void spool_reap(struct spool *s)
 		next = g->next;
 		if (!through(g))
 			continue;
+		s->next_seq = MAX(s->next_seq, g->first_seq + 1);
 		delete_file(s, g->first_seq, g->last_seq);
 		spool_segment_forget(s, g);
 	}

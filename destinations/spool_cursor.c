@@ -458,10 +458,7 @@ static int rewrite(struct spool *s)
 	buf_reset(&s->pending);
 	s->pending.failed = 0;
 	s->journal_dirty = false;
-	/* Until the folder is on the disk a power loss may bring the old one back, which knows less. */
-	if (fsync(s->dirfd) < 0)
-		return -errno;
-	s->folder_dirty = false;
+	s->folder_dirty = true;
 	reserve(s);
 	return 0;
 }
@@ -499,6 +496,13 @@ int spool_cursor_commit(struct spool *s)
 	if (r == 0 && s->journal_size > s->compact_at) {
 		if (rewrite(s) < 0)
 			s->compact_at = s->journal_size + COMPACT_MIN; /* not at each commit */
+	}
+	/* Until the folder is on the disk a loss of power may bring an old journal back, which knows less. */
+	if (r == 0 && s->folder_dirty) {
+		if (fsync(s->dirfd) < 0)
+			r = -errno;
+		else
+			s->folder_dirty = false;
 	}
 	/* A page whose sync failed may be gone though it says that it is clean: all is written anew. */
 	if (r < 0 && s->journal_dirty)

@@ -476,11 +476,14 @@ static int put(struct spool *s, const void *data, size_t len)
 
 static int begin(struct spool *s)
 {
-	struct segment_head h = {
-		.magic = SEGMENT_MAGIC, .instance = s->config.instance, .first_seq = s->next_seq};
+	struct segment_head h = {.magic = SEGMENT_MAGIC, .instance = s->config.instance};
 	char name[32];
 	int r;
 
+	/* One that stayed empty has the number that would be the next. */
+	if (s->newest)
+		s->next_seq = MAX(s->next_seq, s->newest->first_seq + 1);
+	h.first_seq = s->next_seq;
 	if (s->n_segments >= SPOOL_MAX_SEGMENTS)
 		return -EMFILE;
 	h.check = compress_crc32(0, &h, sizeof(h));
@@ -584,44 +587,44 @@ static struct spool_batch *new_batch(
 }
 
 /* The whole record. */
-static int build(const struct spool *s, struct spool_batch *b, const void *bytes, size_t size,
-	struct buf *out)
+static int build(const struct spool *s, struct spool_batch *b, size_t size,
+	const struct buf *packed, struct buf *out)
 {
 	static const uint8_t zeroes[8];
-	_cleanup_buf_ struct buf packed;
-	int r;
 
-	buf_init(&packed, 0);
-	r = compress_zstd(bytes, size, ZSTD_LEVEL, &packed);
-	if (r < 0)
-		return r;
 	b->raw = (uint32_t)size;
-	b->stored = (uint32_t)packed.len;
-	b->check = compress_crc32(0, packed.data, packed.len);
+	b->stored = (uint32_t)packed->len;
+	b->check = compress_crc32(0, packed->data, packed->len);
 	put_head(s, out, b);
-	buf_add(out, packed.data, packed.len);
-	buf_add(out, zeroes, ALIGN8(packed.len) - packed.len);
+	buf_add(out, packed->data, packed->len);
+	buf_add(out, zeroes, ALIGN8(packed->len) - packed->len);
 	return buf_error(out);
 }
 
 int spool_segment_append(struct spool *s, const struct batch_header *header, const void *bytes,
 	size_t size, const uint32_t *destinations, size_t n, struct spool_batch **ret)
 {
-	CLEANUP(batchp) struct spool_batch *b = new_batch(s, header, destinations, n);
-	_cleanup_buf_ struct buf record;
+	CLEANUP(batchp) struct spool_batch *b = NULL;
+	_cleanup_buf_ struct buf packed, record;
 	struct spool_segment *g = s->newest;
 	int r;
 
+	buf_init(&packed, 0);
 	buf_init(&record, 0);
-	if (!b)
-		return -ENOMEM;
-	r = build(s, b, bytes, size, &record);
+	r = compress_zstd(bytes, size, ZSTD_LEVEL, &packed);
 	if (r < 0)
 		return r;
-	if (g && !g->sealed && g->first && g->size + record.len > segment_bytes(s))
+	if (g && !g->sealed && g->first &&
+		g->size + head_size((uint32_t)n) + packed.len > segment_bytes(s))
 		spool_segment_seal(s);
 	if (!g || g->sealed)
 		r = begin(s);
+	if (r < 0)
+		return r;
+	b = new_batch(s, header, destinations, n);
+	if (!b)
+		return -ENOMEM;
+	r = build(s, b, size, &packed, &record);
 	if (r < 0)
 		return r;
 	g = s->newest;
