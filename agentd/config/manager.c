@@ -109,7 +109,7 @@ static int commit(struct config_manager *m, struct plan *plan, const struct conf
 	uint64_t *revision, struct err_text *err)
 {
 	for (size_t i = 0; i < LAYERS; i++) {
-		_cleanup_buf_ struct buf text;
+		_cleanup_buf_ struct buf text = {0};
 		struct store_revision row = {
 			.layer = config_layer_name((enum config_layer)i),
 			.origin = q->origin ? q->origin : "",
