@@ -39,8 +39,8 @@ static void target_free(struct target *t)
 	free(t);
 }
 
-/* The URL of the metrics; NULL: no memory. */
-static char *metrics_url(const char *url, const char *profiles_path)
+/* The URL of the metrics; NULL: no memory. agentd hands over the whole URL, with the type's path. */
+static char *metrics_url(const char *url, const char *profiles_path, const char *metrics_path)
 {
 	const char *sep = strstr(url, "://"), *path = sep ? strchr(sep + 3, '/') : NULL;
 	size_t len = strlen(url), tail = strlen(profiles_path);
@@ -52,7 +52,7 @@ static char *metrics_url(const char *url, const char *profiles_path)
 		len -= tail;
 	while (len && url[len - 1] == '/')
 		len--;
-	return asprintf(&made, "%.*s" HTTP_PATH, (int)len, url) < 0 ? NULL : made;
+	return asprintf(&made, "%.*s%s", (int)len, url, metrics_path) < 0 ? NULL : made;
 }
 
 static int open_sender(struct target *t, const struct destination_spec *spec, struct err_text *err)
@@ -65,22 +65,20 @@ static int open_sender(struct target *t, const struct destination_spec *spec, st
 		.type = &t->type,
 		.n_options = spec->n_options,
 		.folder = spec->id};
-	bool grpc;
 
 	t->transport = type ? transport_find(type->transport) : NULL;
 	if (!t->transport)
 		return err_set(err, -EINVAL, "its type is not known");
-	grpc = streq(type->transport, "otlpgrpc");
 	t->type = *type;
-	t->type.path = grpc ? GRPC_PATH : HTTP_PATH;
+	t->type.path = streq(type->transport, "otlpgrpc") ? GRPC_PATH : HTTP_PATH;
 	options = calloc(spec->n_options + 1, sizeof(*options));
 	if (!options)
 		return err_set(err, -ENOMEM, "out of memory");
 	memcpy(options, spec->options, spec->n_options * sizeof(*options));
-	for (size_t i = 0; !grpc && i < spec->n_options; i++) {
+	for (size_t i = 0; i < spec->n_options; i++) {
 		if (!streq(options[i].name, type->endpoint_option))
 			continue;
-		url = metrics_url(options[i].value, type->path);
+		url = metrics_url(options[i].value, type->path, t->type.path);
 		if (!url)
 			return err_set(err, -ENOMEM, "out of memory");
 		options[i].value = url;

@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# timeout: 120 s
+"""What a destination is sent of a batch: by its own options, and by settings for all."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
+from odi_harness import *  # noqa: E402,F403
+
+
+def through(a, name, seconds=20):
+    """Its row of the ledger, once nothing waits for it."""
+    return wait_for(f"{name} has all", lambda: (l := a.check_ledger()["destinations"][name])["held"] == 0 and
+                    l["routed"] > 0 and l, seconds)  # fmt: skip
+
+
+@case("frames, attributes, sources and samples: each destination has what it wants, and the ledger says what it has not")
+def rules():
+    with OtlpReceiver() as plain, OtlpReceiver() as cut, OtlpReceiver() as few, OtlpReceiver() as one, Agentd() as a:
+        for name, r in (("plain", plain), ("cut", cut), ("few", few), ("one", one)):
+            a.add_receiver(r, name)
+        leaf = "burn_a"
+        a.add_process("shares_c", "--service-name", "c", "--name", "mine", "--label", "team=edge")
+        a.add_process("shares_go", "--service-name", "go", "--name", "other")
+        a.ctl("destination", "set", "cut", "kernel=off", "attributes=drop team; add env=prod; rename host.name=node")
+        a.ctl("destination", "set", "few", "sample=5")
+        a.ctl("destination", "set", "one", "keep-sources=mine")
+        a.enable()
+        both = Workload("shares_c", 4), Workload("shares_go", 4)
+        names = wait_for("functions", lambda: unique(plain).flat("c"), 20)
+        leaf = max((n for n in names if n != "(none)"), key=lambda n: names[n])
+        for w in both:
+            w.wait()
+        a.ctl("profiling", "disable")
+        rows = {name: through(a, name) for name in ("plain", "cut", "few", "one")}
+        p = unique(plain)
+        equal((rows["plain"]["shaped"], rows["plain"]["delivered"]), (0, p.total()), "plain")
+        # Frames of the kernel: their time is their callers'.
+        c = unique(cut)
+        equal((rows["cut"]["shaped"], c.total("c")), (0, p.total("c")), "cut")
+        check(not any(s.kernel and s.kernel != ("[kernel]",) for s in c.samples()), "kernel frames in cut")
+        for attributes in (x.resource for x in c.profiles):
+            check("team" not in attributes and "host.name" not in attributes, attributes)
+            equal((attributes["env"], bool(attributes["node"])), ("prod", True), attributes)
+        # One of five: as if the rate were lower.
+        f = unique(few)
+        equal(rows["few"]["delivered"], f.total(), "few: delivered")
+        equal(rows["few"]["delivered"] + rows["few"]["shaped"], rows["plain"]["delivered"], "few: all")
+        equal({x.period for x in f.profiles}, {5 * x.period for x in p.profiles}, "its period")
+        check(abs(f.total("c") * 5 / p.total("c") - 1) < 0.15, (f.total("c"), p.total("c")))
+        # One source.
+        o = unique(one)
+        equal((o.services(), o.total(), rows["one"]["shaped"]), (["c"], p.total("c"), p.total("go")), "one source")
+        check(leaf in p.cumulative("c"), leaf)
+
+
+@case("settings for all, from a file and by command; a destination's own come first; a change amid the work loses nothing")
+def for_all():
+    config = "shaping:\n  exclude: [\"leaf_*\", \"module:libnothing.so\"]\n  kernel: off\n"
+    with OtlpReceiver() as all_, OtlpReceiver() as own, Agentd(config=config) as a:
+        a.add_receiver(all_, "all")
+        a.add_receiver(own, "own")
+        a.ctl("destination", "set", "own", "exclude=none", "kernel=on")
+        a.add_process("shares_c", "--service-name", "c")
+        a.enable()
+        w = Workload("shares_c", 5)
+        chain = wait_for("a chain", lambda: unique(own).chains("c"), 20).most_common(1)[0][0]
+        # The hottest function, whatever it is called, is to go from now on.
+        r = a.run("config", "set", "shaping/exclude", "x")
+        check(r.returncode == 1 and "agentd.yaml" in r.stderr, f"what a file sets: {r}")
+        a.ctl("destination", "set", "all", f"exclude={chain[0]}", "upload-interval=2s")
+        w.wait()
+        a.ctl("profiling", "disable")
+        equal(through(a, "own")["shaped"], 0, "own")
+        row = through(a, "all")
+        got, whole = unique(all_), unique(own)
+        equal((row["delivered"], row["shaped"], got.total("c")), (whole.total("c"), 0, whole.total("c")), "all")
+        late = [s for p in got.profiles if p.duration >= 1.9e9 for s in p.samples]
+        check(late, f"no upload of several batches: {sorted({p.duration for p in got.profiles})}")
+        check(not any(chain[0] in s.names for s in late), f"{chain[0]} is there")
+        check(any(chain[1] == s.user[0] for s in late), f"its time is not {chain[1]}'s")
+        check(len(got.profiles) < len(whole.profiles), (len(got.profiles), len(whole.profiles)))
+        equal(len(got.ids()), len(set(got.ids())), "ids")
+
+
+@case("wrong rules are refused with what is right, by command and in files")
+def wrong():
+    with OtlpReceiver() as r, Agentd() as a:
+        a.add_receiver(r)
+        for rule, says in (("attributes=remove x", "add KEY=VALUE"), ("sample=0", "1 to 1000"), ("kernel=maybe", "on"),
+                           ("keep-sources=-", "source"), ("upload-interval=3d", "1h"), ("min-samples=x", "number")):  # fmt: skip
+            answer = a.run("destination", "set", "backend", rule)
+            check(answer.returncode in (1, 2) and rule.split("=")[0] in answer.stderr, f"{rule}: {answer}")
+        answer = a.run("config", "set", "shaping/attributes", "remove x")
+        check(answer.returncode in (1, 2) and "add KEY=VALUE" in answer.stderr, answer)
+
+
+if __name__ == "__main__":
+    main()
