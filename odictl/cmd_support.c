@@ -205,6 +205,7 @@ static void pack(struct bundle *b, const char *name, const char *what, struct bu
 {
 	_cleanup_buf_ struct buf clean;
 	char size[32], line[300];
+	size_t len;
 
 	buf_init(&clean, 0);
 	if (!text->len)
@@ -212,7 +213,10 @@ static void pack(struct bundle *b, const char *name, const char *what, struct bu
 	for (size_t i = 0; i < text->len; i++)
 		if (!text->data[i])
 			text->data[i] = '?';
-	b->replaced += redact((const char *)text->data, &clean);
+	len = strlen(name);
+	b->replaced += len > 5 && streq(name + len - 5, ".json")
+		? redact_json((const char *)text->data, &clean)
+		: redact((const char *)text->data, &clean);
 	tar_add(&b->tar, name, clean.data, clean.len, b->now_s);
 	text_format_size(clean.len, size, sizeof(size));
 	snprintf(line, sizeof(line), "%-28s %10s  %s\n", name, size, what);

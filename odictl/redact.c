@@ -7,8 +7,8 @@
  *
  *   - in URLs, the user and password, and everything behind '?'
  *   - what follows "Bearer" and "Basic"
- *   - the value of whatever is called like a secret: KEY: value, KEY=value, "KEY": "value", also where the key is the
- *     value of "path" or "key" and the secret that of the "value" beside it
+ *   - the value of whatever is called like a secret: KEY: value, KEY=value; in JSON also where the key is the value of
+ *     "path" or "key", and the secret that of the "value" beside it
  *   - private keys in PEM, and JSON web tokens by their form
  *
  * Booleans and references (file:, cred:) stay: they are no secrets, and tell whether there is one. */
@@ -17,6 +17,7 @@
 #include <strings.h>
 
 #include "agentd/base/text.h"
+#include "odictl/cli.h"
 #include "odictl/redact.h"
 
 #define REPLACED "(secret)"
@@ -59,8 +60,6 @@ struct redaction {
 	const char *p; /* what is left of the text */
 	struct buf *out;
 	size_t n;
-
-	bool next_value; /* the next "value" belongs to what is called like a secret */
 };
 
 static void replace(struct redaction *r, size_t skip)
@@ -76,36 +75,35 @@ static void keep(struct redaction *r, size_t len)
 	r->p += len;
 }
 
-/* Behind "://". */
+/* Behind "://". A password may hold any character but blanks and quotes: what ends a URL in a sentence ends none here
+ * before its '@'. */
 static void url(struct redaction *r)
 {
-	size_t whole = strcspn(r->p, " \t\n\"'<>`,;)"), authority = strcspn(r->p, "/?# \t\n\"'<>`"),
-	       at = 0;
+	size_t span = strcspn(r->p, " \t\n\"'<>`"), authority = MIN(strcspn(r->p, "/?#"), span);
+	size_t at = 0;
 
-	authority = MIN(authority, whole);
-	for (size_t i = 0; i < whole && i < authority; i++)
+	for (size_t i = 0; i < authority; i++)
 		if (r->p[i] == '@')
 			at = i;
-	/* A password may hold a slash: then the last '@' counts. */
-	for (size_t i = 0; !at && i < whole; i++)
+	for (size_t i = 0; !at && i < span; i++)
 		if (r->p[i] == '@' && memchr(r->p, ':', i))
 			at = i;
 	if (at)
 		replace(r, at);
-	whole -= MIN(at, whole);
-	for (size_t i = 0; i < whole; i++)
-		if (r->p[i] == '?') {
+	span -= at;
+	for (size_t i = 0; i < span; i++)
+		if (r->p[i] == '?' && i + 1 < span) {
 			keep(r, i + 1);
-			replace(r, whole - i - 1);
+			replace(r, span - i - 1);
 			return;
 		}
-	keep(r, whole);
+	keep(r, span);
 }
 
-/* A value behind "=" or ":", in quotes or up to the end of a word (of the line, for keys of headers and YAML). */
-static void value(struct redaction *r, bool to_line_end, bool json)
+/* A value behind "=" or ":", in quotes or up to the next blank (the line's end, for keys of headers and YAML). */
+static void value(struct redaction *r, bool to_line_end)
 {
-	size_t len, skip;
+	size_t len;
 	char quote;
 
 	keep(r, strspn(r->p, " \t"));
@@ -116,20 +114,14 @@ static void value(struct redaction *r, bool to_line_end, bool json)
 			if (r->p[len] == '\\' && r->p[len + 1])
 				len++;
 	} else {
-		len = strcspn(r->p, to_line_end ? "\n" : " \t\n,;\"'}])");
+		len = strcspn(r->p, to_line_end ? "\n" : " \t\n");
 	}
-	skip = len;
-	while (skip && isspace((unsigned char)r->p[skip - 1]))
-		skip--;
-	/* A number or a word behind a comma of JSON */
-	if (skip && r->p[skip - 1] == ',')
-		skip--;
-	/* A count in JSON. */
-	if (is_harmless(r->p, skip) ||
-		(quote >= '0' && quote <= '9' && json && strspn(r->p, "0123456789.") >= skip))
-		keep(r, skip);
+	while (len && isspace((unsigned char)r->p[len - 1]))
+		len--;
+	if (is_harmless(r->p, len))
+		keep(r, len);
 	else
-		replace(r, skip);
+		replace(r, len);
 }
 
 static bool is_key_char(char c)
@@ -164,26 +156,13 @@ static bool is_jwt(const char *p, size_t len)
 static void word(struct redaction *r)
 {
 	size_t name, key = key_len(r->p, &name);
-	bool is_value = (name == 5 && strncmp(r->p, "value", 5) == 0) ||
-		(name == 8 && strncmp(r->p, "fallback", 8) == 0);
 
-	if (key && is_value && r->next_value) {
-		r->next_value = false;
-		keep(r, key);
-		value(r, false, true);
-	} else if (key && names_secret(r->p, name)) {
-		/* "Authorization: Bearer x": all of the line; of JSON the value in quotes. */
+	if (key && names_secret(r->p, name)) {
+		/* "Authorization: Bearer x": all of the line. */
 		bool line = r->p[key - 1] == ':' && r->p[name] == ':';
 
 		keep(r, key);
-		value(r, line, !line);
-	} else if (key &&
-		((name == 4 && strncmp(r->p, "path", 4) == 0) ||
-			(name == 3 && strncmp(r->p, "key", 3) == 0))) {
-		size_t line = strcspn(r->p, "\n");
-
-		r->next_value = names_secret(r->p + key, line - key);
-		keep(r, key);
+		value(r, line);
 	} else if ((name == 6 && strncasecmp(r->p, "bearer", 6) == 0) ||
 		(name == 5 && strncasecmp(r->p, "basic", 5) == 0)) {
 		keep(r, name);
@@ -223,4 +202,104 @@ size_t redact(const char *text, struct buf *out)
 		}
 	}
 	return r.n;
+}
+
+/* ---- JSON ------------------------------------------------------------------------------------------ */
+
+/* The text of a string that starts behind its quote, as far as our own writer's escapes go; where it ends, or NULL. */
+static const char *unescape(const char *p, struct buf *out)
+{
+	static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
+
+	for (; *p && *p != '"'; p++) {
+		const char *short_form;
+		unsigned code;
+
+		if (*p != '\\') {
+			buf_add(out, p, 1);
+			continue;
+		}
+		p++;
+		short_form = *p ? strchr(from, *p) : NULL;
+		if (*p == 'u' && sscanf(p + 1, "%4x", &code) == 1) {
+			/* Control characters, '<' and line separators: nothing that a secret is told by. */
+			buf_add(out, code == '<' ? "<" : "?", 1);
+			p += 4;
+		} else if (short_form) {
+			buf_add(out, &to[short_form - from], 1);
+		} else if (*p) {
+			buf_add(out, p, 1);
+		} else {
+			return NULL;
+		}
+	}
+	buf_add(out, "", 1);
+	return *p ? p + 1 : NULL;
+}
+
+static bool is_key(const char *key, const char *const *names)
+{
+	for (; *names; names++)
+		if (streq(key, *names))
+			return true;
+	return false;
+}
+
+/* key: its own, or of its list; "" none. *named: the last path or key was called like a secret. */
+static size_t put_string(const char *key, const char *text, bool *named, struct buf *out)
+{
+	static const char *const names[] = {"path", "key", "name", NULL},
+				 *const values[] = {"value", "fallback", "default", NULL};
+	_cleanup_buf_ struct buf clean;
+	size_t n = 0;
+
+	buf_init(&clean, 0);
+	if (is_key(key, names))
+		*named = names_secret(text, strlen(text));
+	if ((names_secret(key, strlen(key)) || (*named && is_key(key, values))) &&
+		!is_harmless(text, strlen(text))) {
+		buf_str(&clean, REPLACED);
+		n = 1;
+	} else {
+		n = redact(text, &clean);
+	}
+	json_escape(out, clean.len ? (const char *)clean.data : "");
+	return n;
+}
+
+size_t redact_json(const char *text, struct buf *out)
+{
+	_cleanup_buf_ struct buf string, key;
+	bool named = false;
+	size_t n = 0;
+
+	buf_init(&string, 0);
+	buf_init(&key, 0);
+	while (*text) {
+		size_t other = strcspn(text, "\"");
+		const char *end;
+
+		buf_add(out, text, other);
+		/* Texts of a list are of the list's key. */
+		if (memchr(text, '{', other) || memchr(text, '}', other))
+			buf_reset(&key);
+		text += other;
+		if (!*text)
+			break;
+		buf_reset(&string);
+		end = unescape(text + 1, &string);
+		/* Cut, or no JSON: as any text. */
+		if (!end || buf_error(&string))
+			return n + redact(text, out);
+		if (end[strspn(end, " ")] == ':') {
+			buf_add(out, text, (size_t)(end - text));
+			buf_reset(&key);
+			buf_add(&key, string.data, string.len);
+		} else {
+			n += put_string(key.len ? (const char *)key.data : "",
+				(const char *)string.data, &named, out);
+		}
+		text = end;
+	}
+	return n;
 }

@@ -7,3 +7,5 @@
 
 /* Appends text to out; returns how many places were replaced. */
 size_t redact(const char *text, struct buf *out);
+/* The same for JSON, string by string: it stays JSON. */
+size_t redact_json(const char *text, struct buf *out);

@@ -443,15 +443,16 @@ def without_root():
     a.stop()
 
 
-@case("agentd refuses wrong options and a broken file with a sentence")
+@case("agentd refuses wrong options with a sentence; a broken file does not stop it, and is named")
 def agentd_errors():
     r = subprocess.run([AGENTD, "--nonsense"], capture_output=True, text=True, timeout=20)
     equal(r.returncode, USAGE, f"a wrong option: {r.stderr}")
     r = subprocess.run([AGENTD, "--log-level", "loud"], capture_output=True, text=True, timeout=20)
     equal(r.returncode, USAGE, f"a wrong level: {r.stderr}")
-    b = Agentd(config="sources: [\n", start=False)
-    r = subprocess.run(b.argv(), capture_output=True, text=True, timeout=20)
-    check(r.returncode != 0 and "agentd.yaml:" in r.stderr, f"a broken file: {r.stderr}")
+    b = Agentd(config="sources: [\n")
+    expect(b, FAILED, "status", out=["agentd.yaml:2:1: not valid YAML", "odictl config validate"])
+    check("agentd.yaml:2:1: not valid YAML" in b.log(), b.log())
+    b.stop()
 
 
 if __name__ == "__main__":

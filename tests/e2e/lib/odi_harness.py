@@ -175,6 +175,9 @@ class Agentd:
         self.folder = folder or temp_folder()
         self.socket = os.path.join(self.folder, "agentd.sock")
         self.state = os.path.join(self.folder, "state")
+        # Never the host's own configuration.
+        self.etc = os.path.join(self.folder, "etc")
+        self.packaged = os.path.join(self.folder, "packaged")
         self.log_path = os.path.join(self.folder, "agentd.log")
         self.config = None
         self.env = env
@@ -199,6 +202,7 @@ class Agentd:
 
     def argv(self):
         out = [for_user(AGENTD, self.user), "--socket", self.socket, "--state-dir", self.state, "--log-level", "debug"]
+        out += ["--config-dir", self.etc, "--packaged-dir", self.packaged]
         return out + (["--config", self.config] if self.config else [])
 
     def start(self, seconds=20):

@@ -43,17 +43,15 @@ static void test_redact(void **state)
 	gone("https://hunter2@host", "https://(secret)@host");
 	gone("https://user:hun/ter2@host/", "https://(secret)@host/");
 	gone("https://user:hun@ter2@host/", "https://(secret)@host/");
-	gone("\"url\": \"https://h/p?key=hunter2&x=1\",", "\"url\": \"https://h/p?(secret)\",");
+	gone("\"https://h/p?key=hunter2&x=1\",", "\"https://h/p?(secret)\",");
+	gone("https://user:hun,t;er2)@host/", "https://(secret)@host/");
+	gone("not \"password=hun,ter2\"; more", "not \"password=(secret) more");
 	gone("Authorization: Bearer hunter2hunter2\nnext", "Authorization: (secret)\nnext");
 	gone("sent Bearer hunter2hunter2, got 401", "sent Bearer (secret), got 401");
 	gone("BASIC aHVudGVyMjpodW50ZXIy", "BASIC (secret)");
-	gone("{\"password\": \"hunter2\", \"a\": 1}", "{\"password\": \"(secret)\", \"a\": 1}");
-	gone("\"bearer_token\": \"hun\\\"ter2\"", "\"bearer_token\": \"(secret)\"");
 	gone("DB_PASSWORD=hunter2 next", "DB_PASSWORD=(secret) next");
 	gone("X-Api-Key: hunter 2\nn", "X-Api-Key: (secret)\nn");
 	gone("  basic-auth-password: 'hunter2'", "  basic-auth-password: '(secret)'");
-	gone("\"path\": \"destinations/x/options/token\",\n  \"value\": \"hunter2\",\n",
-		"\"path\": \"destinations/x/options/token\",\n  \"value\": \"(secret)\",\n");
 	gone("+host/labels/api-token = hunter2", "+host/labels/api-token = (secret)");
 	gone("k -----BEGIN RSA PRIVATE KEY-----\nhunter2\n-----END RSA PRIVATE KEY----- m",
 		"k (secret)-----END RSA PRIVATE KEY----- m");
@@ -62,17 +60,42 @@ static void test_redact(void **state)
 		"(secret)");
 }
 
+static void json(const char *text, const char *expected)
+{
+	_cleanup_buf_ struct buf out;
+
+	buf_init(&out, 0);
+	redact_json(text, &out);
+	assert_string_equal((const char *)out.data, expected);
+}
+
+static void test_json(void **state)
+{
+	json("{\"password\": \"hunter2\", \"a\": 1}", "{\"password\": \"(secret)\", \"a\": 1}");
+	json("{\"bearer_token\": \"hun\\\"ter2\", \"b\": [\"x\", \"y\"]}",
+		"{\"bearer_token\": \"(secret)\", \"b\": [\"x\", \"y\"]}");
+	json("[{\"path\": \"destinations/x/options/token\", \"value\": \"hunter2\", \"origin\": \"o\"},\n"
+	     " {\"path\": \"profiling/rate\", \"value\": \"99\"}]",
+		"[{\"path\": \"destinations/x/options/token\", \"value\": \"(secret)\", \"origin\": \"o\"},\n"
+		" {\"path\": \"profiling/rate\", \"value\": \"99\"}]");
+	json("{\"text\": \"not \\\"password=hunter2\\\"; more\\n\\u003cb>\"}",
+		"{\"text\": \"not \\\"password=(secret) more\\u000a\\u003cb>\"}");
+	json("{\"secret\": true, \"token\": null, \"secrets\": 12, \"tokens\": [\"hunter2\", \"hunter2\"], \"b\": \"x\"}",
+		"{\"secret\": true, \"token\": null, \"secrets\": 12, \"tokens\": [\"(secret)\", \"(secret)\"], \"b\": \"x\"}");
+	/* Cut in the middle. */
+	json("{\"a\": \"https://u:hunter2@h", "{\"a\": \"https://(secret)@h");
+	json("no JSON", "no JSON");
+}
+
 static void test_not_secret(void **state)
 {
 	stays("");
 	stays("2026-11-21T18:34:24Z info agentd: revision 4 by uid 0: config set profiling/rate");
 	stays("destination p at http://localhost:4040: connection refused");
-	stays("\"secret\": true, \"token\": null, \"secrets\": 12, \"tokens\": []");
 	stays("bearer-token: file:/etc/odi/token");
 	stays("password: cred:backend");
 	stays("  token: \"(secret)\"");
 	stays("Basic usage: see the manual");
-	stays("\"path\": \"profiling/rate\", \"value\": \"99\"");
 	stays("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----");
 	stays("a:b ://x = y \" ' \\ \xc3\xa9");
 }
@@ -161,6 +184,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_redact),
+		cmocka_unit_test(test_json),
 		cmocka_unit_test(test_not_secret),
 		cmocka_unit_test(test_tar),
 		cmocka_unit_test(test_yaml),
