@@ -24,7 +24,7 @@ build_commands="clang:clang llvm-strip:llvm gcc:gcc make:make pkg-config:pkg-con
 build_packages="libc6-dev libbpf-dev libelf-dev libdw-dev libcurl4-openssl-dev libyaml-dev libsqlite3-dev
 	libprotobuf-c-dev libsystemd-dev libseccomp-dev libcap-dev libiberty-dev libzstd-dev zlib1g-dev
 	liblzma-dev libjson-c-dev"
-test_commands="dwz:dwz xz:xz-utils readelf:binutils clang-format:clang-format shellcheck:shellcheck g++:g++ jq:jq strace:strace curl:curl
+test_commands="dwz:dwz systemd-analyze:systemd man:man-db col:bsdextrautils xz:xz-utils readelf:binutils clang-format:clang-format shellcheck:shellcheck g++:g++ jq:jq strace:strace curl:curl
 	git:git sqlite3:sqlite3 go:golang-go rustc:rustc dockerd:docker.io docker:docker.io openssl:openssl
 	musl-gcc:musl-tools node:nodejs javac:default-jdk-headless nginx:nginx-light debuginfod:debuginfod zsh:zsh fish:fish groff:groff-base"
 test_packages="libcmocka-dev python3-venv procps ca-certificates"
