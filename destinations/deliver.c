@@ -8,8 +8,9 @@
  * way is sent again by its successor. What may be taken later is tried again when pace.c says; nothing is tried again
  * that was taken or refused for good. Only an answer that blames the profiles themselves refuses them: while a
  * destination is blocked (a wrong path, a token that ran out) they wait like in any outage, since a person mends that
- * in hours. A request that is too big for the backend is sent in halves, down to single rows; the size that went through
- * is kept to for an hour. Destinations share nothing but the batches' bytes, so none waits for another.
+ * in hours. A request that is too big for the backend is sent in halves, down to single rows; the size that goes
+ * through is kept to, and now and then twice as much is tried. Destinations share nothing but the batches' bytes, so
+ * none waits for another.
  *
  * Bounds: bytes and number of a queue, the age that the backend takes (type->max_age_ns); the oldest goes first and is
  * counted as evicted. A request under way is never evicted.
@@ -404,7 +405,7 @@ static int prepare(struct deliver *d, size_t at, uint64_t now_ns)
 	struct shape_limits limits = {
 		.max_bytes = d->type->max_profile_bytes,
 		.max_samples = d->type->max_profile_samples,
-		.soft_bytes = now_ns < d->soft_until_ns ? d->soft_bytes : 0,
+		.soft_bytes = d->soft_bytes,
 		.rules = d->rules,
 	};
 	struct err_text err = {};

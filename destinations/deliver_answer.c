@@ -11,8 +11,10 @@
 #include "agentd/base/log.h"
 #include "destinations/deliver_private.h"
 
-#define TINY_BYTES 1024 /* whoever finds this too big takes nothing */
-#define SOFT_NS    (3600 * NSEC_PER_SEC)
+/* Whoever finds this too big, or so many single rows one after another, has a limit that is a mistake. */
+#define TINY_BYTES 2048
+#define TINY_ROWS  8
+#define GROW_AFTER 64 /* requests that were taken */
 
 static int by_size(const void *a, const void *b)
 {
@@ -135,19 +137,28 @@ static void on_failed(struct deliver *d, const struct send_result *result)
 }
 
 /* The backend knows best what is too big for it: this one goes again, in pieces. */
-static void cut_smaller(struct deliver *d, const struct shape_request *q, uint64_t now_ns)
+static void cut_smaller(struct deliver *d, const struct shape_request *q)
 {
 	uint64_t half = MAX(q->raw_len / 2, (size_t)1);
 
-	if (!d->soft_bytes || now_ns >= d->soft_until_ns)
+	if (!d->soft_bytes)
 		log_info(
 			"destination %s: a request of %zu bytes is too big for it; smaller ones are sent",
 			d->spec->name, q->raw_len);
 	d->soft_bytes = d->soft_bytes ? MIN(half, d->soft_bytes) : half;
-	d->soft_until_ns = now_ns + SOFT_NS;
+	d->soft_taken = 0;
 	if (d->group.n)
 		deliver_put_back(d); /* what is left of it is chosen anew */
 	d->encoded = encoded_unref(d->encoded);
+}
+
+/* A limit may have been raised: now and then twice as much is tried. */
+static void grow(struct deliver *d)
+{
+	if (!d->soft_bytes || ++d->soft_taken < GROW_AFTER)
+		return;
+	d->soft_taken = 0;
+	d->soft_bytes = 2 * d->soft_bytes < PROFILE_MAX_ENCODED ? 2 * d->soft_bytes : 0;
 }
 
 static void on_answer(struct deliver *d, const struct shape_request *q, const struct send_result *r)
@@ -158,15 +169,16 @@ static void on_answer(struct deliver *d, const struct shape_request *q, const st
 	switch (r->outcome) {
 	case SEND_TAKEN:
 		d->status.sent_bytes += r->sent_bytes;
+		d->tiny_refused = 0;
+		grow(d);
 		on_taken(d, q, r);
 		break;
 	case SEND_TOO_BIG:
 		if (q->rows > 1 && q->raw_len > TINY_BYTES) {
-			cut_smaller(d, q, now);
+			cut_smaller(d, q);
 			return;
 		}
-		/* Not even that: no profile would fit, and its limit is a mistake. */
-		if (q->raw_len <= TINY_BYTES) {
+		if (q->raw_len <= TINY_BYTES || ++d->tiny_refused > TINY_ROWS) {
 			struct send_result blocked = *r;
 
 			blocked.outcome = SEND_BLOCKED;

@@ -22,11 +22,13 @@ struct deliver {
 	bool oldest_first;
 	const struct held_batch *live;    /* came last; NULL: it is through. Only to compare with */
 	const struct held_batch *current; /* is being sent, in one or more requests; NULL none */
-	struct group group; /* that goes with it, it being the first; n 0: it goes alone */
-	uint64_t group_row; /* of its rows: what is before it is settled */
-	bool ungrouped;     /* they did not go together: the next is sent alone */
-	uint64_t soft_bytes, soft_until_ns; /* what a backend found too big is cut to */
-	struct buf probe;                   /* a small request; under way while `probing` */
+	struct group group;    /* that goes with it, it being the first; n 0: it goes alone */
+	uint64_t group_row;    /* of its rows: what is before it is settled */
+	bool ungrouped;        /* they did not go together: the next is sent alone */
+	uint64_t soft_bytes;   /* what a backend found too big is cut to; 0 nothing was */
+	unsigned soft_taken;   /* requests that it took since */
+	unsigned tiny_refused; /* single rows that were too big, in a row */
+	struct buf probe;      /* a small request; under way while `probing` */
 	bool probing;
 	struct encoded *encoded;             /* of the current item; NULL not yet */
 	const struct shape_request *request; /* under way, of `encoded` */
