@@ -7,11 +7,8 @@ are nowhere to be seen, the policy of the host, and sentences that lead from eac
 import glob
 import json
 import os
-import re
-import socket
 import subprocess
 import sys
-import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
 from odi_harness import *  # noqa: E402,F403
@@ -115,6 +112,17 @@ def types():
               any(fs for _, _, fs in os.walk(os.path.join(folder, "files"))), "files")  # fmt: skip
         check("Bearer " + SECRET in [m.get("authorization") for m in parca.metadata], "the token of polarsignals")
     parca.stop()
+
+
+@case("the README lists the catalogue as it is")
+def readme():
+    with open(os.path.join(os.path.dirname(__file__), "../../README.md")) as f:
+        rows = [[c.strip() for c in line.strip("|\n").split("|")] for line in f.read().split("## Destinations", 1)[1]
+                .split("\n## ", 1)[0].splitlines() if line.startswith("| `")]  # fmt: skip
+    with Host() as a:
+        there = [[f"`{t['name']}`", f"{t['display_name']}: {t['summary']}", t["transport"], t["auth"]]
+                 for t in a.ctl("destination", "types")["types"]]  # fmt: skip
+    equal(rows, there, "the README's table of destinations")
 
 
 @case("a secret goes to the backend and is to be seen nowhere else; it goes with what refers to it")
