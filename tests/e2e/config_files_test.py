@@ -6,6 +6,7 @@
 import ctypes
 import http.server
 import os
+import re
 import sys
 import tarfile
 import threading
@@ -205,6 +206,22 @@ def documents():
         for v in a.ctl("config", "show")["values"]:
             if not v["path"].startswith(("sources/", "destinations/", "host/")):
                 check(v["path"] in keys, f"{v['path']} is in no list")
+
+
+@case("the files that the README shows are taken as they stand")
+def readme():
+    with open(os.path.join(os.path.dirname(__file__), "../../README.md")) as f:
+        blocks = re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", f.read(), re.M | re.S)
+    check(len(blocks) >= 3, f"{len(blocks)} files in the README")
+    with Agentd(start=False) as a:
+        for name, text in blocks:
+            put(a, name, text.replace("enabled: true, rate", "enabled: false, rate"))
+        a.start()
+        says(a, DONE, "config", "validate", out=[f"{len(blocks)} files, and nothing is wrong"])
+        equal(sorted(a.sources()), ["api", "web"], "sources")
+        equal(sorted(a.destinations()), ["central", "pyroscope"], "destinations")
+        equal(config(a)["destinations/central/options/url"][0], "http://profiles:4040", "Odigos' address")
+        equal(config(a)["sources/api/kind"][0], "container", "Odigos' kind")
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
