@@ -57,7 +57,7 @@ static void tell_status(struct deliver *d, uint64_t now_ns)
 void deliver_set_state(struct deliver *d, const char *state, const char *reason, const char *remedy)
 {
 	snprintf(d->status.state, sizeof(d->status.state), "%s", state);
-	snprintf(d->status.last_error, sizeof(d->status.last_error), "%.340s%s%.168s", reason,
+	snprintf(d->status.last_error, sizeof(d->status.last_error), "%.300s%s%s", reason,
 		*remedy ? "; " : "", remedy);
 	d->status_changed = true;
 }

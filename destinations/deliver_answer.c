@@ -124,12 +124,16 @@ static void on_taken(
 static void on_failed(struct deliver *d, const struct send_result *result)
 {
 	bool refused = result->outcome == SEND_REFUSED;
+	const char *meanwhile = result->outcome == SEND_BLOCKED ? " (profiles wait meanwhile)" : "";
+	/* The reason, "; " and this one share the room that a status has for words. */
+	size_t room =
+		PROTOCOL_TEXT - 3 - MIN(strlen(result->reason), (size_t)300) - strlen(meanwhile);
 	char remedy[PROTOCOL_TEXT];
 
 	d->status.failures++;
 	d->status.last_failure_unix_ns = clock_unix_ns();
-	snprintf(remedy, sizeof(remedy), "%.480s%s", result->remedy,
-		result->outcome == SEND_BLOCKED ? " (profiles wait meanwhile)" : "");
+	snprintf(remedy, sizeof(remedy), "%.*s%s", (int)MIN(room, strlen(result->remedy)),
+		result->remedy, meanwhile);
 	deliver_set_state(d, "failing", result->reason, remedy);
 	if (!d->pace.failures || refused)
 		log_warning("destination %s: %s; %s%s", d->spec->name, result->reason, remedy,

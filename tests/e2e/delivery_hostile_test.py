@@ -34,7 +34,7 @@ HTTP = [
     ("garbage", "garbage", DELIVERED, ["not as a receiver of OTLP"]),
     ("bad-request", 400, REJECTED, ["answered 400", "another version"]),
     ("unauthorized", 401, HELD, ["answered 401", "credentials", "wait meanwhile"]),
-    ("not-found", 404, HELD, ["does not know the path /v1development/profiles", "4318"]),
+    ("not-found", 404, HELD, ["does not know the path /v1development/profiles", "4318", "(profiles wait meanwhile)"]),
     ("unsupported", 415, HELD, ["does not take protobuf"]),
     ("too-many", 429, HELD, ["answered 429"]),
     ("internal", 500, REJECTED, ["answered 500"]),
