@@ -323,10 +323,12 @@ static void print_steps(struct cli *cli, const Control__DestinationTested *t)
 		const Control__TestStep *step = t->steps[i];
 		char took[64], head[40];
 
+		/* What an answer says of us takes no time of its own. */
 		text_format_duration(step->duration_ns, took, sizeof(took));
 		snprintf(head, sizeof(head), "  %.20s", step->name);
-		out_line(head, 12, "%s%s%s in %s%s%s", step->ok ? "" : out_red(cli),
-			step->ok ? "ok" : "failed", step->ok ? "" : out_plain(cli), took,
+		out_line(head, 12, "%s%s%s%s%s%s%s", step->ok ? "" : out_red(cli),
+			step->ok ? "ok" : "failed", step->ok ? "" : out_plain(cli),
+			step->duration_ns ? " in " : "", step->duration_ns ? took : "",
 			*step->detail ? ": " : "", step->detail);
 	}
 }
