@@ -426,18 +426,44 @@ static int add_dest(struct link *l, const struct config_destination *c, struct l
 	return 0;
 }
 
-/* One destination as it is to be; kept, changed or new. */
-static int configure_dest(struct link *l, const struct config_destination *c)
+/* The one that had another name until now: of the same type and as old to the nanosecond, and its name is not in use any
+ * more. Objects of files are as old as their place there, which says nothing. */
+static struct link_dest *find_renamed(struct link *l, const struct config_destination *c,
+	const struct config_destination *list, size_t n)
 {
-	struct link_dest *d = find_dest(l, c->name, c->type);
-	_cleanup_buf_ struct buf spec = {0}, old;
-	int r = d ? 0 : add_dest(l, c, &d);
+	for (size_t i = 0; i < l->n_dests && c->order > NSEC_PER_SEC; i++) {
+		struct link_dest *d = l->dests[i];
+		bool in_use = false;
 
+		if (!d->configured || d->order != c->order || !streq(d->row.type, c->type))
+			continue;
+		for (size_t k = 0; k < n; k++)
+			in_use |= streq(list[k].name, d->row.name);
+		if (!in_use)
+			return d;
+	}
+	return NULL;
+}
+
+/* One destination as it is to be; kept, changed or new. */
+static int configure_dest(struct link *l, const struct config_destination *c,
+	const struct config_destination *list, size_t n)
+{
+	struct link_dest *d = find_dest(l, c->name, c->type),
+			 *renamed = d ? NULL : find_renamed(l, c, list, n);
+	_cleanup_buf_ struct buf spec = {0}, old;
+	int r = 0;
+
+	if (renamed)
+		link_rename_dest(l, d = renamed, c->name);
+	else if (!d)
+		r = add_dest(l, c, &d);
 	if (r == 0)
 		r = put_spec(&spec, d->id, c);
 	if (r < 0)
 		return r;
 	d->configured = true;
+	d->order = c->order;
 	if (d->enabled != c->enabled || d->spec.len != spec.len ||
 		(spec.len && memcmp(d->spec.data, spec.data, spec.len) != 0))
 		l->config_dirty = true;
@@ -471,7 +497,7 @@ int link_configure(
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < n && r == 0; i++)
-		r = configure_dest(l, &list[i]);
+		r = configure_dest(l, &list[i], list, n);
 	if (r < 0)
 		return err_set(
 			err, r, "the exporter cannot be configured: %s", strerrordesc_np(-r));

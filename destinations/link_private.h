@@ -13,6 +13,7 @@
 struct link_dest {
 	uint32_t id; /* never used twice */
 	bool configured, enabled;
+	uint64_t order;  /* when it was made: the same under another name */
 	struct buf spec; /* as it goes into the configuration's memfd */
 	size_t open;     /* batches that are not through there */
 	struct link_destination row;
@@ -185,6 +186,8 @@ void link_spool_end(struct link *l);
 int link_load_dest(struct link *l, struct link_dest *d);
 /* It was removed: it shall not be the same when it comes again. */
 void link_forget_dest(struct link *l, const struct link_dest *d);
+/* It is called otherwise now; what waits for it stays its own. */
+void link_rename_dest(struct link *l, struct link_dest *d, const char *name);
 void link_save_soon(struct link *l, struct link_dest *d);
 
 /* ---- link_ledger.c ---- */

@@ -689,6 +689,17 @@ void link_forget_dest(struct link *l, const struct link_dest *d)
 		log_warning("destination %s: that it was removed cannot be saved", d->row.name);
 }
 
+void link_rename_dest(struct link *l, struct link_dest *d, const char *name)
+{
+	struct link_value list[2] = {{.drop = true}, {.value = d->id}};
+
+	dest_key(d, list[0].key);
+	snprintf(d->row.name, sizeof(d->row.name), "%s", name);
+	dest_key(d, list[1].key);
+	if (l->config.store && l->config.store->set(l->config.store_userdata, list, 2) < 0)
+		log_warning("destination %s: its new name cannot be saved", name);
+}
+
 void link_save_soon(struct link *l, struct link_dest *d)
 {
 	d->ledger_dirty = true;

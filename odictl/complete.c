@@ -189,6 +189,8 @@ static void offer_options(
 
 	for (size_t t = 0; t < ARRAY_SIZE(tables); t++)
 		for (const struct option_spec *o = tables[t]; o && o->name; o++) {
+			if (o->from == FROM_NOWHERE)
+				continue;
 			snprintf(word, sizeof(word), "--%s", o->name);
 			offer(x, word, o->help);
 		}
@@ -267,7 +269,7 @@ static void offer_keys(const struct completion *x, const struct option_spec *opt
 	char key[80];
 
 	for (const struct option_spec *o = options; o && o->name; o++) {
-		if (text_starts(o->name, "no-"))
+		if (text_starts(o->name, "no-") || o->from == FROM_NOWHERE)
 			continue;
 		snprintf(key, sizeof(key), "%s=", o->stored ? o->stored : o->name);
 		offer(x, key, o->help);

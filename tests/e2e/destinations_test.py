@@ -271,6 +271,31 @@ def policy():
         equal(a.show("ok")["state"], "forbidden", "after a start")
 
 
+@case("under another name it is the same: what waits is delivered once, and its account goes on")
+def renamed():
+    web = Hostile(503)
+    with Host() as a:
+        a.ctl("destination", "add", "otlphttp", "old", "--url", web.url)
+        a.add_process("shares_c", "--service-name", "s")
+        a.enable()
+        Workload("shares_c", 1).wait()
+        a.ctl("profiling", "disable")
+        wait_for("something waits", lambda: a.show("old")["ledger"]["held"] > 0, 15)
+        before = a.show("old")["ledger"]
+        check("there is a destination 'old' already" in a.says("destination", "rename", "old", "old"), "the same name")
+        a.ctl("destination", "rename", "old", "new")
+        check("no destination 'old'" in a.says("destination", "show", "old"), "the old name")
+        ledger = a.show("new")["ledger"]
+        equal((ledger["routed"], ledger["evicted"]), (before["routed"], 0), ledger)
+        a.stop()
+        a.start()
+        wait_for("after a start", lambda: a.show("new")["ledger"]["routed"] == before["routed"], 10)
+        web.behaviour = "ok"
+        a.ctl("destination", "set", "new", "timeout=3s")
+        wait_for("all is delivered", lambda: a.show("new")["ledger"]["delivered"] == before["routed"], 20)
+        equal(web.total(), before["routed"], "samples")
+
+
 @case("an operator's own type is a file, which only root may write; its mistakes have line and word")
 def own():
     web = Hostile("ok")
