@@ -257,6 +257,10 @@ dist:
 	rm -rf $(B)/dist
 	$(MAKE) deb rpm deb-arm64
 	packaging/sums.sh $(B)/dist
+# The packages themselves: linted, installed, run in four releases of Debian. By hand; WHAT="deb rpm run twice".
+check-packages:
+	tests/check/deps.sh packages
+	tests/packages/check.sh $(B) $(WHAT)
 
 .PHONY: lint format
 format:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs what is missing and nothing else: deps.sh build|test|kernels|vm [BUILD_FOLDER]
+# Installs what is missing and nothing else: deps.sh build|test|kernels|vm|packages [BUILD_FOLDER]
 #
 # Debian 12 and Ubuntu 24.04. Silent and quick where all is there, so that every make target may call it.
 # A tool that is on PATH already is used whatever brought it (go, rustc, docker, chromium); only libraries
@@ -12,9 +12,9 @@ cd "$(dirname "$0")/../.."
 mode=${1:-build}
 build=${2:-${B:-build}}
 case $mode in
-build | test | kernels | vm) ;;
+build | test | kernels | vm | packages) ;;
 *)
-	echo "usage: tests/check/deps.sh build|test|kernels|vm [BUILD_FOLDER]" >&2
+	echo "usage: tests/check/deps.sh build|test|kernels|vm|packages [BUILD_FOLDER]" >&2
 	exit 2
 	;;
 esac
@@ -33,6 +33,10 @@ kernels_commands="qemu-system-x86_64:qemu-system-x86 qemu-system-aarch64:qemu-sy
 kernels_packages="libcmocka-dev busybox-static debian-archive-keyring libc6-dev-arm64-cross"
 vm_commands="qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mke2fs:e2fsprogs unshare:util-linux"
 vm_packages="debian-archive-keyring python3-venv"
+
+packages_commands="debootstrap:debootstrap lintian:lintian rpm:rpm rpmlint:rpmlint readelf:binutils file:file
+	unshare:util-linux"
+packages_packages="debian-archive-keyring"
 
 missing=""
 add() {
@@ -146,6 +150,12 @@ if [ "$mode" = vm ]; then
 	want_commands $vm_commands
 	# shellcheck disable=SC2086
 	want_packages $vm_packages
+fi
+if [ "$mode" = packages ]; then
+	# shellcheck disable=SC2086
+	want_commands $packages_commands
+	# shellcheck disable=SC2086
+	want_packages $packages_packages
 fi
 if ! bpftool_works; then
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
