@@ -630,9 +630,13 @@ int spool_segment_append(struct spool *s, const struct batch_header *header, con
 	g = s->newest;
 	b->offset = g->size + head_size(b->n_routes);
 	r = put(s, record.data, record.len);
-	if (r < 0)
-		return r;
 	s->next_seq++;
+	if (r < 0) {
+		/* It may be there after all, but for its padding. */
+		if (g->sealed)
+			spool_cursor_discarded(s, b->seq, b->seq);
+		return r;
+	}
 	*ret = b;
 	add_batch(s, g, TAKE_PTR(b));
 	return 0;
