@@ -15,7 +15,7 @@ newer=/build/newer
 export C_INCLUDE_PATH=$newer/$architecture/usr/include:$newer/headers/usr/include
 export ODI_LIBBPF=$newer/$architecture/usr/lib
 export ODI_VERSION=$version
-maintainer="odi maintainers <root@localhost>"
+maintainer="odi maintainers <maintainers@odi.invalid>"
 
 make_changelog() {
 	printf 'odi (%s) unstable; urgency=medium\n\n  * New version; README.md says what it does.\n\n -- %s  %s\n' \

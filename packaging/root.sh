@@ -22,7 +22,7 @@ triplet=x86_64-linux-gnu
 [ "$architecture" = amd64 ] || triplet=aarch64-linux-gnu
 
 # What builds, by its name in Debian 11. clang-13 makes BPF objects; they are bytecode, the same for every machine.
-tools=(build-essential debhelper fakeroot clang-13 llvm-13 bpftool protobuf-c-compiler pkg-config rpm debugedit
+tools=(build-essential cpio debhelper fakeroot clang-13 llvm-13 bpftool protobuf-c-compiler pkg-config rpm debugedit
 	lintian python3)
 libraries=(libcurl4-openssl-dev libelf-dev libdw-dev libyaml-dev libsqlite3-dev libprotobuf-c-dev libsystemd-dev
 	libseccomp-dev libcap-dev libiberty-dev libzstd-dev zlib1g-dev liblzma-dev libjson-c-dev)
