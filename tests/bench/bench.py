@@ -15,6 +15,7 @@ import load
 import names
 import slowdown
 import stacks
+import wire
 
 PARTS = {
     "walk": load.walk,
@@ -31,6 +32,7 @@ PARTS = {
     "debian": names.debian,
     "naming": names.naming,
     "restart": names.restart,
+    "wire": wire.wire,
 }
 
 
