@@ -213,7 +213,7 @@ static void say(struct http *h, int code, struct send_result *result)
 {
 	curl_off_t connected = 0, secured = 0;
 	long request_size = 0, proxy_status = 0, local_port = 0;
-	char *location = NULL;
+	char *location = NULL, shown[256];
 	struct words_failure f = {.host = h->host,
 		.scheme = h->scheme,
 		.port = h->port,
@@ -239,7 +239,10 @@ static void say(struct http *h, int code, struct send_result *result)
 	}
 	f.code = result->http_status >= 200 ? 0 : code;
 	f.http_status = result->http_status;
-	f.location = location ? location : "";
+	/* Its query may repeat ours, in which a secret may be. */
+	snprintf(shown, sizeof(shown), "%.*s", location ? (int)strcspn(location, "?#") : 0,
+		location ? location : "");
+	f.location = shown;
 	f.detail = f.code ? h->curl_error : h->answer.len ? (const char *)h->answer.data : "";
 	words_say(&f, result->reason, result->remedy);
 }

@@ -8,6 +8,8 @@ import glob
 import gzip
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -281,6 +283,8 @@ def proxies():
 
 @case("files: whole, in each form, read by Go's pprof and protobuf, the oldest removed")
 def files():
+    if not shutil.which("go"):
+        raise CannotRun("there is no go here, whose pprof reads the files")
     folder = temp_folder()
 
     def there(name):
