@@ -171,6 +171,9 @@ static char *build_id_advice(struct daemon *d, struct control_reply *r, const st
 	if (!d->in_force->symbols.fetch && !x->has_debug_info && !x->has_debug_file)
 		return control_printf(
 			r, "%s, or let it be fetched: odictl symbols fetch on", more ? more : "");
+	if (x->has_debug_info || x->has_debug_file)
+		return control_strdup(r,
+			"its debug information does not have all of its code, or names came too late");
 	switch (fetch) {
 	case FETCH_STATE_WANTED:
 	case FETCH_STATE_UNDER_WAY:
