@@ -7,6 +7,7 @@
  * reliable: then nothing is allowed, which is loud and safe. Hosts are compared as they are written in the destination,
  * without asking DNS, which others may answer. Runs in agentd. */
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <fcntl.h>
 
@@ -242,7 +243,16 @@ static void split_host(const char *url, char host[300], char hostport[310])
 
 static bool is_this_host(const char *host)
 {
-	return streq(host, "localhost") || streq(host, "[::1]") || text_glob("127.*.*.*", host);
+	struct in_addr v4;
+
+	return streq(host, "localhost") || streq(host, "[::1]") ||
+		(text_starts(host, "127.") && inet_pton(AF_INET, host, &v4) == 1);
+}
+
+/* An address of IPv6 stands in brackets, which would be a set of characters in a pattern. */
+static bool fits(const char *pattern, const char *s)
+{
+	return pattern[0] == '[' ? streq(pattern, s) : text_glob(pattern, s);
 }
 
 static int check_host(const struct policy *p, const char *url, struct err_text *err)
@@ -251,7 +261,7 @@ static int check_host(const struct policy *p, const char *url, struct err_text *
 
 	split_host(url, host, hostport);
 	for (size_t i = 0; i < p->n_hosts; i++)
-		if (text_glob(p->hosts[i], host) || text_glob(p->hosts[i], hostport))
+		if (fits(p->hosts[i], host) || fits(p->hosts[i], hostport))
 			return 0;
 	if (!p->hosts_bound)
 		return 0;

@@ -37,7 +37,7 @@ static pid_t server = -1;
 static struct control_limits limits;
 
 static struct shared {
-	int cancelled, late_sent, effects;
+	int cancelled, late_sent, effects, forgotten;
 	size_t connections, out_bytes;
 	rlim_t nofile;
 } * shared;
@@ -60,6 +60,23 @@ static void fake_status(void *userdata, struct control_reply *r, const Control__
 	reply.body_case = CONTROL__REPLY__BODY_STATUS;
 	reply.status = &status;
 	control_send(r, &reply, true);
+}
+
+/* What the document gets is what the file holds. */
+static int fake_keep_file(void *userdata, const char *path, const char *set, int fd, char **value,
+	struct err_text *err)
+{
+	char text[64] = "";
+
+	if (pread(fd, text, sizeof(text) - 1, 0) < 0 || streq(text, "wrong"))
+		return err_set(err, -EINVAL, "%s: %s is wrong", path, set);
+	*value = strdup(text);
+	return 0;
+}
+
+static void fake_forget_files(void *userdata)
+{
+	shared->forgotten++;
 }
 
 /* As many bytes as the name says. */
@@ -164,6 +181,8 @@ static int on_stop(sd_event_source *s, const struct signalfd_siginfo *si, void *
 static int serve(int ready)
 {
 	struct control_ops ops = {.describe_effects = fake_effects,
+		.keep_file = fake_keep_file,
+		.forget_files = fake_forget_files,
 		.status = fake_status,
 		.sources = fake_sources,
 		.candidates = fake_candidates,
@@ -507,6 +526,80 @@ static void test_apply(void **state)
 	assert_string_equal(reply->history->entries[0]->reason, "set a?thing");
 	assert_string_equal(reply->history->entries[0]->diff[0], "+profiling/rate = 49");
 	assert_int_equal(strlen(reply->history->entries[0]->hash), 64);
+	api_close(c);
+}
+
+/* An Apply of two settings whose values come by descriptor. */
+static int apply_files(struct api_client *c, const char *one, const char *other, uint32_t said,
+	uint32_t first, size_t n_fds)
+{
+	Control__Request q = CONTROL__REQUEST__INIT;
+	Control__Apply a = CONTROL__APPLY__INIT;
+	Control__Change changes[2] = {CONTROL__CHANGE__INIT, CONTROL__CHANGE__INIT};
+	Control__Change *list[] = {&changes[0], &changes[1]};
+	int fds[16], r;
+
+	for (size_t i = 0; i < n_fds; i++) {
+		const char *text = i % 2 ? other : one;
+
+		fds[i] = io_sealed_memfd("test", text, strlen(text));
+		assert_true(fds[i] >= 0);
+	}
+	for (uint32_t i = 0; i < 2; i++) {
+		changes[i].path = i ? "profiling/interval" : "profiling/rate";
+		changes[i].what_case = CONTROL__CHANGE__WHAT_SET;
+		changes[i].set = "";
+		changes[i].descriptor = first + i;
+	}
+	a.layer = "local";
+	a.changes = list;
+	a.n_changes = 2;
+	a.descriptors = said;
+	q.verb_case = CONTROL__REQUEST__VERB_APPLY;
+	q.apply = &a;
+	api_reply_free(reply);
+	reply = NULL;
+	err.text[0] = 0;
+	r = api_call_with(c, &q, fds, n_fds, &reply, &err);
+	for (size_t i = 0; i < n_fds; i++)
+		close(fds[i]);
+	return r;
+}
+
+static void test_descriptors(void **state)
+{
+	Control__GetConfig g = CONTROL__GET_CONFIG__INIT;
+	struct api_client *c;
+
+	must_start();
+	c = must_connect();
+	assert_int_equal(apply_files(c, "33", "7s", 2, 1, 2), 0);
+	g.prefix = "profiling/interval";
+	assert_int_equal(CALL(c, get_config, GET_CONFIG, g), 0);
+	assert_string_equal(reply->config->values[0]->value, "7s");
+	assert_int_equal(shared->forgotten, 1);
+	/* One of them is not taken: nothing is changed, and what was kept is given up. */
+	assert_int_equal(apply_files(c, "34", "wrong", 2, 1, 2), -EINVAL);
+	assert_non_null(strstr(err.text, "is wrong"));
+	assert_int_equal(shared->forgotten, 2);
+	/* Others than were said. */
+	assert_int_equal(apply_files(c, "35", "8s", 2, 2, 2), -EINVAL);
+	assert_int_equal(apply_files(c, "35", "8s", 3, 1, 2), -EINVAL);
+	api_close(c);
+	c = must_connect();
+	assert_int_equal(apply_files(c, "35", "8s", 0, 1, 0), -EINVAL);
+	assert_int_equal(apply_files(c, "35", "8s", UINT32_MAX, 1, 2), -EINVAL);
+	api_close(c);
+	/* More than a connection may leave behind. */
+	c = must_connect();
+	assert_int_equal(apply_files(c, "35", "8s", 0, 1, 16), -EINVAL);
+	assert_true(apply_files(c, "35", "8s", 0, 1, 16) < 0);
+	api_close(c);
+	still_serves();
+	c = must_connect();
+	g.prefix = "profiling/rate";
+	assert_int_equal(CALL(c, get_config, GET_CONFIG, g), 0);
+	assert_string_equal(reply->config->values[0]->value, "33");
 	api_close(c);
 }
 
@@ -1355,6 +1448,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_hello_and_status),
 		TEST(test_apply),
+		TEST(test_descriptors),
 		TEST(test_secrets_stay),
 		TEST(test_verbs),
 		TEST(test_cancel),
