@@ -46,7 +46,7 @@ HTTP = [
 @case("each way of failing at once: what is held, rejected, delivered, and why; then all is mended")
 def at_once():
     receivers = {name: Hostile(behaviour) for name, behaviour, _, _ in HTTP}
-    receivers["elsewhere"].location = "http://elsewhere.invalid/x?token=secret"
+    receivers["elsewhere"].location = "http://elsewhere.invalid/x?token=hunter2"
     with Feeder() as f:
         for name, r in receivers.items():
             f.destination(name, "otlphttp", url=r.url, timeout="1s")
@@ -60,7 +60,7 @@ def at_once():
             equal(d[fate], sent, f"{name}: {d}")
             missing = [w for w in words if w.lower() not in d["error"].lower()]
             check(not missing, f"{name}: {missing} of: {d['error']}")
-            check("\x1b" not in d["error"] and "secret" not in d["error"], repr(d["error"]))
+            check("\x1b" not in d["error"] and "hunter2" not in d["error"], repr(d["error"]))
             equal(d["state"], "ok" if fate == DELIVERED else "failing", f"{name}: {d}")
         equal(f.say("rows")["restarts"], 0, "restarts of the exporter")
         # what comes after an answer that is odd goes there like any other
