@@ -101,9 +101,10 @@ struct ledger {
 struct daemon {
 	sd_event *loop;
 	const char *socket_path, *state_dir;
-	struct config_places places; /* of the configuration files */
+	struct config_places places;         /* of the configuration files */
 	const char *policy_file, *types_dir; /* NULL: in the configuration's folder */
-	const char *exporter_socket; /* of an exporter that is a unit of its own; NULL: agentd starts one */
+	const char *
+		exporter_socket; /* of an exporter that is a unit of its own; NULL: agentd starts one */
 	bool accept_unknown_kernel;
 	uint64_t started_unix_ns;
 
@@ -251,8 +252,8 @@ void daemon_ledger_fill(struct daemon *d, struct control_reply *r, Control__Ledg
 /* ---- daemon_status.c, daemon_status_unwind.c, daemon_verbs.c ---- */
 void daemon_status_unwinding(struct daemon *d, struct control_reply *r, Control__Status *s);
 /* Fills s from r's arena. settle: see daemon_settle(). 0 or -ENOMEM. */
-int daemon_status_fill(struct daemon *d, struct control_reply *r, Control__Status *s, bool verbose,
-	bool settle);
+int daemon_status_fill(
+	struct daemon *d, struct control_reply *r, Control__Status *s, bool verbose, bool settle);
 void daemon_status(void *userdata, struct control_reply *r, const Control__GetStatus *request);
 void daemon_verbs_init(struct daemon *d);
 /* The state of the source of that name, or of all ("", in the order of the configuration); with the

@@ -258,7 +258,8 @@ static void fill_destinations(struct filling *f, const struct config *c)
 		else if (x->enabled && x->unverified)
 			problem(f, "warning",
 				control_printf(f->reply,
-					"odictl destination set %s insecure-skip-verify- ca=FILE", x->name),
+					"odictl destination set %s insecure-skip-verify- ca=FILE",
+					x->name),
 				"destination %s: whoever is in between can read and change what is "
 				"sent: its certificate is not verified (insecure-skip-verify)",
 				x->name);
@@ -398,8 +399,8 @@ static void fill_details(struct filling *f)
 		detail(f, "kernel", "%s", features[i]);
 }
 
-int daemon_status_fill(struct daemon *d, struct control_reply *r, Control__Status *s, bool verbose,
-	bool settle)
+int daemon_status_fill(
+	struct daemon *d, struct control_reply *r, Control__Status *s, bool verbose, bool settle)
 {
 	const struct config *c = d->in_force;
 	struct process_counters pc = {};

@@ -68,7 +68,7 @@ struct command {
 	const struct option_spec *setting_options; /* KEY=VALUE words are named as these */
 	bool by_group;                             /* its group alone ("symbols") means it */
 	bool minor; /* named in one line with the others of its kind by `odictl --help` */
-	int kinds; /* its first word is a kind or type, which has options of its own (kinds.h) */
+	int kinds;  /* its first word is a kind or type, which has options of its own (kinds.h) */
 	int (*run)(struct cli *cli, struct args *args);
 };
 

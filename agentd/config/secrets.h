@@ -8,7 +8,7 @@
 #include "agentd/base/err.h"
 
 #define SECRET_MAX_BYTES (512U << 10) /* a host's bundle of authorities has 200 KB */
-#define SECRET_ID        33 /* 32 hex digits and NUL */
+#define SECRET_ID        33           /* 32 hex digits and NUL */
 #define SECRETS_MAX      512
 
 struct config_manager;

@@ -87,8 +87,8 @@ static int take_changes(struct control_server *s, struct control_reply *r,
 
 		if (!c->descriptor)
 			continue;
-		result = s->ops->keep_file(s->userdata, c->path, c->set,
-			a->fds[c->descriptor - 1], &a->kept[i], err);
+		result = s->ops->keep_file(
+			s->userdata, c->path, c->set, a->fds[c->descriptor - 1], &a->kept[i], err);
 		a->changes[i].set = a->kept[i];
 		a->changes[i].shown = true;
 	}
