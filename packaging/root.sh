@@ -109,6 +109,9 @@ make_native() {
 
 make_cross() {
 	echo "adding what arm64 takes to it" >&2
+	# not under a build that runs there (build.sh)
+	exec 8>"$base/build.lock"
+	flock 8
 	mv "$root" "$root.new"
 	inside dpkg --add-architecture arm64
 	inside apt-get -qq -o Acquire::Languages=none -o APT::Sandbox::User=root update
