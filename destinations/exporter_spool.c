@@ -22,6 +22,8 @@
 
 #define RETRY_NS       (5 * NSEC_PER_SEC)
 #define STATE_EVERY_NS NSEC_PER_SEC
+#define BUSY_RETRY_NS  (20 * NSEC_PER_MSEC)
+#define BUSY_NS        (5 * NSEC_PER_SEC)
 #define UNCOMMITTED    64
 #define MOVES_A_TURN   16
 
@@ -33,6 +35,8 @@ static struct {
 	struct spool_batch *last_adopted;
 	bool configured, told, not_ready_told;
 	uint64_t retry_ns; /* nothing is written before; 0: now */
+	uint64_t
+		busy_until_ns; /* a predecessor that was killed may hold the lock so long; 0: not tried yet */
 	char problem[PROTOCOL_TEXT];
 	uint64_t uncommitted[UNCOMMITTED]; /* batches that were written and not synced */
 	size_t n_uncommitted;
@@ -77,8 +81,15 @@ static void try_open(void)
 	int r;
 
 	memcpy(config.boot_id, k.settings.boot_id, sizeof(config.boot_id));
+	if (!k.busy_until_ns)
+		k.busy_until_ns = clock_monotonic_ns() + BUSY_NS;
 	r = k.dirfd < 0 ? err_set(&err, -ENOENT, "there is no folder for the spool")
 			: spool_open(&k.spool, k.dirfd, &config, &err);
+	if (r == -EBUSY && clock_monotonic_ns() < k.busy_until_ns) {
+		k.retry_ns = clock_monotonic_ns() + BUSY_RETRY_NS;
+		return;
+	}
+	k.busy_until_ns = 1;
 	if (r < 0) {
 		if (!streq(k.problem, err.text))
 			log_warning("%s; batches are held in memory meanwhile", err.text);
@@ -207,6 +218,8 @@ static void tell_recovered(void)
 	unsigned nowhere = 0;
 
 	if (k.told || (!k.spool && k.not_ready_told))
+		return;
+	if (!k.spool && clock_monotonic_ns() < k.busy_until_ns)
 		return;
 	if (k.spool) {
 		tell_totals();
@@ -638,5 +651,6 @@ void keep_deinit(void)
 	held_batch_set_spool(NULL);
 	k.asked = k.configured = k.told = k.not_ready_told = false;
 	k.n_uncommitted = 0;
+	k.busy_until_ns = 0;
 	k.last_adopted = NULL;
 }

@@ -140,7 +140,8 @@ static void print_ends(const Control__Stacks *s)
 
 	if (!s || !s->samples)
 		return;
-	out_line("stacks", INDENT, "%s with a user stack, %s of them with frames found by frame pointer or guess",
+	out_line("stacks", INDENT,
+		"%s with a user stack, %s of them with frames found by frame pointer or guess",
 		out_number(s->samples, n, sizeof(n)), out_number(s->guessed_samples, m, sizeof(m)));
 	for (size_t i = 0; i < s->n_files; i++)
 		print_ended(s->files[i]->samples, s->files[i]->text, s->files[i]->file,
@@ -213,6 +214,25 @@ static void print_local(const Control__Status *s)
 		out_line("kept here", INDENT, "nothing yet, at most %s", max);
 }
 
+static void print_waiting(const Control__Status *s)
+{
+	const Control__SpoolState *x = s->spool;
+	char used[32], max[32], from[40], to[40];
+
+	if (x && x->batches) {
+		text_format_size(x->bytes, used, sizeof(used));
+		text_format_size(x->max_bytes, max, sizeof(max));
+		out_line("waiting", INDENT, "%u batches on the disk, %s of at most %s", x->batches,
+			used, max);
+	}
+	if (s->gaps)
+		out_line("gap", INDENT,
+			"%s to %s: agentd was ended without a stop, so what was sampled then is not known%s",
+			out_time(s->gap_from_unix_ns, from, sizeof(from)),
+			out_time(s->gap_to_unix_ns, to, sizeof(to)),
+			s->gaps > 1 ? " (and before that)" : "");
+}
+
 static void print_verbose(const Control__Status *s)
 {
 	puts("");
@@ -258,6 +278,7 @@ static void print_status(struct cli *cli, const Control__Status *s, bool verbose
 			share(s->frames_named, s->frames),
 			share(s->user_frames_named, s->user_frames));
 	print_local(s);
+	print_waiting(s);
 	print_cost(s);
 	for (size_t i = 0; i < s->n_problems; i++)
 		print_problem(cli, s->problems[i]);

@@ -206,6 +206,25 @@ int status_print_json(const Control__Status *s)
 	json_uint(&j, "bytes", s->local_bytes);
 	json_uint(&j, "max_bytes", s->local_max_bytes);
 	json_close(&j, '}');
+	if (s->spool) {
+		json_open(&j, "spool", '{');
+		json_bool(&j, "on", s->spool->on);
+		json_str(&j, "problem", s->spool->problem);
+		json_uint(&j, "batches", s->spool->batches);
+		json_uint(&j, "bytes", s->spool->bytes);
+		json_uint(&j, "max_bytes", s->spool->max_bytes);
+		json_uint(&j, "memory_batches", s->spool->memory_batches);
+		json_uint(&j, "memory_bytes", s->spool->memory_bytes);
+		json_uint(&j, "damaged", s->spool->damaged);
+		json_uint(&j, "write_errors", s->spool->write_errors);
+		json_uint(&j, "recovery_ns", s->spool->recovery_ns);
+		json_close(&j, '}');
+	}
+	json_open(&j, "gap", '{');
+	json_uint(&j, "count", s->gaps);
+	json_time(&j, "from", s->gap_from_unix_ns);
+	json_time(&j, "to", s->gap_to_unix_ns);
+	json_close(&j, '}');
 	json_uint(&j, "bpf_run_ns", s->bpf_run_ns);
 	json_uint(&j, "images", s->images);
 	json_lists(&j, s);
