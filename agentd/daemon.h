@@ -22,6 +22,7 @@
  *   daemon_status.c    `status`: one screen of truth; daemon_status_unwind.c: its part on stacks
  *   daemon_metrics.c   our own metrics, of what the status says
  *   daemon_scrape.c    over HTTP, and to destinations
+ *   daemon_timed.c     whose samples go with their times
  *   daemon_verbs.c     the table of the other verbs; daemon_sources.c, daemon_destinations.c,
  *                      daemon_candidates.c and daemon_query.c answer them
  *   daemon_survey.c    one survey of /proc at a time, for all who ask */
@@ -69,6 +70,7 @@ struct assignment {
 	bool space_told, space_listed;
 	unsigned space_failures;
 	uint64_t space_retry_ns;
+	bool timed; /* a destination wants each of its samples with its time */
 	uint64_t
 		uncounted_ns; /* until then every sample is sent, see daemon_pipeline.c; 0: counted */
 };
@@ -185,6 +187,8 @@ int daemon_interval_arm(struct daemon *d);
 void daemon_settle(struct daemon *d);
 /* Runs handler in the loop's next round, once; *source is made at the first call. */
 void daemon_defer(struct daemon *d, sd_event_source **source, sd_event_handler_t handler);
+/* Whether a destination wants the source's samples with their times. In daemon_timed.c. */
+bool daemon_source_timed(const struct daemon *d, const struct source *source);
 /* Drops every image's assignment: the configuration behind it goes away. */
 void daemon_forget_assignments(struct daemon *d);
 void daemon_interval_free(struct interval *i);

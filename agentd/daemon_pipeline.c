@@ -59,7 +59,7 @@ static void set_verdict(struct daemon *d, const struct image *image, const struc
 {
 	uint16_t flags = a->source && a->source->per_thread ? VERDICT_PER_THREAD : 0;
 
-	if (a->uncounted_ns)
+	if (a->uncounted_ns || a->timed)
 		flags |= VERDICT_UNCOUNTED;
 	if (d->sampler)
 		sampler_set_verdict(d->sampler, &image->key, wanted_types(d, a->source), 1, flags);
@@ -80,6 +80,7 @@ static struct assignment *assign(struct daemon *d, struct image *image)
 	}
 	if (image->assignment)
 		a->uncounted_ns = ((struct assignment *)image->assignment)->uncounted_ns;
+	a->timed = daemon_source_timed(d, a->source);
 	drop_assignment(image);
 	image->assignment = a;
 	set_verdict(d, image, a);
@@ -193,6 +194,7 @@ static struct counts_place place_sample(
 		.period = s->value,
 		.count = s->count,
 		.time_unix_ns = s->time_ns + (uint64_t)d->clock_offset_ns,
+		.timed = a->timed,
 		.epoch = hash_local(&image->key, sizeof(image->key)) ^ image->mapping_epoch,
 		.frames = s->frames,
 		.n_frames = s->n_frames,

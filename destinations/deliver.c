@@ -167,7 +167,8 @@ void deliver_open_sender(struct deliver *d)
 	else if (!d->transport)
 		; /* err says why */
 	/* Rules that cannot be used: nothing is sent, rather than what was not to be. */
-	else if (shape_rules_new(&d->rules, d->spec->options, d->spec->n_options, &err) == 0 &&
+	else if (shape_rules_new(&d->rules, d->spec->options, d->spec->n_options,
+			 d->type->timestamps, &err) == 0 &&
 		open_transport(d, &err) == 0)
 		snprintf(d->status.endpoint, sizeof(d->status.endpoint), "%s",
 			d->transport->endpoint(d->sender));

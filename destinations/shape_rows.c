@@ -158,7 +158,8 @@ static uint32_t find_group(struct shaping *w, const struct shape_group *key)
 static int shape_sample(struct shaping *w, const struct profile_sample *sample, uint8_t type,
 	int64_t out, struct shape_row *row)
 {
-	struct shape_group key = {.timed = sample->n_timestamps > 0};
+	bool times = w->filter.rules && w->filter.rules->timestamps;
+	struct shape_group key = {.timed = times && sample->n_timestamps > 0};
 	int64_t stack;
 	int r;
 

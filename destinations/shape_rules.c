@@ -241,18 +241,21 @@ static int canonical(struct shape_rules *s)
 		buf_printf(&b, "1/%u\001", s->sample);
 	if (!s->kernel)
 		buf_str(&b, "nokernel\001");
+	if (s->timestamps)
+		buf_str(&b, "times\001");
 	s->text = buf_take_str(&b);
 	return s->text ? 0 : -ENOMEM;
 }
 
 int shape_rules_new(struct shape_rules **ret, const struct option_value *options, size_t n,
-	struct err_text *err)
+	bool timestamps, struct err_text *err)
 {
 	CLEANUP(shape_rules_unrefp) struct shape_rules *s = calloc(1, sizeof(*s));
 	int r = s ? 0 : -ENOMEM;
 
 	if (s)
-		*s = (struct shape_rules){.refs = 1, .kernel = true, .sample = 1};
+		*s = (struct shape_rules){
+			.refs = 1, .kernel = true, .sample = 1, .timestamps = timestamps};
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = parse_one(s, options[i].name, options[i].value, err);
 	if (r == 0)
@@ -270,7 +273,7 @@ int shape_rules_check(const char *name, const char *value, struct err_text *err)
 	const struct option_value option = {name, value};
 	CLEANUP(shape_rules_unrefp) struct shape_rules *s = NULL;
 
-	return shape_rules_new(&s, &option, 1, err);
+	return shape_rules_new(&s, &option, 1, false, err);
 }
 
 struct shape_rules *shape_rules_ref(struct shape_rules *r)

@@ -32,14 +32,15 @@ struct shape_rules { /* immutable; shared by references */
 	uint64_t min_samples;        /* 0: none is too few */
 	uint32_t sample;             /* 1 of so many samples is kept; 1: all */
 	bool kernel;                 /* kernel frames are kept */
+	bool timestamps;             /* samples keep their times; else they become counts */
 	uint64_t upload_interval_ns; /* 0: each batch for itself */
 	char *text; /* the rules in canonical form, the interval apart: equal rules have equal texts */
 };
 
-/* Of a destination's options those of destination_common_options (destination.h); others are passed over. *ret becomes NULL where nothing is to be shaped.
+/* timestamps: see above; the type's. Of a destination's options those of destination_common_options (destination.h); others are passed over. *ret becomes NULL where nothing is to be shaped.
  * -EINVAL with what is wrong. */
 int shape_rules_new(struct shape_rules **ret, const struct option_value *options, size_t n,
-	struct err_text *err);
+	bool timestamps, struct err_text *err);
 /* Whether one value can be used; others than those are fine. 0 or -EINVAL. */
 int shape_rules_check(const char *name, const char *value, struct err_text *err);
 struct shape_rules *shape_rules_ref(struct shape_rules *r); /* NULL is fine */

@@ -21,6 +21,7 @@
 
 #define MAX_STACKS       65536
 #define MAX_RESOURCES    65536
+#define MAX_TIMES        (1U << 20)
 #define COUNTS_PER_STACK 4 /* counts are bounded by so many times max_stacks */
 
 struct resource {
@@ -40,8 +41,15 @@ struct count {
 	uint64_t period, value;
 };
 
+struct moment {
+	uint64_t time_unix_ns;
+	uint32_t slot;
+};
+
 struct aggregate {
 	size_t max_stacks;
+	struct moment *times; /* of samples that are timed */
+	uint32_t n_times, times_room;
 	uint64_t samples;
 	TABLE(struct sample_frame) frames;
 	TABLE(struct stack) stacks;
@@ -96,6 +104,7 @@ struct aggregate *aggregate_free(struct aggregate *a)
 	FREE_TABLE(attributes);
 	FREE_TABLE(resources);
 	FREE_TABLE(texts);
+	free(a->times);
 	free(a->stack_frames);
 	free(a->scratch);
 	free(a);
@@ -323,12 +332,21 @@ int aggregate_add(struct aggregate *a, const struct aggregate_sample *s, uint32_
 	at = intern_count(a, s);
 	if (at < 0)
 		return (int)at;
+	if (s->timed && s->count == 1) {
+		int r = ARRAY_GROW(a->times, a->times_room, a->n_times, 1);
+
+		if (r < 0)
+			return r;
+		a->times[a->n_times++] = (struct moment){s->time_unix_ns, (uint32_t)at};
+	}
 	a->counts.at[at].value += s->count;
 	a->samples += s->count;
 	if (slot)
 		*slot = (uint32_t)at;
-	return a->stacks.n >= a->max_stacks || a->counts.n >= COUNTS_PER_STACK * a->max_stacks ? 1
-											       : 0;
+	return a->stacks.n >= a->max_stacks || a->counts.n >= COUNTS_PER_STACK * a->max_stacks ||
+			a->n_times >= MAX_TIMES
+		? 1
+		: 0;
 }
 
 void aggregate_count(struct aggregate *a, uint32_t slot, uint64_t samples)
@@ -426,6 +444,9 @@ struct build {
 	struct profile_line *lines;
 	uint32_t lines_room;
 	uint32_t thread_name_key, thread_id_key, cpu_key;
+	uint64_t *times;  /* those within the interval, by slot */
+	uint32_t *starts; /* of each slot, in times; and one more */
+	bool *timed;      /* resources that have any */
 };
 
 static void build_deinit(struct build *x)
@@ -435,6 +456,9 @@ static void build_deinit(struct build *x)
 	free(x->resources);
 	free(x->scratch);
 	free(x->lines);
+	free(x->times);
+	free(x->starts);
+	free(x->timed);
 }
 
 static int build_text(struct build *x, const char *s, uint32_t *ret)
@@ -577,19 +601,61 @@ static int build_attributes(struct build *x, const struct count *c, uint32_t out
 	return 0;
 }
 
-static int build_count(struct build *x, const struct count *c, uint64_t from, uint64_t to)
+/* Sorts the times by slot, in the order in which they came. */
+static int build_times(struct build *x, uint64_t from, uint64_t to)
 {
-	uint32_t attributes[4] = {0};
+	const struct aggregate *a = x->a;
+	uint32_t sum = 0;
+
+	if (!a->n_times || to <= from)
+		return 0;
+	x->times = calloc(a->n_times, sizeof(*x->times));
+	x->starts = calloc((size_t)a->counts.n + 2, sizeof(*x->starts));
+	x->timed = calloc((size_t)a->resources.n + 1, sizeof(*x->timed));
+	if (!x->times || !x->starts || !x->timed)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < a->n_times; i++)
+		if (a->times[i].time_unix_ns >= from && a->times[i].time_unix_ns <= to) {
+			x->starts[a->times[i].slot]++;
+			x->timed[a->counts.at[a->times[i].slot].resource] = true;
+		}
+	for (uint32_t i = 0; i <= a->counts.n; i++) {
+		uint32_t n = x->starts[i];
+
+		x->starts[i] = sum;
+		sum += n;
+	}
+	for (uint32_t i = 0; i < a->n_times; i++)
+		if (a->times[i].time_unix_ns >= from && a->times[i].time_unix_ns <= to)
+			x->times[x->starts[a->times[i].slot]++] = a->times[i].time_unix_ns;
+	/* Each is where the next begins now. */
+	memmove(x->starts + 1, x->starts, ((size_t)a->counts.n + 1) * sizeof(*x->starts));
+	x->starts[0] = 0;
+	return 0;
+}
+
+static int build_count(struct build *x, uint32_t slot, uint64_t from, uint64_t to)
+{
+	const struct count *c = &x->a->counts.at[slot];
+	uint32_t attributes[4] = {0}, n = x->times ? x->starts[slot + 1] - x->starts[slot] : 0;
+	uint64_t shorter = x->times && x->timed[c->resource] ? 1 : 0;
 	struct profile_part *part = NULL;
 	int r;
 
 	if (!c->value) /* carried over, and then there were no more */
 		return 0;
 	r = build_attributes(x, c, attributes);
-	if (r >= 0)
+	if (r >= 0 && n)
 		r = batch_part(x->b, x->resources[c->resource], c->type, c->period, from, to - from,
 			&part);
-	return r < 0 ? r : batch_add(x->b, part, x->stacks[c->stack], attributes, c->value);
+	if (r >= 0 && n)
+		r = batch_add_timestamps(
+			x->b, part, x->stacks[c->stack], attributes, x->times + x->starts[slot], n);
+	if (r < 0 || c->value == n)
+		return r;
+	r = batch_part(x->b, x->resources[c->resource], c->type, c->period, from,
+		to - from - shorter, &part);
+	return r < 0 ? r : batch_add(x->b, part, x->stacks[c->stack], attributes, c->value - n);
 }
 
 int aggregate_build(const struct aggregate *a, uint64_t from_unix_ns, uint64_t to_unix_ns,
@@ -618,8 +684,11 @@ int aggregate_build(const struct aggregate *a, uint64_t from_unix_ns, uint64_t t
 	for (uint32_t i = 0; i < a->resources.n && r >= 0; i++)
 		r = build_resource(&x, &a->resources.at[i], &x.resources[i]);
 	/* A clock that was set back must not make a negative duration. */
+	to_unix_ns = MAX(from_unix_ns, to_unix_ns);
+	if (r >= 0)
+		r = build_times(&x, from_unix_ns, to_unix_ns);
 	for (uint32_t i = 0; i < a->counts.n && r >= 0; i++)
-		r = build_count(&x, &a->counts.at[i], from_unix_ns, MAX(from_unix_ns, to_unix_ns));
+		r = build_count(&x, i, from_unix_ns, to_unix_ns);
 	if (r < 0)
 		return r;
 	*ret = TAKE_PTR(b);

@@ -20,6 +20,7 @@ struct aggregate_sample {
 	uint32_t resource; /* of aggregate_resource() */
 	uint16_t type;
 	uint64_t period, count, time_unix_ns;
+	bool timed;                        /* its time is kept, where count is 1 */
 	uint64_t epoch;                    /* for frames outside files */
 	const struct sample_frame *frames; /* resolved: kernel first, leaf first */
 	size_t n_frames;
@@ -70,7 +71,9 @@ struct aggregate_location {
 	enum profile_frame_type type;
 };
 
-/* Builds the batch; the aggregate stays as it is (an open interval can be shown). */
+/* Builds the batch; the aggregate stays as it is (an open interval can be shown). What is timed goes as timestamps; what
+ * else was counted of such a resource is in a part of its own, a nanosecond shorter, since one sample may not have both;
+ * so does a time outside the interval, as a count. */
 int aggregate_build(const struct aggregate *a, uint64_t from_unix_ns, uint64_t to_unix_ns,
 	void (*locate)(
 		void *userdata, const struct sample_frame *frame, struct aggregate_location *ret),

@@ -233,7 +233,7 @@ static struct shape_rules *rules_of(const char *const (*list)[2], size_t n)
 
 	for (size_t i = 0; i < n; i++)
 		options[i] = (struct option_value){list[i][0], list[i][1]};
-	if (shape_rules_new(&rules, options, n, &err) < 0)
+	if (shape_rules_new(&rules, options, n, false, &err) < 0)
 		fail_msg("%s", err.text);
 	return rules;
 }
@@ -520,13 +520,26 @@ static void test_together(void **state)
 		unmake(&m[i]);
 }
 
+/* The first `with` rules, times kept; 3: no rules, and none kept. */
+static struct shape_rules *timed_rules(const char *const (*list)[2], size_t with)
+{
+	struct option_value options[2];
+	struct shape_rules *rules = NULL;
+	struct err_text err;
+
+	for (size_t i = 0; i < 2; i++)
+		options[i] = (struct option_value){list[i][0], list[i][1]};
+	assert_int_equal(shape_rules_new(&rules, options, with % 3, with < 3, &err), 0);
+	return rules;
+}
+
 /* Points in time stay what they are, each once, also where stacks become one and where they are thinned. */
 static void test_timestamps(void **state)
 {
 	static const char *const rules_text[][2] = {{"exclude", "leaf*"}, {"sample", "4"}};
 
-	for (size_t with = 0; with < 3; with++) {
-		struct shape_rules *rules = with ? rules_of(rules_text, with) : NULL;
+	for (size_t with = 0; with < 4; with++) {
+		struct shape_rules *rules = timed_rules(rules_text, with);
 		struct batch *b = NULL, *got = NULL;
 		struct profile_part *p = NULL;
 		struct batch_header header = {.serial = 3, .samples = {90}};
@@ -565,7 +578,13 @@ static void test_timestamps(void **state)
 		assert_int_equal(
 			profile_decode(e->requests[0].body, e->requests[0].len, &got, &err), 0);
 		p = batch_part_at(got, 0);
-		assert_int_equal(p->n_samples, with ? 1 : 30);
+		assert_int_equal(p->n_samples, with % 3 ? 1 : 30);
+		if (with == 3) { /* for a backend that wants none: counts */
+			for (uint32_t i = 0; i < p->n_samples; i++)
+				assert_int_equal(p->samples[i].value, 3);
+			n = p->total;
+			p->n_samples = 0;
+		}
 		for (uint32_t i = 0; i < p->n_samples; i++) {
 			const uint64_t *times = batch_timestamps(got, &p->samples[i]);
 
@@ -574,7 +593,7 @@ static void test_timestamps(void **state)
 				assert_int_equal(seen[times[k] - 5000]++, 0);
 		}
 		assert_int_equal(n, e->requests[0].samples[0]);
-		if (with < 2)
+		if (with != 2)
 			assert_int_equal(n, 90);
 		else
 			assert_in_range(n, 22, 23);
@@ -620,7 +639,7 @@ static void test_words(void **state)
 		if (!strstr(err.text, wrong[i].says))
 			fail_msg("%s=%s: %s", wrong[i].name, wrong[i].value, err.text);
 	}
-	assert_int_equal(shape_rules_new(&rules, none, ARRAY_SIZE(none), &err), 0);
+	assert_int_equal(shape_rules_new(&rules, none, ARRAY_SIZE(none), false, &err), 0);
 	assert_null(rules);
 	assert_true(shape_rules_equal(a, b));
 	assert_false(shape_rules_equal(a, NULL));

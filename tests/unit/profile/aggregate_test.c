@@ -276,9 +276,67 @@ static void test_random_samples(void **state)
 	assert_int_equal(seen, aggregate_samples(a));
 }
 
+/* Timed samples come out as their times; what has none, or one outside the interval, is counted beside them. */
+static void test_timed(void **state)
+{
+	const struct sample_frame a_frame = frame(FRAME_NATIVE, 1, 10),
+				  b_frame = frame(FRAME_NATIVE, 1, 20);
+	struct aggregate_sample s = sample_of(&a_frame, 1), t = sample_of(&b_frame, 1);
+	struct located l = {0};
+	struct aggregate *a = NULL;
+	struct batch *b = NULL;
+	uint32_t slot = 0;
+	uint64_t totals[PROFILE_TYPES], seen = 0;
+
+	assert_int_equal(aggregate_new(&a, 0), 0);
+	s.resource = t.resource = (uint32_t)aggregate_resource(a, web, ARRAY_SIZE(web));
+	s.timed = t.timed = true;
+	for (uint64_t time = 1000; time < 1005; time++) {
+		s.time_unix_ns = time;
+		t.time_unix_ns = time + 50;
+		assert_int_equal(aggregate_add(a, &t, NULL), 0);
+		assert_int_equal(aggregate_add(a, &s, &slot), 0);
+	}
+	s.time_unix_ns = 999; /* of the interval before */
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
+	aggregate_count(a, slot, 7);
+	s.timed = false;
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
+	s.resource = (uint32_t)aggregate_resource(a, db, ARRAY_SIZE(db));
+	assert_int_equal(aggregate_add(a, &s, NULL), 0);
+	assert_int_equal(aggregate_build(a, 1000, 2000, locate, &l, &b), 0);
+	batch_totals(b, totals);
+	assert_int_equal(totals[0], 20);
+	assert_int_equal(totals[0], aggregate_samples(a));
+	assert_int_equal(batch_parts(b), 3);
+	for (size_t i = 0; i < 3; i++) {
+		const struct profile_part *p = batch_part_at(b, i);
+
+		for (uint32_t k = 0; k < p->n_samples; k++) {
+			const uint64_t *times = batch_timestamps(b, &p->samples[k]);
+
+			assert_true(!p->samples[k].value == !!p->samples[k].n_timestamps);
+			for (uint32_t n = 0; n < p->samples[k].n_timestamps; n++)
+				seen += times[n];
+			if (p->samples[k].n_timestamps)
+				assert_int_equal(p->duration_ns, 1000);
+		}
+	}
+	assert_int_equal(seen, 2 * (1000 + 1001 + 1002 + 1003 + 1004) + 5 * 50);
+	batch_free(b);
+	/* No time at all: nothing can lie within it. */
+	b = NULL;
+	assert_int_equal(aggregate_build(a, 1000, 1000, locate, &l, &b), 0);
+	batch_totals(b, totals);
+	assert_int_equal(totals[0], 20);
+	batch_free(b);
+	aggregate_free(a);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_timed),
 		cmocka_unit_test(test_adds_up),
 		cmocka_unit_test(test_epoch_only_outside_of_files),
 		cmocka_unit_test(test_counts_after_the_sample),
