@@ -138,13 +138,18 @@ static void read_grpc(struct http *h, int code, struct send_result *result)
 	result->outcome = grpc_outcome(&h->grpc_status);
 	if (h->grpc_status.retry_after_ns)
 		result->retry_after_ns = h->grpc_status.retry_after_ns;
-	if (result->outcome != SEND_TAKEN)
+	if (result->outcome != SEND_TAKEN) {
 		grpc_say(&h->grpc_status, h->host, h->port, h->type->not_found_hint, result->reason,
 			result->remedy);
-	else if (grpc_message(h->answer.data, h->answer.len, &message) < 0)
+		/* What a collector lacks then is no matter where it is Parca that is wanted. */
+		if (h->grpc_status.code == 12 && h->form == SHAPE_WRITE_RAW)
+			snprintf(result->remedy, sizeof(result->remedy), "%.500s",
+				h->type->not_found_hint);
+	} else if (grpc_message(h->answer.data, h->answer.len, &message) < 0) {
 		read_response(h, "\xff", 1, result); /* whatever it is, it is none */
-	else
+	} else {
 		read_response(h, message.data, message.len, result);
+	}
 }
 
 /* ---- the others ---------------------------------------------------------------------------------- */
@@ -245,6 +250,11 @@ static void say(struct http *h, int code, struct send_result *result)
 	f.location = shown;
 	f.detail = f.code ? h->curl_error : h->answer.len ? (const char *)h->answer.data : "";
 	words_say(&f, result->reason, result->remedy);
+	if (result->http_status == 404 && *h->type->path && !strchr(h->type->path, '{') &&
+		!streq(h->path, h->type->path))
+		snprintf(result->remedy, sizeof(result->remedy),
+			"leave the path out of the url: %.150s is added then. %.300s",
+			h->type->path, h->type->not_found_hint);
 }
 
 static void finish(struct transport_job *job, int code)

@@ -35,6 +35,7 @@ HTTP = [
     ("bad-request", 400, REJECTED, ["answered 400", "another version"]),
     ("unauthorized", 401, HELD, ["answered 401", "credentials", "wait meanwhile"]),
     ("not-found", 404, HELD, ["does not know the path /v1development/profiles", "4318", "(profiles wait meanwhile)"]),
+    ("path", 404, HELD, ["does not know the path /v1/traces", "leave the path out of the url: /v1development/profiles"]),
     ("unsupported", 415, HELD, ["does not take protobuf"]),
     ("too-many", 429, HELD, ["answered 429"]),
     ("internal", 500, REJECTED, ["answered 500"]),
@@ -49,7 +50,9 @@ def at_once():
     receivers["elsewhere"].location = "http://elsewhere.invalid/x?token=hunter2"
     with Feeder() as f:
         for name, r in receivers.items():
-            f.destination(name, "otlphttp", url=r.url, timeout="1s")
+            hangs = isinstance(r.behaviour, str) and (r.behaviour.startswith("hang") or r.behaviour == "drip")
+            f.destination(name, "otlphttp", url=r.url + ("/v1/traces" if name == "path" else ""),
+                          timeout="1s" if hangs else "15s")  # fmt: skip
         f.apply()
         f.send()
         sent = f.sent()
@@ -72,7 +75,7 @@ def at_once():
             if r.behaviour == "refuse":
                 r.listen()
             r.behaviour = "ok"
-            f.destination(name, "otlphttp", url=r.url, timeout="5s")
+            f.destination(name, "otlphttp", url=r.url, timeout="14s")
         f.apply()
         sent = f.sent()
         for name, _, fate, _ in HTTP:

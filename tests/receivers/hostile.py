@@ -21,6 +21,15 @@ TEXTS = {400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 413: "Too La
          429: "Too Many", 500: "Internal", 503: "Unavailable", 307: "Temporary Redirect"}  # fmt: skip
 
 
+def bomb():
+    """30 MB, gzipped."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    return b"".join(packer.compress(bytes(1 << 20)) for _ in range(30)) + packer.flush()
+
+
+BOMB = bomb()
+
+
 def samples(message):
     """Samples by service of a request."""
     found = {}
@@ -158,9 +167,7 @@ class Hostile:
             while True:
                 peer.sendall(b"1000\r\n" + b"z" * 4096 + b"\r\n")
         if b == "bomb":
-            packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-            bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(30)) + packer.flush()
-            return self.say(peer, 200, bomb, "application/x-protobuf", "Content-Encoding: gzip")
+            return self.say(peer, 200, BOMB, "application/x-protobuf", "Content-Encoding: gzip")
         if b == "garbage":
             return self.say(peer, 200, b"\xff\xff\xff\xff")
         if b == "partial":
