@@ -152,7 +152,7 @@ def grpc():
     receivers = {name: Hostile(behaviour, grpc=True) for name, behaviour, _ in table}
     with Feeder() as f:
         for name, r in receivers.items():
-            f.destination(name, "otlp", url=r.url, timeout="2s")
+            f.destination(name, "otlp", url=r.url, timeout="15s")
         f.apply()
         f.send()
         for name, _, words in table:
@@ -162,7 +162,7 @@ def grpc():
             check(not missing, f"{name}: {missing} of: {d['error']}")
         for name, r in receivers.items():
             r.behaviour = "ok"
-            f.destination(name, "otlp", url=r.url, timeout="3s")
+            f.destination(name, "otlp", url=r.url, timeout="14s")
         f.apply()
         for name, r in receivers.items():
             f.wait(f"{name}: all", lambda rows: rows[name]["delivered"] == f.sent())
@@ -182,7 +182,7 @@ def certificates():
     wrong = {"expired": "expired", "self": "self", "other": "no alternative certificate subject name", "silent": ""}
     with Feeder() as f:
         for name, s in servers.items():
-            f.destination(name, "otlphttp", url=s.url, timeout="2s", ca="@" + a.ca)
+            f.destination(name, "otlphttp", url=s.url, timeout="2s" if name == "silent" else "15s", ca="@" + a.ca)
         f.destination("no-ca", "otlphttp", url=servers["good"].url)
         f.destination("named", "otlphttp", url=servers["other"].url, ca="@" + a.ca, server_name="other.example")
         f.destination("waived", "otlphttp", url=servers["expired"].url, insecure_skip_verify="true")
@@ -217,7 +217,7 @@ def steps():
             ("lost", Hostile(404).url, "accepted", False),
             ("good", Hostile("ok").url, "accepted", True),
         ]:
-            f.destination(name, "otlphttp", url=url, timeout="3s")
+            f.destination(name, "otlphttp", url=url, timeout="2s" if name == "plain" else "8s")
             t = f.test(name)
             equal((t["steps"][-1]["name"], t["steps"][-1]["ok"], t["ok"]), (last, ok, ok), f"{name}: {t}")
             check(all(s["ok"] for s in t["steps"][:-1]), t)
