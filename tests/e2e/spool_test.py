@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# timeout: 200 s
+"""What was sampled arrives, through kills and outages, or the ledger says where it went."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
+from odi_harness import *  # noqa: E402,F403
+
+KILLS = int(os.environ.get("ODI_KILLS", "20"))
+RATE = 499
+
+
+def spool(a):
+    return a.ctl("spool", "show")
+
+
+def waiting(a):
+    return a.ctl("spool", "list")["waiting"]
+
+
+@case(f"agentd and its exporter killed {KILLS} times at intervals of a second: what was kept arrives, the ledger closes")
+def kills():
+    rng = seed()
+    with OtlpReceiver() as receiver, Agentd() as a:
+        a.add_receiver(receiver)
+        a.add_process("shares_c", "--service-name", "steady")
+        a.enable(rate=RATE)
+        work = Workload("shares_c")
+        agents = 0
+        for i in range(KILLS):
+            time.sleep(0.8 + rng.random())
+            exporters = a.children("exporter")
+            if i % 2 and exporters:
+                os.kill(exporters[0], signal.SIGKILL)
+            else:
+                before = time.time()
+                a.kill()
+                a.start()
+                agents += 1
+                gap = a.status()["gap"]
+                equal(gap["count"], agents, "gaps")
+                check(gap["from"] and gap["from"] < gap["to"], f"a gap without its ends: {gap}")
+                check(time.time() - before < 20, "agentd did not come back")
+        work.stop()
+        a.run("profiling", "disable")
+        wait_for("nothing waits", lambda: waiting(a) == 0 and a.ledger()["destinations"]["backend"]["held"] == 0, 60)
+        row = a.ledger()["destinations"]["backend"]
+        arrived = unique(receiver).total()
+        say(f"# {agents} kills of agentd, {KILLS - agents} of its exporter; ledger {row}; {repeats(receiver)} repeats; "
+            f"{arrived} samples arrived, repeats left out")  # fmt: skip
+        equal(row["delivered"], arrived, "what the ledger says was delivered")
+        check(row["delivered"] > 0, "nothing was delivered")
+        equal(row["routed"], row["delivered"] + row["evicted"] + row["rejected"] + row["shaped"], "routed")
+        equal(row["evicted"] + row["rejected"], 0, "given up")
+        check(repeats(receiver) <= KILLS, f"{repeats(receiver)} requests came twice")
+
+
+@case("an outage is waited out on the disk, over restarts; odictl shows it and drops what is old")
+def outage():
+    with OtlpReceiver() as receiver, Agentd() as a:
+        receiver.behave(status=503)
+        a.add_receiver(receiver)
+        a.add_process("shares_c", "--service-name", "steady")
+        a.enable(rate=RATE)
+        work = Workload("shares_c")
+        wait_for("batches wait", lambda: waiting(a) >= 4, 30)
+        state = spool(a)
+        check(state["on"] and state["batches"] >= 3 and state["bytes"] > 0, f"spool: {state}")
+        batches = a.ctl("spool", "list")["batches"]
+        check(all(b["destinations"] == ["backend"] for b in batches), f"{batches}")
+        check(batches[0]["durable"], "the oldest is not on the disk")
+        work.stop()
+        a.run("profiling", "disable")
+        held = wait_for("all is held", lambda: a.ledger()["destinations"]["backend"]["held"], 20)
+        equal(a.stop(), 0, "the stop")
+        a.start()
+        wait_for("it is there after the restart", lambda: waiting(a) > 0, 20)
+        equal(a.ledger()["destinations"]["backend"]["held"], held, "held after the restart")
+        equal(a.status()["gap"]["count"], 0, "a stop is no gap")
+        r = a.run("spool", "drop", "--older-than", "1h", "--yes")
+        equal(r.returncode, 0, r.stderr)
+        check("0 batches" in r.stdout, r.stdout)
+        r = a.ctl("spool", "drop", "--older-than", "0s", "--yes")
+        check(r["batches"] > 0 and r["samples"] == held, f"dropped {r} of {held}")
+        row = a.ledger()["destinations"]["backend"]
+        equal(row["evicted"], held, "evicted")
+        equal(row["held"], 0, "held")
+        equal(waiting(a), 0, "waiting")
+        # over one more restart the account stays
+        equal(a.stop(), 0, "the stop")
+        a.start()
+        wait_for("totals", lambda: a.ledger()["destinations"]["backend"]["evicted"] == held, 20)
+
+
+@case("what is configured holds: bytes of the spool")
+def bounds():
+    with OtlpReceiver() as receiver, Agentd() as a:
+        receiver.behave(status=503)
+        a.add_receiver(receiver)
+        for key, value in (("spool-bytes", "1MB"), ("min-free", "0"), ("spool-age", "1h")):
+            r = a.run("config", "set", f"exporter/{key}", value)
+            equal(r.returncode, 0, r.stdout + r.stderr)
+        a.add_process("shares_c", "--service-name", "steady")
+        a.enable(rate=RATE)
+        work = Workload("shares_c")
+        wait_for("the bounds are in force", lambda: 0 < spool(a)["max_bytes"] <= 1 << 20, 20)
+        equal(spool(a)["max_age_ns"], 3600 * 10**9, "age")
+        work.stop()
+
+
+main()
