@@ -76,7 +76,7 @@ make_disk
 began=$SECONDS
 status=0
 # As in kernel.sh, no cx16. What the guest writes to its root goes to a file that ends with QEMU.
-TMPDIR=$out timeout -k 10 "${ODI_VM_SECONDS:-900}" qemu-system-x86_64 -accel tcg,thread=multi -cpu qemu64,-cx16 -smp 2 -m 2048 \
+TMPDIR=$out timeout -k 10 "${ODI_VM_SECONDS:-1800}" qemu-system-x86_64 -accel tcg,thread=multi -cpu qemu64,-cx16 -smp 2 -m 2048 \
 	-nodefaults -display none -kernel "$system/vmlinuz" -initrd "$system/initrd" \
 	-append "console=ttyS0 root=/dev/vda rw panic=-1 oops=panic loglevel=4 mitigations=off systemd.show_status=false" \
 	-drive "file=$system/disk,format=raw,if=virtio,snapshot=on,cache=unsafe" \

@@ -33,6 +33,9 @@ case_of() { # NAME FUNCTION [ARGUMENT...]
 		echo "ok - $name" >/dev/ttyS1
 	else
 		echo "not ok - $name: ${reason:-exit status $status of ${*}}" >/dev/ttyS1
+		systemctl status --no-pager -n 0 'odi*'
+		journalctl --no-pager -n 60 -u 'odi*'
+		ps -eo pid,ppid,user,stat,wchan:20,time,args | grep -E '[a]gentd|[o]dictl'
 	fi
 	echo "---- $name: status $status ($reason), $began to $EPOCHREALTIME"
 	return 0
