@@ -19,8 +19,10 @@ fi
 	echo "root.sh: apt knows no archive of Debian's here: name one in ODI_DEBIAN_MIRROR" >&2
 	exit 1
 }
+mkdir -p "$base"
+exec 9>"$base/$suite.lock"
+flock 9
 if [ ! -d "$base/$suite" ]; then
-	mkdir -p "$base"
 	rm -rf "$base/$suite.new"
 	# sysusers and units come with systemd; dpkg needs not wait for the disk
 	debootstrap --variant=minbase --include=systemd,ca-certificates \
