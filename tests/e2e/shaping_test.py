@@ -5,7 +5,9 @@
 
 import concurrent.futures
 import os
+import signal
 import sys
+import time
 
 import grpc
 from opentelemetry.proto.collector.profiles.v1development import profiles_service_pb2 as service
@@ -88,6 +90,29 @@ def for_all():
         check(any(chain[1] == s.user[0] for s in late), f"its time is not {chain[1]}'s")
         check(len(got.profiles) < len(whole.profiles), (len(got.profiles), len(whole.profiles)))
         equal(len(got.ids()), len(set(got.ids())), "ids")
+
+
+@case("uploads of several batches, through an outage and an exporter that is killed amid it: each sample once")
+def killed_amid():
+    with OtlpReceiver() as r, OtlpReceiver() as plain, Agentd() as a:
+        a.add_receiver(r, "longer")
+        a.add_receiver(plain, "plain")
+        a.ctl("destination", "set", "longer", "upload-interval=3s")
+        a.add_process("shares_c", "--service-name", "c")
+        a.enable()
+        w = Workload("shares_c", 10)
+        r.behave(status=503)
+        for pause in (4, 2):
+            time.sleep(pause)
+            for pid in a.children("exporter"):
+                os.kill(pid, signal.SIGKILL)
+        r.behave(status=200, drop=True, times=1)  # taken, and the answer lost
+        w.wait()
+        a.ctl("profiling", "disable")
+        row, other = through(a, "longer", 60), through(a, "plain", 60)
+        equal((row["evicted"], row["rejected"], row["shaped"]), (0, 0, 0), row)
+        equal((row["delivered"], unique(r).total("c")), (other["delivered"], unique(plain).total("c")), "all of it, once")
+        check(repeats(r) <= len(unique(r).profiles), f"{repeats(r)} repeats")
 
 
 class Elastic:
