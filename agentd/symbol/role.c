@@ -34,7 +34,7 @@
 #define IDLE_S        5
 #define CPU_LIMIT_S   5
 #define CPU_ENOUGH_US 2000000 /* stop and answer what is there */
-#define CHECK_EVERY   64    /* addresses between looks at the clock */
+#define CHECK_EVERY   64      /* addresses between looks at the clock */
 #define WHOLE_COST_US 20000 /* of a file that took so long to read, functions are answered whole, */
 #define WHOLE_SHARE   2     /* in the half of that time at most */
 #define WHOLE_BYTES   4096  /* of a function */
