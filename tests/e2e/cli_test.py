@@ -265,6 +265,7 @@ def doctor():
     equal(found["profiling"]["remedy"], "odictl profiling enable --all")
     a.ctl("source", "add", "process", "/no/such/program", "--name", "nobody")
     a.ctl("destination", "add", "pyroscope", "away", "--url", "http://127.0.0.1:9")
+    a.enable()
     before = a.ctl("history")
     expect(a, FAILED, "doctor", out=["source nobody", "matches no process", "destination away", "refused"])
     equal(a.ctl("history"), before, "doctor changed something")

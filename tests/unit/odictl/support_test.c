@@ -104,7 +104,8 @@ static void test_not_secret(void **state)
 
 static void test_tar(void **state)
 {
-	char path[] = "/tmp/odi-tar-XXXXXX", command[300];
+	char path[] = "/tmp/odi-tar-XXXXXX", command[400];
+	static const char block[512] = "a block";
 	_cleanup_buf_ struct buf out;
 	int fd = mkstemp(path);
 
@@ -112,7 +113,7 @@ static void test_tar(void **state)
 	buf_init(&out, 0);
 	tar_add(&out, "a.txt", "hello\n", 6, 1700000000);
 	tar_add(&out, "b/empty", "", 0, 1700000000);
-	tar_add(&out, "b/block", out.data, 512, 1700000000);
+	tar_add(&out, "b/block", block, sizeof(block), 1700000000);
 	tar_end(&out);
 	assert_int_equal(out.len % 512, 0);
 	assert_int_equal(io_write_all(fd, out.data, out.len), 0);
