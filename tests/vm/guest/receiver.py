@@ -10,7 +10,7 @@ import gzip
 import os
 import sys
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PORT, FOLDER = int(sys.argv[1]), sys.argv[2]
 
@@ -46,4 +46,4 @@ class Handler(BaseHTTPRequestHandler):
 
 
 os.makedirs(FOLDER, exist_ok=True)
-HTTPServer(("127.0.0.1", PORT), Handler).serve_forever()
+ThreadingHTTPServer(("127.0.0.1", PORT), Handler).serve_forever()
