@@ -46,6 +46,9 @@ user_units() {
 		Description=A workload of known shares
 		[Service]
 		ExecStart=/test/workloads/shares
+		# what is left of an emulated machine is for what is tested
+		CPUQuota=40%
+		Nice=19
 		[Install]
 		WantedBy=multi-user.target
 	UNIT
