@@ -135,9 +135,6 @@ int config_read_files(const struct config_places *places, enum config_layer laye
 /* Puts what one file says to what others said; -EEXIST where both have a source or destination of that name. */
 int config_add_file(struct config_doc *all, const struct config_doc *of_file, struct err_text *err);
 
-/* A regular file that only root (or who we are) can have written, with every folder on its real way. The text says what
- * is amiss and how to mend it. Returns a descriptor. */
-int config_open_trusted(const char *path, struct err_text *err);
 /* The folders in which something changes when path leads elsewhere: that of each symbolic link on the way, and that of
  * the last part, or of the first that is not there. */
 void config_path_way(const char *path,

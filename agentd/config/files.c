@@ -9,7 +9,8 @@
  * half of another's is nothing that anybody meant.
  *
  * Every file is read, whatever is wrong with others, so that all that is wrong can be said at once; whether anything
- * takes effect is the manager's to decide (it does not while one is wrong). Runs in agentd. */
+ * takes effect is the manager's to decide (it does not while one is wrong). What a file says is done with root's rights,
+ * so only root may be able to write it, or to put another in its place. Runs in agentd. */
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -19,6 +20,7 @@
 
 #include "agentd/base/io.h"
 #include "agentd/base/text.h"
+#include "agentd/base/trusted.h"
 #include "agentd/config/config_private.h"
 
 #define ORDERS_OF_A_FILE 10000 /* more than a file can hold */
@@ -75,11 +77,12 @@ int config_add_file(struct config_doc *all, const struct config_doc *of_file, st
 
 static int read_text(const char *path, struct buf *text, struct err_text *err)
 {
-	_cleanup_close_ int fd = config_open_trusted(path, err);
+	_cleanup_close_ int fd = trusted_open(path, err);
 	int r;
 
+	/* What is wrong may be a folder above it, or what a link leads to. */
 	if (fd < 0)
-		return fd;
+		return strstr(err->text, path) ? fd : err_prefix(err, fd, "%s", path);
 	r = io_read_fd(fd, text, CONFIG_MAX_FILE);
 	if (r == -EFBIG)
 		return err_set(err, r, "%s is larger than %u KB", path, CONFIG_MAX_FILE >> 10);
