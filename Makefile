@@ -188,6 +188,11 @@ $(B)/tests/unit/bpf/chain: tests/unit/bpf/chain.c tests/unit/bpf/chain.h
 	@mkdir -p $(@D)
 	$(CC) -std=gnu17 -D_GNU_SOURCE -I. $(WARN) -O2 -fomit-frame-pointer -fno-optimize-sibling-calls -o $@ $<
 
+# The exporter and its spool without BPF, for the benchmark.
+$(B)/bench/spooler: $(B)/obj/tests/bench/programs/spooler.o $(call libs_in,$(deps_destinations))
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS_AGENTD)
+
 .PHONY: unit
 unit: $(UNIT_BIN)
 	@status=0; for t in $(UNIT_BIN); do echo "== $$t"; $$t || status=1; done; exit $$status
@@ -278,6 +283,14 @@ demo:
 check:
 	tests/check/deps.sh test
 	tests/run.sh $(B)
+# What takes longer than a check may: thousands of kills and of schedules of faults.
+check-long:
+	tests/check/deps.sh test
+	$(MAKE) all $(B)/tests/unit/destinations/outage_test $(B)/tests/unit/destinations/spool_test
+	ODI_TEST_KILLS=10000 $(B)/tests/unit/destinations/outage_test
+	ODI_TEST_ROUNDS=5000 $(B)/tests/unit/destinations/spool_test
+	tests/workloads/build.sh $(B)/workloads
+	ODI_BUILD=$(B) ODI_KILLS=500 $(B)/venv/bin/python tests/e2e/spool_test.py
 check-kernels:
 	tests/check/deps.sh kernels
 	tests/run.sh $(B) kernels
@@ -286,7 +299,7 @@ check-vm: deb
 	tests/run.sh $(B) vm
 bench:
 	tests/check/deps.sh test
-	$(MAKE) all
+	$(MAKE) all $(B)/bench/spooler
 	tests/bench/run.sh $(B)
 
 .PHONY: clean

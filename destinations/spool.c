@@ -113,7 +113,7 @@ static int load_segments(struct spool *s, const struct spool_replay *replay)
 			delete_file(s, list[i], list[i]);
 			continue;
 		}
-		r = spool_segment_load(s, list[i]);
+		r = spool_segment_load(s, list[i], i + 1 == n);
 		if (r == 1)
 			delete_file(s, list[i], list[i]);
 		else if (r < 0 && r != -ENOMEM) {

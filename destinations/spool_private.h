@@ -70,7 +70,7 @@ uint64_t spool_unix_ns(const struct spool *s);
 /* ---- spool_segment.c ---- */
 
 /* Reads one file; its batches become a segment, in order of numbers. 1: thrown away; 0; -errno. */
-int spool_segment_load(struct spool *s, uint64_t first_seq);
+int spool_segment_load(struct spool *s, uint64_t first_seq, bool newest);
 int spool_segment_append(struct spool *s, const struct batch_header *header, const void *bytes,
 	size_t size, const uint32_t *destinations, size_t n, struct spool_batch **ret);
 /* Index and end; nothing is appended afterwards. */

@@ -28,7 +28,7 @@
 #define SEGMENT_MAGIC 0x3153444fU /* "ODS1" */
 #define RECORD_MAGIC  0x3142444fU /* "ODB1" */
 #define TAIL_MAGIC    0x3149444fU /* "ODI1" */
-#define ZSTD_LEVEL    3
+#define ZSTD_LEVEL    1
 #define WINDOW        (128U << 10)
 #define INDEX_MAX     (64U << 20)
 #define ALIGN8(n)     (((uint64_t)(n) + 7) & ~7ULL)
@@ -391,7 +391,7 @@ static int check_head(struct spool *s, struct window *w, uint64_t first_seq)
 	return h.first_seq == first_seq ? 0 : 1;
 }
 
-int spool_segment_load(struct spool *s, uint64_t first_seq)
+int spool_segment_load(struct spool *s, uint64_t first_seq, bool newest)
 {
 	CLEANUP(window_deinit) struct window w = {.fd = -1};
 	struct spool_segment *g;
@@ -418,11 +418,12 @@ int spool_segment_load(struct spool *s, uint64_t first_seq)
 	r = read_index(s, g, &w);
 	if (r == 1 || r == -EBADMSG) {
 		empty(s, g);
+		newest = true;
 		r = scan(s, g, &w);
 	}
 	/* Of a process before: its end may be torn, so nothing is put behind it. What it wrote and did not come to sync
-	 * is kept from now on, so it is to survive a loss of power, too. */
-	if (fdatasync(w.fd) < 0)
+	 * is kept from now on, so it is to survive a loss of power, too. Before another file is begun one is synced. */
+	if (newest && fdatasync(w.fd) < 0)
 		s->state.sync_errors++;
 	g->sealed = true;
 	return r;

@@ -11,6 +11,7 @@ Peers' figures were measured on a like machine (2 CPUs, Linux 6.18): believe the
 
 from cost import *  # noqa: F403
 import bigfile
+import delivery
 import load
 import names
 import slowdown
@@ -33,6 +34,8 @@ PARTS = {
     "naming": names.naming,
     "restart": names.restart,
     "wire": wire.wire,
+    "delivery": delivery.delivery,
+    "outage": delivery.outage,
 }
 
 
