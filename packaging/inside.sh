@@ -32,7 +32,7 @@ native_programs() {
 build_deb() {
 	local flags=(-b -us -uc -j"$ODI_JOBS")
 	if [ "$architecture" != "$(dpkg --print-architecture)" ]; then
-		flags+=(-a"$architecture" "--build-profiles=cross,nocheck")
+		flags+=(-a"$architecture" "--build-profiles=cross,nocheck" -d)
 		ODI_NATIVE=$(native_programs)
 		export ODI_NATIVE
 	fi

@@ -115,8 +115,11 @@ make_cross() {
 	mv "$root" "$root.new"
 	inside dpkg --add-architecture arm64
 	inside apt-get -qq -o Acquire::Languages=none -o APT::Sandbox::User=root update
-	apt_install crossbuild-essential-arm64 "${libraries[@]/%/:arm64}"
+	# of libjson-c-dev there can be one only, and the other architecture's must stay: its headers are the same
+	local others=("${libraries[@]/libjson-c-dev/libjson-c5}")
+	apt_install crossbuild-essential-arm64 "${others[@]/%/:arm64}"
 	make_libbpf arm64 $triplet-
+	ln -s /usr/lib/$triplet/libjson-c.so.5 "$root.new/build/newer/arm64/usr/lib/libjson-c.so"
 	mv "$root.new" "$root"
 }
 
