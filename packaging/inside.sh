@@ -25,8 +25,8 @@ make_changelog() {
 # The programs write their own pages, so some that run here are needed where those that are packaged do not.
 native_programs() {
 	env C_INCLUDE_PATH="$newer/amd64/usr/include:$newer/headers/usr/include" LDFLAGS="-L$newer/amd64/usr/lib" \
-		make -s -j"$ODI_JOBS" B=/build/odi/native VERSION="$version" all >&2
-	echo /build/odi/native/bin
+		make -s -j"$ODI_JOBS" B=/build/odi/native VERSION="$version" all >&2 &&
+		echo /build/odi/native/bin
 }
 
 build_deb() {
