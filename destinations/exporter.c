@@ -21,7 +21,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
-#include <systemd/sd-daemon.h>
 
 #include "agentd/base/clock.h"
 #include "agentd/base/compress.h"
@@ -30,6 +29,7 @@
 #include "agentd/base/log.h"
 #include "agentd/base/sandbox.h"
 #include "agentd/base/text.h"
+#include "agentd/base/unit.h"
 #include "destinations/exporter_private.h"
 #include "destinations/fetch.h"
 #include "destinations/link.h"
@@ -541,12 +541,12 @@ static int be_unit(void)
 	const char *folder = getenv("STATE_DIRECTORY");
 	struct sockaddr_un address = {};
 	socklen_t size = sizeof(address) - 1;
-	int fd, n = sd_listen_fds(0);
+	int fd, n = unit_listens();
 	struct stat st;
 
-	if (n <= 0)
+	if (n == 0)
 		return 0;
-	if (n != 1 || sd_is_socket_unix(SANDBOX_FD, SOCK_SEQPACKET, 1, NULL, 0) <= 0) {
+	if (n < 0) {
 		log_error("the service manager is to hand over one listening socket "
 			  "(ListenSequentialPacket=)");
 		return -EINVAL;
@@ -578,7 +578,8 @@ static void ask_for_metrics(void)
 /* Every destination has its turn. Milliseconds until the next one. */
 static unsigned run(void)
 {
-	uint64_t now = clock_monotonic_ns(), wake = now + MAX_WAIT_MS * NSEC_PER_MSEC, watchdog;
+	uint64_t now = clock_monotonic_ns(), wake = now + MAX_WAIT_MS * NSEC_PER_MSEC;
+	uint64_t watchdog = unit_watchdog_us();
 
 	for (size_t i = 0; i < x.n_destinations;) {
 		deliver_run(x.destinations[i], now, &wake);
@@ -594,8 +595,8 @@ static unsigned run(void)
 		ask_for_metrics();
 	held_batch_settle();
 	flush();
-	if (sd_watchdog_enabled(0, &watchdog) > 0) {
-		sd_notify(0, "WATCHDOG=1");
+	if (watchdog) {
+		unit_lives();
 		wake = MIN(wake, now + watchdog * 1000 / 2);
 	}
 	now = clock_monotonic_ns();
