@@ -111,4 +111,73 @@ def bounds():
         work.stop()
 
 
+class Unit:
+    """The exporter as the service manager runs it: one listening socket, one folder."""
+
+    def __init__(self):
+        self.folder = temp_folder()
+        self.path = os.path.join(self.folder, "exporter.sock")
+        self.state = os.path.join(self.folder, "state")
+        os.mkdir(self.state)
+        os.chown(self.state, 65534, 65534)
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(self.path)
+        self.listener.listen(4)
+        self.process = None
+        self.start()
+
+    def start(self):
+        script = f'exec 3<&{self.listener.fileno()}; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$0" --role exporter'
+        with open(os.path.join(self.folder, "log"), "ab") as log:
+            self.process = spawn(["bash", "-c", script, AGENTD], pass_fds=[self.listener.fileno()], stdin=subprocess.DEVNULL,
+                                 stdout=log, stderr=log, env={**os.environ, "STATE_DIRECTORY": self.state})  # fmt: skip
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class WithUnit(Agentd):
+    def __init__(self, unit):
+        self.unit = unit
+        super().__init__()
+
+    def argv(self):
+        return super().argv() + ["--exporter-socket", self.unit.path]
+
+
+@case("an exporter that is a unit of its own outlives agentd, and agentd it")
+def unit():
+    u = Unit()
+    with OtlpReceiver() as receiver, WithUnit(u) as a:
+        a.add_receiver(receiver)
+        a.add_process("shares_c", "--service-name", "steady")
+        a.enable(rate=RATE)
+        work = Workload("shares_c")
+        wait_for("a batch is delivered", lambda: a.ledger()["destinations"]["backend"]["delivered"] > 0, 30)
+        check(not a.children("exporter"), "agentd started one of its own")
+        check(os.listdir(u.state), "the unit's folder is empty")
+        receiver.behave(status=503)
+        wait_for("batches wait", lambda: waiting(a) >= 2, 30)
+        a.kill()
+        receiver.behave()
+        # What waited is delivered while there is no agentd.
+        before = len(receiver.messages)
+        wait_for("it goes on without agentd", lambda: len(receiver.messages) > before, 90)
+        a.start()
+        time.sleep(2)
+        u.kill()
+        time.sleep(1)
+        u.start()
+        time.sleep(2)
+        work.stop()
+        a.run("profiling", "disable")
+        wait_for("nothing waits", lambda: waiting(a) == 0 and spool(a)["known"] and
+                 a.ledger()["destinations"]["backend"]["held"] == 0, 60)  # fmt: skip
+        row = a.ledger()["destinations"]["backend"]
+        equal(row["delivered"], unique(receiver).total(), "what the ledger says was delivered")
+        equal(row["routed"], row["delivered"], "routed")
+    u.kill()
+
+
 main()
