@@ -166,7 +166,7 @@ static void test_whole(void **state)
 
 static void test_cut(void **state)
 {
-	check_agreement("chain", 200, WALK_DEPTH, WALK_DEPTH);
+	check_agreement("chain", SAMPLE_DEFAULT_USER + 44, WALK_DEPTH, WALK_DEPTH);
 }
 
 static void test_guessed(void **state)
