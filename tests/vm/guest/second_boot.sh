@@ -98,7 +98,7 @@ removes() {
 	apt remove -y odi || why "apt remove failed: $(tail -n 3 "$state/log" | tr '\n' ' ')" || return
 	[ "$(dpkg-query -W -f '${db:Status-Status}' odi)" = config-files ] || why "$(dpkg-query -W -f '${db:Status-Status}' odi)" || return
 	leaves_no_process || return
-	! command -v odictl >/dev/null || why "odictl is still there" || return
+	[ ! -e /usr/bin/odictl ] || why "odictl is still there" || return
 	[ -e /etc/odi/conf.d/50-test.yaml ] || why "settings are gone" || return
 	[ -n "$(find /var/lib/odi -type f -print -quit)" ] || why "/var/lib/odi is gone"
 }
