@@ -84,11 +84,11 @@ received() { # TEXT SINCE: a body that came after the file SINCE holds the text
 	find "$state/received" -name '*.pb' -newer "$2" -exec grep -l -a -F -e "$1" {} + 2>/dev/null | grep -q .
 }
 
-# Everything that packages may leave, but for what apt, dpkg, systemd and these tests keep.
+# Everything that packages may leave, but for what apt, dpkg, systemd, man and these tests keep.
 list_files() {
 	find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/lib/apt -o -path /var/lib/dpkg \
 		-o -path /var/cache -o -path /var/log/journal -o -path /var/log/apt -o -path "$state" -o -path /srv \
 		-o -path /var/lib/systemd -o -path /var/tmp -o -path /root -o -path /test \) -prune -o -print | sort
 	# of those, what bears the name
-	find /run /tmp /var/lib/systemd /var/tmp /var/cache /var/log -xdev \( -name 'odi*' -o -name 'agentd*' \) 2>/dev/null | sort
+	find /run /tmp /var/lib/systemd /var/tmp /var/cache /var/log -xdev -path /var/cache/man -prune -o \( -name 'odi*' -o -name 'agentd*' \) -print 2>/dev/null | sort
 }

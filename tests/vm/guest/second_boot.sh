@@ -43,22 +43,27 @@ came_from_before() {
 }
 
 module_frames() {
-	local text
-	grep -q '^ext4 ' /proc/modules || why "ext4 is no module of this kernel" || return
-	systemd-run -q --unit=writer sh -c 'while :; do dd if=/dev/zero of=/var/tmp/written bs=4k count=4000 conv=notrunc; done'
-	await 90 named_in_module || {
-		odictl top --by module
-		odictl top --lines 1000 | grep -i ext4
-		why "no function of the module ext4 is named"
-	}
+	local status
+	mkdir -p /var/tmp/over/{upper,work,merged}
+	mount -t overlay overlay -o lowerdir=/usr/share,upperdir=/var/tmp/over/upper,workdir=/var/tmp/over/work \
+		/var/tmp/over/merged || why "overlay cannot be mounted" || return
+	grep -q '^overlay ' /proc/modules || why "overlay is no module of this kernel" || return
+	systemd-run -q --unit=looker sh -c 'while :; do ls -lR /var/tmp/over/merged >/dev/null; done'
+	await 90 named_in_module
 	status=$?
-	systemctl stop writer
-	rm -f /var/tmp/written
+	[ $status = 0 ] || {
+		odictl top --by module
+		odictl top --lines 1000 | grep -i -e ovl -e overlay
+		reason="no function of the module overlay is named"
+	}
+	systemctl stop looker
+	umount /var/tmp/over/merged
+	rm -rf /var/tmp/over
 	return $status
 }
 
 named_in_module() {
-	odictl top --lines 1000 | grep -q 'ext4_[a-z_]*' && odictl top --by module --lines 1000 | grep -q ext4
+	odictl top --lines 1000 | grep -q 'ovl_[a-z_]*' && odictl top --by module --lines 1000 | grep -q overlay
 }
 
 second_status() {
