@@ -35,7 +35,7 @@ case_of() { # NAME FUNCTION [ARGUMENT...]
 		echo "not ok - $name: ${reason:-exit status $status of ${*}}" >/dev/ttyS1
 		systemctl status --no-pager -n 0 'odi*'
 		journalctl --no-pager -n 60 -u 'odi*'
-		ps -eo pid,ppid,user,stat,wchan:20,time,args | grep -E '[a]gentd|[o]dictl'
+		ps -o pid,ppid,user,stat,wchan:20,time,args -C agentd,odictl,exporter
 	fi
 	echo "---- $name: status $status ($reason), $began to $EPOCHREALTIME"
 	return 0
