@@ -114,6 +114,10 @@ if wanted deb; then
 		inside "$root" dpkg -r odi >>"$work/again.log" 2>&1 && [ -s "$root/var/lib/odi/odi.db" ] &&
 			grep -q '^# mine' "$root/etc/odi/agentd.yaml" && [ ! -e "$root/usr/bin/odictl" ]
 		verdict "remove keeps state and settings" $?
+		inside "$root" dpkg -i --force-confold /tmp/odi.deb >>"$work/again.log" 2>&1 &&
+			[ -z "$(find "$root/etc/systemd/system" -lname /dev/null)" ] &&
+			[ -L "$root/etc/systemd/system/multi-user.target.wants/odi.service" ]
+		verdict "installed after that: enabled, and no unit is masked" $?
 		inside "$root" dpkg -P odi >>"$work/again.log" 2>&1
 		left=$(find "$root/etc" "$root/usr" "$root/var/lib" "$root/run" \( -name '*odi.*' -o -name 'odi' -o -name 'odi-*' \) \
 			! -path '*/dpkg/*' ! -path '*/apt/*' 2>/dev/null)
