@@ -132,7 +132,7 @@ fi
 
 # What each distribution of the list in the README has under this name and with these versions of symbols: upstream's own. That
 # they run there was not seen by running, but for Debian's.
-allowed_requires='^(/bin/sh|systemd|rtld\(GNU_HASH\)|rpmlib\(.*\) <= .*|libc\.so\.6(\(GLIBC_2\.[0-9.]+\))?\(64bit\)
+allowed_requires='^(/bin/sh|systemd|config\(odi\) = .*|rtld\(GNU_HASH\)|rpmlib\(.*\) <= .*|libc\.so\.6(\(GLIBC_2\.[0-9.]+\))?\(64bit\)
 |lib(dl|m|pthread|rt)\.so\.[0-9](\(GLIBC_2\.[0-9.]+\))?\(64bit\)
 |ld-linux-x86-64\.so\.2(\(GLIBC_2\.[0-9.]+\))?\(64bit\)
 |lib(elf|dw)\.so\.1(\(ELFUTILS_[0-9.]+\))?\(64bit\)
