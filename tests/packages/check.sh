@@ -132,15 +132,15 @@ fi
 
 # What each distribution of the list in the README has under this name and with these versions of symbols: upstream's own. That
 # they run there was not seen by running, but for Debian's.
-allowed_requires='^(/bin/sh|systemd|config\(odi\) = .*|rtld\(GNU_HASH\)|rpmlib\(.*\) <= .*|libc\.so\.6(\(GLIBC_2\.[0-9.]+\))?\(64bit\)
-|lib(dl|m|pthread|rt)\.so\.[0-9](\(GLIBC_2\.[0-9.]+\))?\(64bit\)
-|ld-linux-x86-64\.so\.2(\(GLIBC_2\.[0-9.]+\))?\(64bit\)
-|lib(elf|dw)\.so\.1(\(ELFUTILS_[0-9.]+\))?\(64bit\)
-|libsystemd\.so\.0(\(LIBSYSTEMD_[0-9]+\))?\(64bit\)
-|libjson-c\.so\.5(\(JSONC_0\.14\))?\(64bit\)
-|libprotobuf-c\.so\.1(\(LIBPROTOBUF_C_1\.[0-9.]+\))?\(64bit\)
-|libz\.so\.1(\(ZLIB_1\.[0-9.]+\))?\(64bit\)
-|liblzma\.so\.5(\(XZ_5\.[0-9.]+\))?\(64bit\)
+allowed_requires='^(/bin/sh|systemd|config\(odi\) = .*|rtld\(GNU_HASH\)|rpmlib\(.*\) <= .*|libc\.so\.6\((GLIBC_2\.[0-9.]+)?\)\(64bit\)
+|lib(dl|m|pthread|rt)\.so\.[0-9]\((GLIBC_2\.[0-9.]+)?\)\(64bit\)
+|ld-linux-x86-64\.so\.2\((GLIBC_2\.[0-9.]+)?\)\(64bit\)
+|lib(elf|dw)\.so\.1\((ELFUTILS_[0-9.]+)?\)\(64bit\)
+|libsystemd\.so\.0\((LIBSYSTEMD_[0-9]+)?\)\(64bit\)
+|libjson-c\.so\.5\((JSONC_0\.14)?\)\(64bit\)
+|libprotobuf-c\.so\.1\((LIBPROTOBUF_C_1\.[0-9.]+)?\)\(64bit\)
+|libz\.so\.1\((ZLIB_1\.[0-9.]+)?\)\(64bit\)
+|liblzma\.so\.5\((XZ_5\.[0-9.]+)?\)\(64bit\)
 |lib(curl\.so\.4|yaml-0\.so\.2|sqlite3\.so\.0|seccomp\.so\.2|cap\.so\.2|zstd\.so\.1)\(\)\(64bit\))$'
 
 files_of_rpm() {
