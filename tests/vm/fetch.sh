@@ -33,11 +33,16 @@ esac
 
 work=$(mktemp -d "$cache/fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-(cd "$work" && apt-get "${apt_options[@]}" -qq download "$package" >&2) || die "apt cannot fetch $package"
+# Of 7.3 and later, the kernel itself is in a package of its own.
+binary=$(apt-cache "${apt_options[@]}" depends "$package" | sed -n 's/^ *Depends: \(linux-binary-[0-9].*\)/\1/p' | head -n 1)
+(cd "$work" && apt-get "${apt_options[@]}" -qq download "${binary:-$package}" >&2) ||
+	die "apt cannot fetch ${binary:-$package}"
 mkdir "$work/new"
-dpkg-deb --fsys-tarfile "$work"/*.deb | tar -x -C "$work/new" --wildcards './boot/vmlinuz-*'
-mv "$work"/new/boot/vmlinuz-* "$work/new/vmlinuz"
-rmdir "$work/new/boot"
+dpkg-deb --fsys-tarfile "$work"/*.deb | tar -x -C "$work/new" --wildcards '*/vmlinuz*'
+find "$work/new" -type f -name 'vmlinuz*' -exec mv {} "$work/vmlinuz" \;
+rm -rf "$work/new"
+mkdir "$work/new"
+mv "$work/vmlinuz" "$work/new/"
 # shellcheck disable=SC2016 # dpkg's own variables
 dpkg-deb -W --showformat '${Package} ${Version}\n' "$work"/*.deb >"$work/new/package"
 rm -rf "$folder"
