@@ -437,7 +437,7 @@ static uint64_t reconcile_batches(struct link *l)
 		struct link_batch *b = l->batches[at];
 		bool gone = false;
 
-		for (size_t i = 0; b->durable && !gone && i < b->n_routes; i++)
+		for (size_t i = 0; !gone && b->durable && i < b->n_routes; i++)
 			if (!b->routes[i].final &&
 				(b->session != l->session || b->routes[i].unseen))
 				lost += settle_unseen(l, b, i, &gone);

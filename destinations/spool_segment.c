@@ -536,7 +536,7 @@ static void put_head(const struct spool *s, struct buf *out, const struct spool_
 void spool_segment_seal(struct spool *s)
 {
 	struct spool_segment *g = s->newest;
-	_cleanup_buf_ struct buf index;
+	_cleanup_buf_ struct buf index = {0};
 	struct segment_tail t = {.magic = TAIL_MAGIC};
 
 	if (!g || g->sealed || s->write_fd < 0)

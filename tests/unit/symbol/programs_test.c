@@ -182,10 +182,10 @@ static void test_stripped(void **state)
 	assert_int_equal(shell("strip -o %s %s", path, twin), 0);
 	room_init(&room, &(struct symbol_config){});
 	check(&room, path, twin, " open_one", "open_one");
-	/* Private functions have no name any more, and not their neighbour's. */
+	/* Private functions have no name any more, and not their neighbour's: where they begin. */
 	find_symbol(twin, "hidden_one", &address, &size);
 	snprintf(expected, sizeof(expected), "stripped.so+0x%llx",
-		(unsigned long long)to_offset(path, address + 1));
+		(unsigned long long)to_offset(path, address));
 	room_set_path(&room, 2 + ROOM_FILES / 2, path);
 	assert_string_equal(
 		room_name(&room, 2 + ROOM_FILES / 2, to_offset(path, address + 1)), expected);
