@@ -106,7 +106,7 @@ static int apply_document(struct cli *cli, const char *name, bool dry_run, const
 {
 	Control__Apply apply = CONTROL__APPLY__INIT;
 	_cleanup_free_ char *shown = NULL;
-	_cleanup_buf_ struct buf text;
+	_cleanup_buf_ struct buf text = {0};
 	Control__Reply *reply = NULL;
 	char reason[300];
 	int r = read_document(cli, name, &text, &shown);
