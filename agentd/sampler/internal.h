@@ -18,6 +18,7 @@
 #define SLACK_NS         (5 * NSEC_PER_MSEC) /* a record this old is in its ring: see merge.c */
 #define WAKEUP_GAP_NS    (20 * NSEC_PER_MSEC)
 #define CPU_CHECK_NS     (10 * NSEC_PER_SEC) /* uevents tell of most changes at once */
+#define CPU_MISSING_NS   (NSEC_PER_SEC / 2)  /* less than between two drains: at the next one */
 #define RING_PER_CPU     (1U << 20)
 #define RING_MIN         (2U << 20)
 #define RING_MAX         (16U << 20)

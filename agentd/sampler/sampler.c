@@ -66,7 +66,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	s->woken = false;
 	/* More often while a CPU that is there is not sampled. */
 	if (clock_monotonic_ns() - s->last_cpu_check >=
-		(events_sampled(s) < s->n_online ? NSEC_PER_SEC : CPU_CHECK_NS))
+		(events_sampled(s) < s->n_online ? CPU_MISSING_NS : CPU_CHECK_NS))
 		hotplug_check(s);
 	/* What came close behind the record that woke us may have had reason to, too. */
 	if (woken && s->merge.n)
