@@ -16,6 +16,16 @@ void config_key(const char *typed, char *out, size_t size)
 			*p = *p == '.' ? '/' : *p;
 }
 
+bool config_is_age(const char *path)
+{
+	const char *name = text_starts(path, "sources/") ? path + strlen("sources/")
+		: text_starts(path, "destinations/")     ? path + strlen("destinations/")
+							 : NULL;
+
+	/* A label may be called so, too. */
+	return name && streq(name + strcspn(name, "/"), "/order");
+}
+
 int config_get(struct cli *cli, const char *prefix, Control__Reply **ret)
 {
 	Control__Request request = CONTROL__REQUEST__INIT;
@@ -118,10 +128,7 @@ int cmd_config_show(struct cli *cli, struct args *args)
 	for (size_t i = 0; i < reply->config->n_values; i++) {
 		const Control__ConfigValue *v = reply->config->values[i];
 
-		/* The age of an object says nothing to people. */
-		if (strlen(v->path) > 6 && streq(v->path + strlen(v->path) - 6, "/order"))
-			continue;
-		if (!changed || !v->is_default)
+		if (!config_is_age(v->path) && (!changed || !v->is_default))
 			table_row(t, (const char *[]){v->path, v->value, v->origin});
 	}
 	table_print(t, stdout);
@@ -234,9 +241,8 @@ static void print_key(struct cli *cli, const Control__Key *k)
 
 	printf("%s%s%s%s%s%s\n", out_bold(cli), k->path, out_plain(cli), of[0] ? " (" : "", of,
 		of[0] ? ")" : "");
-	out_line("", 4, "%s%s%s%s%s%s%s", k->type, k->allowed[0] ? ", " : "", k->allowed,
-		k->fallback[0] ? "; default " : "", k->fallback, k->required ? "; required" : "",
-		"");
+	out_line("", 4, "%s%s%s%s%s%s", k->type, k->allowed[0] ? ", " : "", k->allowed,
+		k->fallback[0] ? "; default " : "", k->fallback, k->required ? "; required" : "");
 	out_line("", 4, "%s", k->help);
 }
 

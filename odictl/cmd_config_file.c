@@ -64,16 +64,6 @@ static char *text_of(const struct buf *b)
 
 /* ---- changing ---- */
 
-static int send_apply(struct cli *cli, Control__Apply *apply, Control__Reply **reply)
-{
-	Control__Request request = CONTROL__REQUEST__INIT;
-
-	apply->layer = (char *)"local";
-	request.verb_case = CONTROL__REQUEST__VERB_APPLY;
-	request.apply = apply;
-	return cli_call(cli, &request, reply);
-}
-
 static int print_applied(
 	struct cli *cli, const Control__Applied *a, bool dry_run, const char *nothing)
 {
@@ -102,12 +92,29 @@ static int print_applied(
 	return 0;
 }
 
+/* Sends it and says what it did, or would do; nothing: what to say when there is no difference. */
+static int send_apply(struct cli *cli, Control__Apply *apply, const char *nothing)
+{
+	Control__Request request = CONTROL__REQUEST__INIT;
+	Control__Reply *reply = NULL;
+	int r;
+
+	apply->layer = (char *)"local";
+	request.verb_case = CONTROL__REQUEST__VERB_APPLY;
+	request.apply = apply;
+	r = cli_call(cli, &request, &reply);
+	if (r)
+		return r;
+	r = print_applied(cli, reply->applied, apply->dry_run, nothing);
+	api_reply_free(reply);
+	return r;
+}
+
 static int apply_document(struct cli *cli, const char *name, bool dry_run, const char *nothing)
 {
 	Control__Apply apply = CONTROL__APPLY__INIT;
 	_cleanup_free_ char *shown = NULL;
 	_cleanup_buf_ struct buf text = {0};
-	Control__Reply *reply = NULL;
 	char reason[300];
 	int r = read_document(cli, name, &text, &shown);
 
@@ -118,21 +125,14 @@ static int apply_document(struct cli *cli, const char *name, bool dry_run, const
 	apply.document_name = shown;
 	apply.reason = reason;
 	apply.dry_run = dry_run;
-	r = send_apply(cli, &apply, &reply);
-	if (r)
-		return r;
-	r = print_applied(cli, reply->applied, dry_run, nothing);
-	api_reply_free(reply);
-	return r;
+	return send_apply(cli, &apply, nothing);
 }
 
 static int roll_back(struct cli *cli, const char *to, bool dry_run, const char *nothing)
 {
 	Control__Apply apply = CONTROL__APPLY__INIT;
-	Control__Reply *reply = NULL;
 	char reason[64], quoted[80];
 	uint64_t revision;
-	int r;
 
 	if (text_u64(to, 1, UINT64_MAX, &revision) < 0)
 		return cli_fail(cli, EXIT_USAGE,
@@ -142,12 +142,7 @@ static int roll_back(struct cli *cli, const char *to, bool dry_run, const char *
 	apply.rollback = revision;
 	apply.reason = reason;
 	apply.dry_run = dry_run;
-	r = send_apply(cli, &apply, &reply);
-	if (r)
-		return r;
-	r = print_applied(cli, reply->applied, dry_run, nothing);
-	api_reply_free(reply);
-	return r;
+	return send_apply(cli, &apply, nothing);
 }
 
 int cmd_config_apply(struct cli *cli, struct args *args)
@@ -181,10 +176,9 @@ static int diff_defaults(struct cli *cli)
 	json_open(&j, "diff", '[');
 	for (size_t i = 0; i < reply->config->n_values; i++) {
 		const Control__ConfigValue *v = reply->config->values[i];
-		size_t len = strlen(v->path);
 		char line[CONFIG_KEY_MAX + 4500];
 
-		if (v->is_default || (len > 6 && streq(v->path + len - 6, "/order")))
+		if (v->is_default || config_is_age(v->path))
 			continue;
 		snprintf(line, sizeof(line), "+%s = %s", v->path, v->value);
 		json_str(&j, NULL, line);

@@ -3,7 +3,7 @@
 /* history, logs, host label, version, help. */
 
 #include "agentd/base/text.h"
-#include "odictl/cli.h"
+#include "odictl/config.h"
 
 int cmd_version(struct cli *cli, struct args *args)
 {
@@ -62,16 +62,10 @@ static int label_changes(struct cli *cli, const struct args *args, struct change
 
 static int show_labels(struct cli *cli)
 {
-	Control__Request request = CONTROL__REQUEST__INIT;
-	Control__GetConfig get = CONTROL__GET_CONFIG__INIT;
 	Control__Reply *reply = NULL;
 	struct json j;
-	int r;
+	int r = config_get(cli, "host/labels", &reply);
 
-	get.prefix = (char *)"host/labels";
-	request.verb_case = CONTROL__REQUEST__VERB_GET_CONFIG;
-	request.get_config = &get;
-	r = cli_call(cli, &request, &reply);
 	if (r)
 		return r;
 	json_init(&j);

@@ -167,12 +167,14 @@ def documents():
         a.ctl("source", "add", "process", "nginx", "--name", "web", "--service-name", "we b", "--label", "a/b=c: 'd'")
         a.ctl("destination", "add", "otlphttp", "backend", "--url", "http://127.0.0.1:9")
         a.ctl("destination", "disable", "backend")
-        a.ctl("host", "label", "team=no")
+        a.ctl("host", "label", "team=no", "order=first")
+        says(a, DONE, "config", "show", out=["host/labels/order"])
+        says(a, DONE, "config", "diff", out=["+host/labels/order = first"])
         text = says(a, DONE, "config", "export")
         values = {p: v for p, (v, _) in config(a).items()}
         says(a, DONE, "config", "apply", "-f", "-", input=text, out=["nothing to change"])
         revision = a.status()["revision"]
-        for group in ("profiling/rate", "profiling/budget", "sources/web", "destinations/backend", "host/labels/team"):
+        for group in ("profiling/rate", "profiling/budget", "sources/web", "destinations/backend", "host/labels/team", "host/labels/order"):
             says(a, DONE, "config", "unset", group)
         equal(says(a, DONE, "config", "export"), "{}\n", "an empty configuration")
         says(a, DONE, "config", "diff", str(revision), out=["+profiling/rate = 49", "+sources/web/match = nginx"])
