@@ -24,32 +24,26 @@ struct kinds *kinds_free(struct kinds *k)
 	return NULL;
 }
 
-/* "headers" is a list of pairs: on the command line it is --header K=V, as often as needed. */
-static const char *singular(struct kinds *k, const char *name)
-{
-	size_t n = strlen(name);
-	char **grown;
-
-	if (n < 3 || name[n - 1] != 's')
-		return name;
-	grown = reallocarray(k->texts, k->n_texts + 1, sizeof(*grown));
-	if (!grown)
-		return name;
-	k->texts = grown;
-	grown[k->n_texts] = strndup(name, n - 1);
-	return grown[k->n_texts] ? grown[k->n_texts++] : name;
-}
-
-static const char *with_suffix(struct kinds *k, const char *name, const char *suffix)
+/* The first len bytes of name with a suffix, kept as long as k is; NULL without memory. */
+static const char *with_suffix(struct kinds *k, const char *name, size_t len, const char *suffix)
 {
 	char **grown = reallocarray(k->texts, k->n_texts + 1, sizeof(*grown));
 
 	if (!grown)
 		return NULL;
 	k->texts = grown;
-	if (asprintf(&grown[k->n_texts], "%s%s", name, suffix) < 0)
+	if (asprintf(&grown[k->n_texts], "%.*s%s", (int)len, name, suffix) < 0)
 		return NULL;
 	return grown[k->n_texts++];
+}
+
+/* "headers" is a list of pairs: on the command line it is --header K=V, as often as needed. */
+static const char *singular(struct kinds *k, const char *name)
+{
+	size_t n = strlen(name);
+	const char *one = n < 3 || name[n - 1] != 's' ? NULL : with_suffix(k, name, n - 1, "");
+
+	return one ? one : name;
 }
 
 /* Options of which the line only names the file: --X-file is copied, --X-path is read by agentd again and again, and
@@ -75,10 +69,10 @@ static size_t secret_specs(struct kinds *k, const Control__OptionInfo *o, struct
 	}
 	s.stored = NULL;
 	s.secret_of = o->name;
-	s.name = with_suffix(k, o->name, "-file");
+	s.name = with_suffix(k, o->name, strlen(o->name), "-file");
 	s.from = FROM_COPY;
 	to[0] = s;
-	s.name = with_suffix(k, o->name, "-path");
+	s.name = with_suffix(k, o->name, strlen(o->name), "-path");
 	s.from = FROM_PATH;
 	s.hidden = true;
 	to[1] = s;
