@@ -199,8 +199,10 @@ int cmd_destination_rename(struct cli *cli, struct args *args)
 	if (r)
 		return r;
 	c = change_add(&l, NULL, "destinations/%s", to);
-	if (!c || asprintf(&c->move, "destinations/%s", from) < 0)
+	if (!c || asprintf(&c->move, "destinations/%s", from) < 0) {
+		change_free(&l);
 		return cli_fail(cli, EXIT_FAILED, "out of memory");
+	}
 	c->what_case = CONTROL__CHANGE__WHAT_MOVE;
 	snprintf(reason, sizeof(reason), "destination rename %s %s", from, to);
 	r = cli_apply(cli, &l, reason, &reply);

@@ -25,6 +25,7 @@
 #include "odictl/cli.h"
 
 #define MAX_PART     (8U << 20) /* bytes of one part; what is longer is cut */
+#define MAX_FILE     65536U     /* bytes of a file of the kernel's */
 #define PART_TIME_NS (150 * NSEC_PER_SEC)
 #define MAX_WORDS    16
 
@@ -32,7 +33,7 @@ struct part {
 	const char *name, *what;
 	const char *words[MAX_WORDS]; /* of odictl; or, with a program, its own */
 	const char *program;          /* NULL: odictl */
-	const char *path;             /* a file instead; read as far as MAX_PART */
+	const char *path;             /* a file instead, of at most MAX_FILE */
 	bool network;                 /* --no-network is put behind the words */
 };
 
@@ -185,11 +186,6 @@ static void run_part(struct cli *cli, const struct part *p, bool network, struct
 		buf_reset(text);
 }
 
-static void read_part(const struct part *p, struct buf *text)
-{
-	io_read_file(AT_FDCWD, p->path, text, 65536);
-}
-
 /* ---- packing --------------------------------------------------------------------------------------- */
 
 struct bundle {
@@ -268,7 +264,7 @@ static void fill(struct bundle *b, bool network)
 
 		buf_init(&text, MAX_PART + 65536 * 2);
 		if (parts[i].path)
-			read_part(&parts[i], &text);
+			io_read_file(AT_FDCWD, parts[i].path, &text, MAX_FILE);
 		else
 			run_part(b->cli, &parts[i], network, &text);
 		pack(b, parts[i].name, parts[i].what, &text);

@@ -213,7 +213,6 @@ static const char *unescape(const char *p, struct buf *out)
 
 	for (; *p && *p != '"'; p++) {
 		const char *short_form;
-		unsigned code;
 
 		if (*p != '\\') {
 			buf_add(out, p, 1);
@@ -221,9 +220,9 @@ static const char *unescape(const char *p, struct buf *out)
 		}
 		p++;
 		short_form = *p ? strchr(from, *p) : NULL;
-		if (*p == 'u' && sscanf(p + 1, "%4x", &code) == 1) {
+		if (*p == 'u' && strspn(p + 1, "0123456789abcdefABCDEF") >= 4) {
 			/* Control characters, '<' and line separators: nothing that a secret is told by. */
-			buf_add(out, code == '<' ? "<" : "?", 1);
+			buf_add(out, strncasecmp(p + 1, "003c", 4) == 0 ? "<" : "?", 1);
 			p += 4;
 		} else if (short_form) {
 			buf_add(out, &to[short_form - from], 1);

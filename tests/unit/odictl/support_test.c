@@ -84,6 +84,9 @@ static void test_json(void **state)
 		"{\"secret\": true, \"token\": null, \"secrets\": 12, \"tokens\": [\"(secret)\", \"(secret)\"], \"b\": \"x\"}");
 	/* Cut in the middle. */
 	json("{\"a\": \"https://u:hunter2@h", "{\"a\": \"https://(secret)@h");
+	json("{\"a\": \"\\u003", "{\"a\": \"\\u003");
+	json("{\"password\": \"hunter2\", \"a\": \"\\u\"",
+		"{\"password\": \"(secret)\", \"a\": \"u\"");
 	json("no JSON", "no JSON");
 }
 
