@@ -4,16 +4,14 @@
  *
  * A daemon that reads a file again when it changes does so with root's rights, long after somebody was allowed to name
  * it. If anyone else could put another file there, or a link to one, they would read through the daemon what they may
- * not read themselves. So every folder from / on, and the file itself, has to be root's alone. Links are resolved
- * first; who may change a link is who may write its folder, and those are looked at, too. Runs in agentd, odictl. */
+ * not read themselves. So every folder from / on, and the file itself, has to be root's alone, and so every folder that
+ * links on the way lead through. Who may change a link is who may write its folder; in one with the sticky bit, whom
+ * the link belongs to. Runs in agentd, odictl. */
 
 #include <fcntl.h>
-#include <limits.h>
-#include <sys/stat.h>
 
 #include "agentd/base/trusted.h"
-
-#define MAX_LINKS 16
+#include "agentd/base/way.h"
 
 static int judge(const struct stat *st, const char *shown, struct err_text *err)
 {
@@ -38,70 +36,50 @@ int trusted_fd(int fd, unsigned kind, const char *shown, struct err_text *err)
 	return judge(&st, shown, err);
 }
 
-/* Each folder above path, from the root on. */
-static int judge_folders(const char *path, struct err_text *err)
+/* A link is what the folder that holds it makes of it; where others may write there, too (sticky), its owner's. */
+static int judge_link(const struct way_step *s, struct err_text *err)
 {
-	char part[PATH_MAX];
-	struct stat st;
+	struct stat folder;
 
-	for (const char *slash = path; (slash = strchr(slash, '/')); slash++) {
-		size_t len = MAX((size_t)(slash - path), (size_t)1);
-
-		if (len >= sizeof(part))
-			return err_set(err, -ENAMETOOLONG, "the path is too long");
-		memcpy(part, path, len);
-		part[len] = 0;
-		if (lstat(part, &st) < 0)
-			return err_set(err, -errno, "cannot read %s: %m", part);
-		if (!S_ISLNK(st.st_mode) && judge(&st, part, err) < 0)
-			return -EPERM;
-		if (S_ISLNK(st.st_mode) && trusted_path(part, err) < 0)
-			return -EPERM;
-	}
-	return 0;
+	if (s->st->st_uid == 0 || s->st->st_uid == geteuid())
+		return 0;
+	if (lstat(s->folder, &folder) < 0)
+		return err_set(err, -errno, "cannot read %.300s: %m", s->folder);
+	if (!(folder.st_mode & (S_IWGRP | S_IWOTH)))
+		return 0;
+	return err_set(err, -EPERM,
+		"%.300s is a link of uid %u, who may let it lead elsewhere: rm %.300s", s->path,
+		(unsigned)s->st->st_uid, s->path);
 }
 
-static int judge_path(const char *path, unsigned links, struct err_text *err)
+static int on_step(void *userdata, const struct way_step *s)
 {
-	char target[PATH_MAX], next[2 * PATH_MAX];
-	struct stat st;
-	ssize_t n;
-	int r;
+	struct err_text *err = userdata;
 
-	if (path[0] != '/' || strstr(path, "/../") || links > MAX_LINKS)
-		return err_set(err, -EINVAL, "%.200s is no absolute path without ..", path);
-	r = judge_folders(path, err);
-	if (r < 0)
-		return r;
-	if (lstat(path, &st) < 0)
-		return err_set(err, -errno, "cannot read %.300s: %m", path);
-	if (!S_ISLNK(st.st_mode))
-		return judge(&st, path, err);
-	n = readlink(path, target, sizeof(target) - 1);
-	if (n < 0)
-		return err_set(err, -errno, "cannot read %.300s: %m", path);
-	target[n] = 0;
-	if (target[0] == '/')
-		snprintf(next, sizeof(next), "%s", target);
-	else
-		snprintf(next, sizeof(next), "%.*s/%s", (int)(strrchr(path, '/') - path), path,
-			target);
-	/* What a link of several steps leads to is resolved by the system; only its way is ours to judge. */
-	if (strstr(next, "..")) {
-		char *real = realpath(path, NULL);
-
-		if (!real)
-			return err_set(err, -errno, "cannot read %.300s: %m", path);
-		r = judge_path(real, links + 1, err);
-		free(real);
-		return r;
-	}
-	return judge_path(next, links + 1, err);
+	if (!s->st)
+		return err_set(err, -errno, "cannot read %.300s: %m", s->path);
+	return S_ISLNK(s->st->st_mode) ? judge_link(s, err) : judge(s->st, s->path, err);
 }
 
 int trusted_path(const char *path, struct err_text *err)
 {
-	return judge_path(path, 0, err);
+	struct err_text own = {};
+	struct stat root;
+	int r;
+
+	err = err ? err : &own;
+	if (path[0] != '/' || strstr(path, "/../"))
+		return err_set(err, -EINVAL, "%.200s is no absolute path without ..", path);
+	if (lstat("/", &root) < 0)
+		return err_set(err, -errno, "cannot read /: %m");
+	r = judge(&root, "/", err);
+	if (r < 0)
+		return r;
+	err->text[0] = '\0';
+	r = way_walk(path, on_step, err);
+	return r < 0 && !err->text[0]
+		? err_set(err, r, "cannot read %.300s: %s", path, strerrordesc_np(-r))
+		: r;
 }
 
 int trusted_open(const char *path, struct err_text *err)

@@ -103,6 +103,30 @@ static void test_links(void **state)
 	refused(at("loop"), "");
 }
 
+/* Whoever owns a link in a folder like /tmp can let it lead elsewhere, at once or later. */
+static void test_others_links(void **state)
+{
+	assert_int_equal(symlink(at("good"), at("sticky/own")), 0);
+	assert_int_equal(symlink(at("good"), at("sticky/other")), 0);
+	assert_int_equal(lchown(at("sticky/other"), 12345, 12345), 0);
+	assert_int_equal(symlink(at("dir"), at("sticky/way")), 0);
+	assert_int_equal(lchown(at("sticky/way"), 12345, 12345), 0);
+	assert_int_equal(symlink("sticky/other", at("via")), 0);
+	assert_int_equal(symlink("dir/../sticky/other", at("dots")), 0);
+	assert_int_equal(symlink(at("good"), at("dir/other")), 0);
+	assert_int_equal(lchown(at("dir/other"), 12345, 12345), 0);
+	assert_int_equal(symlink(at("sticky/deeper/x"), at("sticky/deeper")), 0);
+	taken(at("sticky/own"));
+	refused(at("sticky/other"), "is a link of uid 12345");
+	refused(at("sticky/way/good"), "is a link of uid 12345");
+	refused(at("via"), "is a link of uid 12345");
+	refused(at("dots"), "is a link of uid 12345");
+	/* Nobody else can take it away there. */
+	taken(at("dir/other"));
+	/* Without an end, and without recursion. */
+	refused(at("sticky/deeper/x"), "Too many levels");
+}
+
 static void test_special(void **state)
 {
 	assert_int_equal(mkfifo(at("fifo"), 0600), 0);
@@ -129,6 +153,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_links),
+		cmocka_unit_test(test_others_links),
 		cmocka_unit_test(test_special),
 	};
 
