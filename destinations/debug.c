@@ -175,8 +175,7 @@ static int debug_open(struct sender **ret, const struct sender_setup *u, struct 
 		return err_set(err, -ENOMEM, "out of memory");
 	snprintf(d->name, sizeof(d->name), "%s", u->name);
 	d->test = u->test;
-	if (text_u64(destination_option(u->type, u->options, u->n_options, "max-lines"), 1, 10000,
-		    &d->max_lines) < 0)
+	if (text_u64(sender_option(u, "max-lines"), 1, 10000, &d->max_lines) < 0)
 		d->max_lines = 20;
 	*ret = &d->base;
 	return 0;

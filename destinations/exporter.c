@@ -221,8 +221,10 @@ static int on_config(const struct message_config *m, int fd)
 
 		for (size_t k = 0; k < n; k++)
 			stays |= specs[k].id == deliver_id(x.destinations[i]);
-		if (!stays)
-			deliver_leave(x.destinations[i]);
+		if (stays)
+			continue;
+		deliver_leave(x.destinations[i]);
+		transport_set_folder(deliver_id(x.destinations[i]), -1);
 	}
 	for (size_t k = 0; k < n && r == 0; k++)
 		r = configure_one(&specs[k]);
@@ -366,7 +368,7 @@ static int on_test(const struct message_test *m, int fd)
 		r = protocol_get_specs((const char *)bytes.data, bytes.len, &specs, &n);
 	if (r == 0 && n != 1)
 		r = -EBADMSG;
-	for (size_t i = 0; i < MAX_TESTS && t == &none; i++)
+	for (size_t i = 0; i < MAX_TESTS && t == &none && r == 0; i++)
 		if (!x.tests[i].used)
 			t = &x.tests[i];
 	if (r == 0 && t == &none)
@@ -479,6 +481,8 @@ static void end_tests(void)
 	for (size_t i = 0; i < MAX_TESTS; i++) {
 		if (x.tests[i].sender)
 			x.tests[i].transport->close(x.tests[i].sender);
+		if (x.tests[i].used)
+			transport_set_folder(TRANSPORT_TEST | x.tests[i].id, -1);
 		buf_deinit(&x.tests[i].body);
 		x.tests[i] = (struct test){0};
 	}
@@ -636,7 +640,6 @@ static void deinit(void)
 /* agentd's first message may bring the spool's folder, which the sandbox is to let through. It is looked at inside. */
 static int enter(struct err_text *err)
 {
-	struct sandbox_policy p = policy;
 	_cleanup_close_ int fd = -1;
 	size_t n_fds = 1;
 	ssize_t len = 0;
@@ -652,7 +655,7 @@ static int enter(struct err_text *err)
 		if (len == 0)
 			return 1;
 	}
-	r = sandbox_enter(&p, err);
+	r = sandbox_enter(&policy, err);
 	if (r == 0 && len)
 		r = on_message(message.bytes, (size_t)len, &fd);
 	return r;

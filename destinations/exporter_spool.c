@@ -35,8 +35,8 @@ static struct {
 	struct spool_batch *last_adopted;
 	bool configured, told, not_ready_told;
 	uint64_t retry_ns; /* nothing is written before; 0: now */
-	uint64_t
-		busy_until_ns; /* a predecessor that was killed may hold the lock so long; 0: not tried yet */
+	/* A predecessor that was killed may hold the lock so long; 0: not tried yet. */
+	uint64_t busy_until_ns;
 	char problem[PROTOCOL_TEXT];
 	uint64_t uncommitted[UNCOMMITTED]; /* batches that were written and not synced */
 	size_t n_uncommitted;
@@ -46,18 +46,23 @@ static struct {
 
 /* ---- the spool itself ---------------------------------------------------------------------------- */
 
+static void set_problem(const char *text)
+{
+	/* Once, not with each try. */
+	if (!streq(text, k.problem))
+		log_warning("%s; batches are held in memory meanwhile", text);
+	snprintf(k.problem, sizeof(k.problem), "%.500s", text);
+	k.retry_ns = clock_monotonic_ns() + RETRY_NS;
+}
+
 static void failed(const char *what, int error)
 {
-	char problem[PROTOCOL_TEXT];
+	struct err_text problem = {};
 
-	snprintf(problem, sizeof(problem), "%s: %s", what,
+	err_set(&problem, error, "%s: %s", what,
 		error == -ENOSPC || error == -EDQUOT ? "the disk is full"
 						     : strerrordesc_np(-error));
-	/* Once, not with each try. */
-	if (!streq(problem, k.problem))
-		log_warning("%s; batches are held in memory meanwhile", problem);
-	memcpy(k.problem, problem, sizeof(problem));
-	k.retry_ns = clock_monotonic_ns() + RETRY_NS;
+	set_problem(problem.text);
 }
 
 static void works(void)
@@ -91,10 +96,7 @@ static void try_open(void)
 	}
 	k.busy_until_ns = 1;
 	if (r < 0) {
-		if (!streq(k.problem, err.text))
-			log_warning("%s; batches are held in memory meanwhile", err.text);
-		snprintf(k.problem, sizeof(k.problem), "%.500s", err.text);
-		k.retry_ns = clock_monotonic_ns() + RETRY_NS;
+		set_problem(err.text);
 		return;
 	}
 	works();
@@ -123,11 +125,6 @@ void keep_set_folder(int fd)
 {
 	closep(&k.dirfd);
 	k.dirfd = fd;
-}
-
-int keep_folder(void)
-{
-	return k.dirfd;
 }
 
 /* ---- what a predecessor left --------------------------------------------------------------------- */
@@ -376,6 +373,8 @@ static unsigned make_room(uint64_t need)
 	struct spool_batch *b;
 	unsigned evicted = 0;
 
+	/* Segments that are through go on the way, and it may be in one. */
+	k.last_adopted = NULL;
 	spool_spare_none(k.spool);
 	while ((b = spool_over(k.spool, need))) {
 		if (evict(b))
@@ -647,10 +646,8 @@ void keep_run(uint64_t now_ns, uint64_t *wake_ns)
 
 void keep_deinit(void)
 {
-	k.spool = spool_close(k.spool);
+	spool_close(k.spool);
 	held_batch_set_spool(NULL);
-	k.asked = k.configured = k.told = k.not_ready_told = false;
-	k.n_uncommitted = 0;
-	k.busy_until_ns = 0;
-	k.last_adopted = NULL;
+	/* All but the folder: what was told was told to an agentd that is gone. */
+	k = (__typeof__(k)){.dirfd = k.dirfd};
 }

@@ -272,7 +272,7 @@ static int files_open(struct sender **ret, const struct sender_setup *u, struct 
 	struct files *f = calloc(1, sizeof(*f));
 	CLEANUP(files_freep) struct sender *s = (struct sender *)f;
 	const struct destination_type *t = u->type;
-	const char *packing;
+	bool pprof;
 	int r;
 
 	if (!f)
@@ -280,21 +280,13 @@ static int files_open(struct sender **ret, const struct sender_setup *u, struct 
 	f->folder = -1;
 	f->test = u->test;
 	snprintf(f->endpoint, sizeof(f->endpoint), "%.400s/%.80s",
-		destination_option(t, u->options, u->n_options, t->endpoint_option), u->name);
-	packing = destination_option(t, u->options, u->n_options, "compression");
-	f->packing = streq(packing, "zstd") ? SHAPE_ZSTD
-		: streq(packing, "none")    ? SHAPE_PLAIN
-					    : SHAPE_GZIP;
-	if (streq(destination_option(t, u->options, u->n_options, "format"), "pprof")) {
-		f->form = SHAPE_PPROF;
-		f->packing = SHAPE_GZIP;
-	}
-	if (text_u64(destination_option(t, u->options, u->n_options, "max-files"), 1, 1000000,
-		    &f->max_files) < 0)
+		sender_option(u, t->endpoint_option), u->name);
+	pprof = streq(sender_option(u, "format"), "pprof");
+	f->form = pprof ? SHAPE_PPROF : SHAPE_OTLP;
+	f->packing = pprof ? SHAPE_GZIP : sender_packing(u);
+	if (text_u64(sender_option(u, "max-files"), 1, 1000000, &f->max_files) < 0)
 		f->max_files = 100;
-	if (text_size(destination_option(t, u->options, u->n_options, "max-bytes"), &f->max_bytes) <
-			0 ||
-		!f->max_bytes)
+	if (text_size(sender_option(u, "max-bytes"), &f->max_bytes) < 0 || !f->max_bytes)
 		f->max_bytes = 256ULL << 20;
 	r = transport_folder(u->folder);
 	if (r < 0)

@@ -234,8 +234,7 @@ static int set_headers(struct http *h, const struct sender_setup *u)
 	int r = set_own_headers(h);
 
 	for (size_t i = 0; t->options[i].name && r >= 0; i++) {
-		const char *value =
-			destination_option(t, u->options, u->n_options, t->options[i].name);
+		const char *value = sender_option(u, t->options[i].name);
 
 		if (t->option_headers[i] && *value)
 			r = add_header(h, t->option_headers[i], value);
@@ -262,10 +261,9 @@ static int secret_text(const char *from, char *out, size_t size)
 
 static int set_credentials(struct http *h, const struct sender_setup *u, struct err_text *err)
 {
-	const char *user = destination_option(h->type, u->options, u->n_options, "basic-user");
-	const char *password =
-		destination_option(h->type, u->options, u->n_options, "basic-password");
-	const char *token = destination_option(h->type, u->options, u->n_options, "bearer-token");
+	const char *user = sender_option(u, "basic-user");
+	const char *password = sender_option(u, "basic-password");
+	const char *token = sender_option(u, "bearer-token");
 	char text[8192], line[8192 + 16];
 	int r = 0;
 
@@ -316,9 +314,9 @@ static int set_blob(
 static int set_tls(struct http *h, const struct sender_setup *u, struct err_text *err)
 {
 	const struct destination_type *t = h->type;
-	const char *cert = destination_option(t, u->options, u->n_options, "cert");
-	const char *key = destination_option(t, u->options, u->n_options, "key");
-	const char *name = destination_option(t, u->options, u->n_options, "server-name");
+	const char *cert = sender_option(u, "cert");
+	const char *key = sender_option(u, "key");
+	const char *name = sender_option(u, "server-name");
 	CURL *c = h->easy;
 	int r;
 
@@ -326,8 +324,7 @@ static int set_tls(struct http *h, const struct sender_setup *u, struct err_text
 	if (!*cert != !*key)
 		return err_set(err, -EINVAL, "cert and key belong together: %s is missing",
 			*cert ? "key" : "cert");
-	r = set_blob(h, OPTION_CAINFO_BLOB, "ca",
-		destination_option(t, u->options, u->n_options, "ca"), err);
+	r = set_blob(h, OPTION_CAINFO_BLOB, "ca", sender_option(u, "ca"), err);
 	if (r == 0)
 		r = set_blob(h, OPTION_SSLCERT_BLOB, "cert", cert, err);
 	if (r == 0)
@@ -345,10 +342,9 @@ static int set_tls(struct http *h, const struct sender_setup *u, struct err_text
 
 static int set_proxy(struct http *h, const struct sender_setup *u, struct err_text *err)
 {
-	const struct destination_type *t = h->type;
-	const char *proxy = destination_option(t, u->options, u->n_options, "proxy");
-	const char *user = destination_option(t, u->options, u->n_options, "proxy-user");
-	const char *password = destination_option(t, u->options, u->n_options, "proxy-password");
+	const char *proxy = sender_option(u, "proxy");
+	const char *user = sender_option(u, "proxy-user");
+	const char *password = sender_option(u, "proxy-password");
 	const char *at = strrchr(proxy, '@'), *sep = strstr(proxy, "://");
 	char text[4096];
 
@@ -361,8 +357,7 @@ static int set_proxy(struct http *h, const struct sender_setup *u, struct err_te
 	if (!h->proxy)
 		return -ENOMEM;
 	text_clean(h->proxy);
-	curl_easy_setopt(h->easy, CURLOPT_NOPROXY,
-		destination_option(t, u->options, u->n_options, "no-proxy"));
+	curl_easy_setopt(h->easy, CURLOPT_NOPROXY, sender_option(u, "no-proxy"));
 	if (*user) {
 		if (secret_text(password, text, sizeof(text)) < 0)
 			return err_set(err, -EINVAL, "proxy-password is not one line of text");
@@ -454,16 +449,6 @@ struct sender *http_close(struct sender *s)
 	return NULL;
 }
 
-static enum shape_packing packing_of(const struct http *h, const struct sender_setup *u)
-{
-	const char *text = destination_option(h->type, u->options, u->n_options, "compression");
-
-	if (h->form == SHAPE_WRITE_RAW)
-		return SHAPE_PLAIN; /* the pprofs in it are packed */
-	text = *text ? text : h->type->compression;
-	return streq(text, "gzip") ? SHAPE_GZIP : streq(text, "zstd") ? SHAPE_ZSTD : SHAPE_PLAIN;
-}
-
 int http_open(struct sender **ret, const struct sender_setup *u, struct err_text *err)
 {
 	struct http *h = calloc(1, sizeof(*h));
@@ -478,16 +463,12 @@ int http_open(struct sender **ret, const struct sender_setup *u, struct err_text
 	h->test = u->test;
 	h->grpc = !streq(t->transport, "otlphttp");
 	h->form = streq(t->transport, "parca") ? SHAPE_WRITE_RAW : SHAPE_OTLP;
-	h->packing = packing_of(h, u);
+	/* The pprofs in a WriteRaw are packed already. */
+	h->packing = h->form == SHAPE_WRITE_RAW ? SHAPE_PLAIN : sender_packing(u);
 	h->easy = curl_easy_init();
-	if (text_duration(destination_option(t, u->options, u->n_options, "timeout"),
-		    &h->timeout_ns) < 0 ||
-		!h->timeout_ns)
+	if (text_duration(sender_option(u, "timeout"), &h->timeout_ns) < 0 || !h->timeout_ns)
 		h->timeout_ns = 10 * NSEC_PER_SEC;
-	r = h->easy
-		? set_url(h, destination_option(t, u->options, u->n_options, t->endpoint_option),
-			  err)
-		: -ENOMEM;
+	r = h->easy ? set_url(h, sender_option(u, t->endpoint_option), err) : -ENOMEM;
 	if (r >= 0)
 		r = set_headers(h, u);
 	if (r >= 0)

@@ -39,6 +39,14 @@ const struct transport *transport_find(const char *name)
 	return NULL;
 }
 
+enum shape_packing sender_packing(const struct sender_setup *u)
+{
+	const char *text = sender_option(u, "compression");
+
+	text = *text ? text : u->type->compression;
+	return streq(text, "gzip") ? SHAPE_GZIP : streq(text, "zstd") ? SHAPE_ZSTD : SHAPE_PLAIN;
+}
+
 int transport_probe(const struct transport *t, const struct sender *s, struct buf *out)
 {
 	struct shape_limits limits = {0};

@@ -58,6 +58,14 @@ struct sender_setup {     /* all borrowed until open() returns */
 	bool test;      /* the real path from its beginning: no kept connection, with its steps */
 };
 
+/* The value in force of one of the destination's options; "" none. */
+static inline const char *sender_option(const struct sender_setup *u, const char *name)
+{
+	return destination_option(u->type, u->options, u->n_options, name);
+}
+/* Its option `compression`, else the type's. */
+enum shape_packing sender_packing(const struct sender_setup *u);
+
 struct transport {
 	const char *name;
 	/* Checks and copies the options. */
