@@ -81,6 +81,7 @@ struct interval {
 	uint64_t serial;
 	struct aggregate *aggregate;
 	uint64_t from_unix_ns, to_unix_ns;
+	uint64_t from_boot_ns; /* by CLOCK_BOOTTIME, which nobody sets */
 	uint64_t revision;
 	uint32_t *files; /* held while names are asked for */
 	size_t n_files, room_files;

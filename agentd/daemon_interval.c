@@ -30,6 +30,12 @@ void daemon_interval_free(struct interval *i)
 	free(i);
 }
 
+static void begin_now(struct interval *i)
+{
+	i->from_unix_ns = clock_unix_ns();
+	i->from_boot_ns = clock_boottime_ns();
+}
+
 int daemon_interval_open(struct daemon *d)
 {
 	struct interval *i = calloc(1, sizeof(*i));
@@ -42,7 +48,7 @@ int daemon_interval_open(struct daemon *d)
 	}
 	i->daemon = d;
 	i->serial = ++d->next_interval;
-	i->from_unix_ns = clock_unix_ns();
+	begin_now(i);
 	i->revision = d->in_force->revision;
 	d->open = i;
 	d->open_is_full = false;
@@ -196,7 +202,7 @@ void daemon_interval_close(struct daemon *d)
 	int r;
 
 	if (aggregate_samples(i->aggregate) == 0) {
-		i->from_unix_ns = clock_unix_ns();
+		begin_now(i);
 		d->open_is_full = false;
 		return;
 	}
@@ -204,6 +210,9 @@ void daemon_interval_close(struct daemon *d)
 	if (r < 0) /* tries again at the next tick; the counts go on in the same interval */
 		return;
 	i->to_unix_ns = d->open->from_unix_ns;
+	/* Whoever sets the clock by a day makes neither a profile of a day nor one of no time. */
+	i->from_unix_ns = clock_unix_begin(
+		i->from_unix_ns, i->to_unix_ns, d->open->from_boot_ns - i->from_boot_ns);
 	counts_each(d->counts, carry, &(struct carrying){i->aggregate, d->open->aggregate});
 	while (*tail)
 		tail = &(*tail)->next;

@@ -135,6 +135,7 @@ static void enable(struct daemon *d, struct sampler *s, bool anew)
 		d->active_since_unix_ns = clock_unix_ns();
 		stacks_reset(&d->stacks, d->active_since_unix_ns);
 		d->open->from_unix_ns = d->active_since_unix_ns;
+		d->open->from_boot_ns = clock_boottime_ns();
 	}
 	daemon_cost_start(d, anew);
 	if (daemon_interval_arm(d) < 0)

@@ -55,3 +55,14 @@ int64_t clock_unix_offset_ns(void)
 	}
 	return offset;
 }
+
+uint64_t clock_unix_begin(uint64_t from_unix_ns, uint64_t to_unix_ns, uint64_t elapsed_ns)
+{
+	uint64_t span = to_unix_ns - from_unix_ns;
+	uint64_t off = span > elapsed_ns ? span - elapsed_ns : elapsed_ns - span;
+
+	/* What ntp slews away is less than a second; a span is at least a nanosecond. */
+	if (to_unix_ns > from_unix_ns && off < NSEC_PER_SEC)
+		return from_unix_ns;
+	return to_unix_ns - MIN(to_unix_ns, MAX(elapsed_ns, (uint64_t)1));
+}

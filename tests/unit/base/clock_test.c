@@ -50,11 +50,32 @@ static void test_offset(void **s)
 	assert_true(offset <= (int64_t)(unix_after - mono_before));
 }
 
+/* Where a span began, whatever was done to the clock meanwhile. */
+static void test_begin(void **s)
+{
+	const uint64_t t = UINT64_C(1792627200) * NSEC_PER_SEC, sec = NSEC_PER_SEC,
+		       day = 86400 * NSEC_PER_SEC;
+
+	/* left alone, or slewed by a little: as it was read */
+	assert_int_equal(clock_unix_begin(t, t + 10 * sec, 10 * sec), t);
+	assert_int_equal(clock_unix_begin(t, t + 10 * sec, 10 * sec + sec / 100), t);
+	assert_int_equal(clock_unix_begin(t, t + 10 * sec, 10 * sec - sec / 100), t);
+	/* a day forth, a day back: ten seconds, counted back from the end */
+	assert_int_equal(clock_unix_begin(t, t + day + 10 * sec, 10 * sec), t + day);
+	assert_int_equal(clock_unix_begin(t, t - day + 10 * sec, 10 * sec), t - day);
+	/* back by less than a second, and no span would be left */
+	assert_int_equal(clock_unix_begin(t, t - sec / 10, sec / 2), t - sec / 10 - sec / 2);
+	assert_int_equal(clock_unix_begin(t, t, 0), t - 1);
+	/* a clock that begins at 1970 */
+	assert_int_equal(clock_unix_begin(t, sec, 10 * sec), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_clocks),
 		cmocka_unit_test(test_offset),
+		cmocka_unit_test(test_begin),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
