@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "agentd/base/io.h"
 #include "agentd/base/text.h"
@@ -125,14 +126,15 @@ static int take_destinations(struct reading *r, const struct ytree_node *map)
 static int take_files(struct reading *r, const struct ytree_node *map)
 {
 	static const char *const known[] = {"folders"};
+	int result = 0;
 
-	for (size_t i = 0; i < map->n; i += 2) {
+	for (size_t i = 0; i < map->n && result == 0; i += 2) {
 		if (!streq(map->items[i]->text, "folders") || r->policy->folders)
 			return unknown(r, map->items[i], known, ARRAY_SIZE(known));
-		return take_list(
+		result = take_list(
 			r, map->items[i + 1], true, &r->policy->folders, &r->policy->n_folders);
 	}
-	return 0;
+	return result;
 }
 
 static int take_all(struct reading *r, const struct ytree_node *root)
@@ -186,9 +188,11 @@ int policy_load(struct policy *p, const char *file)
 {
 	struct policy fresh = {};
 	struct err_text err = {};
+	struct stat st;
 	int r;
 
-	if (access(file, F_OK) < 0 && errno == ENOENT) {
+	/* A link that leads nowhere is a policy that cannot be read, not one that nobody made. */
+	if (lstat(file, &st) < 0 && errno == ENOENT) {
 		*p = fresh;
 		return default_folder(p);
 	}

@@ -111,6 +111,8 @@ static void test_refused(void **state)
 		{"destinations: {require-tls-verification: perhaps}\n", 0644, "true or false"},
 		{"files: {folders: [srv]}\n", 0644, "absolute folder"},
 		{"files: {folders: [/a/../b]}\n", 0644, "absolute folder"},
+		{"files: {folders: [/srv], foldres: [/etc]}\n", 0644, "there is no \"foldres\""},
+		{"files: {folders: [/srv], folders: [/etc]}\n", 0644, ":1: "},
 		{"[", 0644, "not valid YAML"},
 	};
 
@@ -125,6 +127,20 @@ static void test_refused(void **state)
 		assert_int_equal(check(&p, "local", "x", ""), 0);
 		policy_deinit(&p);
 	}
+}
+
+/* Taken away from behind a link: nobody said that all is allowed now. */
+static void test_leads_nowhere(void **state)
+{
+	struct policy p = {};
+
+	unlink(file);
+	assert_int_equal(symlink("gone.yaml", file), 0);
+	assert_int_equal(policy_load(&p, file), 0);
+	assert_true(p.found);
+	assert_non_null(strstr(p.problem, "gone.yaml"));
+	assert_int_equal(check(&p, "otlphttp", "url", "https://a"), -EPERM);
+	policy_deinit(&p);
 }
 
 /* Only root names files for agentd to read, and who has shown to be able to read them. */
@@ -265,6 +281,7 @@ int main(void)
 		cmocka_unit_test(test_hosts),
 		cmocka_unit_test(test_folders),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_leads_nowhere),
 		cmocka_unit_test(test_named_files),
 		cmocka_unit_test(test_secrets),
 		cmocka_unit_test(test_may_name),
