@@ -178,9 +178,8 @@ static void add_total(struct spool *s, uint32_t destination, const struct messag
 {
 	struct spool_totals *t = spool_totals_get(s, destination);
 
-	for (size_t f = 0; t && f < FATES; f++)
-		for (size_t i = 0; i < PROTOCOL_TYPES; i++)
-			t->settled.samples[f][i] += more->samples[f][i];
+	if (t)
+		spool_counts_add(&t->settled, more, false);
 }
 
 /* What the journal says of batches that are here; what it says of others only adds up. */
@@ -259,7 +258,7 @@ int spool_open(
 	s->seed = (uint32_t)(config->instance ^ config->instance >> 32);
 	s->next_seq = 1;
 	s->round = 1;
-	buf_init(&s->pending, 0);
+	buf_init(&s->pending, SPOOL_PENDING_MAX);
 	s->dirfd = fcntl(dirfd, F_DUPFD_CLOEXEC, 3);
 	if (s->dirfd < 0)
 		return err_set(err, -errno, "the spool's folder: %m");
@@ -366,8 +365,7 @@ int spool_progress(struct spool *s, struct spool_batch *b, uint32_t destination,
 
 bool spool_dirty(const struct spool *s)
 {
-	return s->segment_dirty || s->folder_dirty || s->journal_dirty || s->pending.len ||
-		s->seal_error || s->state.progress_behind;
+	return s->segment_dirty || s->folder_dirty || s->seal_error || spool_cursor_pending(s);
 }
 
 /* What was not synced was never there; the caller has it in memory. */
@@ -390,10 +388,8 @@ static void discard(struct spool *s)
 				struct spool_totals *t =
 					spool_totals_get(s, b->routes[i].destination);
 
-				for (size_t f = 0; t && b->routes[i].counts && f < FATES; f++)
-					for (size_t k = 0; k < PROTOCOL_TYPES; k++)
-						t->settled.samples[f][k] -=
-							b->routes[i].counts->samples[f][k];
+				if (t && b->routes[i].counts)
+					spool_counts_add(&t->settled, b->routes[i].counts, true);
 			}
 			g->n_open -= b->n_open > 0;
 			s->n_open -= b->n_open > 0;
@@ -431,7 +427,7 @@ int spool_commit(struct spool *s)
 	if (r < 0)
 		discard(s);
 	s->committed_seq = s->next_seq;
-	if (s->pending.len || s->journal_dirty || s->state.progress_behind)
+	if (spool_cursor_pending(s))
 		(void)spool_cursor_commit(s);
 	return r;
 }

@@ -30,7 +30,6 @@
 #define ROOM          (256ULL << 10)
 #define COMPACT_MIN   (1ULL << 20)
 #define JOURNAL_MAX   (256ULL << 20)
-#define PENDING_MAX   (1U << 20)
 #define CELLS         (FATES * PROTOCOL_TYPES)
 
 enum entry_kind { ENTRY_PROGRESS = 1, ENTRY_TOTALS, ENTRY_DROPPED, ENTRY_DISCARDED };
@@ -123,7 +122,7 @@ struct spool_totals *spool_totals_get(struct spool *s, uint32_t destination)
 	return &grown[s->n_totals++];
 }
 
-static void add_counts(struct message_counts *to, const struct message_counts *c, bool minus)
+void spool_counts_add(struct message_counts *to, const struct message_counts *c, bool minus)
 {
 	for (size_t i = 0; i < CELLS; i++) {
 		uint64_t *cell = &to->samples[i / PROTOCOL_TYPES][i % PROTOCOL_TYPES];
@@ -208,7 +207,7 @@ static int replay_dropped(struct spool *s, struct spool_replay *r, const struct 
 		t = spool_totals_get(s, (uint32_t)key->destination);
 		if (!t)
 			return -ENOMEM;
-		add_counts(&t->settled, &v->counts, false);
+		spool_counts_add(&t->settled, &v->counts, false);
 		free(map_remove(r->progress, it.key, it.key_len));
 	}
 	return 0;
@@ -319,12 +318,12 @@ int spool_cursor_load(struct spool *s, struct spool_replay *ret)
 
 /* ---- writing ------------------------------------------------------------------------------------- */
 
-void spool_cursor_progress(
-	struct spool *s, const struct spool_batch *b, const struct spool_route *r)
+/* What is too much for `pending` is not lost: it fails then, and all is written anew when writing works again. */
+
+static void put_progress(const struct spool *s, struct buf *out, const struct spool_batch *b,
+	const struct spool_route *r)
 {
-	if (s->pending.len > PENDING_MAX)
-		return; /* all of it is written anew when writing works again */
-	put_entry(s, &s->pending,
+	put_entry(s, out,
 		(struct entry_head){.kind = ENTRY_PROGRESS,
 			.final = r->final,
 			.destination = r->destination,
@@ -333,10 +332,23 @@ void spool_cursor_progress(
 		r->counts);
 }
 
+static void put_range(
+	const struct spool *s, struct buf *out, enum entry_kind kind, struct spool_range range)
+{
+	put_entry(s, out,
+		(struct entry_head){.kind = (uint16_t)kind, .seq = range.first, .row = range.last},
+		NULL);
+}
+
+void spool_cursor_progress(
+	struct spool *s, const struct spool_batch *b, const struct spool_route *r)
+{
+	put_progress(s, &s->pending, b, r);
+}
+
 void spool_cursor_dropped(struct spool *s, uint64_t first, uint64_t last)
 {
-	put_entry(s, &s->pending,
-		(struct entry_head){.kind = ENTRY_DROPPED, .seq = first, .row = last}, NULL);
+	put_range(s, &s->pending, ENTRY_DROPPED, (struct spool_range){first, last});
 }
 
 void spool_cursor_discarded(struct spool *s, uint64_t first, uint64_t last)
@@ -350,22 +362,7 @@ void spool_cursor_discarded(struct spool *s, uint64_t first, uint64_t last)
 	s->n_discarded = kept;
 	if (s->n_discarded < SPOOL_UNDEAD)
 		s->discarded[s->n_discarded++] = (struct spool_range){first, last};
-	put_entry(s, &s->pending,
-		(struct entry_head){.kind = ENTRY_DISCARDED, .seq = first, .row = last}, NULL);
-}
-
-static int write_at(int fd, const struct buf *b, uint64_t offset)
-{
-	for (size_t done = 0; done < b->len;) {
-		ssize_t n = pwrite(fd, b->data + done, b->len - done, (off_t)(offset + done));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		done += (size_t)n;
-	}
-	return 0;
+	put_range(s, &s->pending, ENTRY_DISCARDED, (struct spool_range){first, last});
 }
 
 static void reserve(struct spool *s)
@@ -394,36 +391,23 @@ static void build(const struct spool *s, struct buf *out)
 				for (uint32_t k = 0; k < b->n_routes; k++)
 					if (b->routes[k].destination == destination &&
 						b->routes[k].counts)
-						add_counts(&settled, b->routes[k].counts, true);
+						spool_counts_add(
+							&settled, b->routes[k].counts, true);
 		put_entry(s, out,
 			(struct entry_head){.kind = ENTRY_TOTALS, .destination = destination},
 			&settled);
 	}
 	for (size_t i = 0; i < s->n_undead; i++)
-		put_entry(s, out,
-			(struct entry_head){.kind = ENTRY_DROPPED,
-				.seq = s->undead[i].first,
-				.row = s->undead[i].last},
-			NULL);
+		put_range(s, out, ENTRY_DROPPED, s->undead[i]);
 	for (size_t i = 0; i < s->n_discarded; i++)
-		put_entry(s, out,
-			(struct entry_head){.kind = ENTRY_DISCARDED,
-				.seq = s->discarded[i].first,
-				.row = s->discarded[i].last},
-			NULL);
+		put_range(s, out, ENTRY_DISCARDED, s->discarded[i]);
 	for (const struct spool_segment *g = s->oldest; g; g = g->next)
 		for (const struct spool_batch *b = g->first; b; b = b->next)
 			for (uint32_t k = 0; k < b->n_routes; k++) {
 				const struct spool_route *r = &b->routes[k];
 
 				if (r->row || r->final || r->counts)
-					put_entry(s, out,
-						(struct entry_head){.kind = ENTRY_PROGRESS,
-							.final = r->final,
-							.destination = r->destination,
-							.seq = b->seq,
-							.row = r->row},
-						r->counts);
+					put_progress(s, out, b, r);
 			}
 }
 
@@ -442,7 +426,7 @@ static int rewrite(struct spool *s)
 		O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
-	r = write_at(fd, &bytes, 0);
+	r = spool_pwrite(fd, bytes.data, bytes.len, 0);
 	if (r == 0 && fdatasync(fd) < 0)
 		r = -errno;
 	if (r == 0 && renameat(s->dirfd, SPOOL_JOURNAL_NEW, s->dirfd, SPOOL_JOURNAL) < 0)
@@ -469,7 +453,7 @@ static int append(struct spool *s)
 
 	if (s->pending.len) {
 		reserve(s);
-		r = write_at(s->journal, &s->pending, s->journal_size);
+		r = spool_pwrite(s->journal, s->pending.data, s->pending.len, s->journal_size);
 		if (r < 0)
 			return r;
 		s->journal_size += s->pending.len;
@@ -489,7 +473,7 @@ int spool_cursor_commit(struct spool *s)
 {
 	int r;
 
-	if (s->journal < 0 || s->pending.failed || s->pending.len > PENDING_MAX)
+	if (s->journal < 0 || s->pending.failed)
 		r = rewrite(s);
 	else
 		r = append(s);

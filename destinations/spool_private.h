@@ -16,6 +16,7 @@
 #define SPOOL_SEGMENT_MIN  (256ULL << 10)
 #define SPOOL_MAX_SEGMENTS 4096
 #define SPOOL_UNDEAD       64
+#define SPOOL_PENDING_MAX  (1U << 20)
 
 struct spool_segment {
 	uint64_t first_seq, last_seq;
@@ -48,7 +49,8 @@ struct spool {
 
 	int journal; /* -1: there is none, and one is made at the next commit */
 	uint64_t journal_size, journal_room, compact_at;
-	struct buf pending; /* of the journal, not written yet */
+	/* Of the journal, not written yet. Failed (too much, no memory): it is to be written anew as a whole. */
+	struct buf pending;
 	bool journal_dirty; /* written, not synced */
 	struct spool_totals *totals;
 	size_t n_totals;
@@ -78,6 +80,8 @@ void spool_segment_seal(struct spool *s);
 void spool_segment_name(uint64_t first_seq, char out[32]);
 /* The number in such a name; 0: it is none. */
 uint64_t spool_segment_parse(const char *name);
+/* All of it, over EINTR and short writes. */
+int spool_pwrite(int fd, const void *data, size_t len, uint64_t offset);
 int spool_segment_open(const struct spool *s, uint64_t first_seq, int flags);
 void spool_segment_free(struct spool_segment *g);
 /* Off the list, and its memory. */
@@ -115,3 +119,8 @@ void spool_cursor_dropped(struct spool *s, uint64_t first, uint64_t last);
 /* Writes and syncs what is pending; compacts. */
 int spool_cursor_commit(struct spool *s);
 struct spool_totals *spool_totals_get(struct spool *s, uint32_t destination);
+void spool_counts_add(struct message_counts *to, const struct message_counts *c, bool minus);
+static inline bool spool_cursor_pending(const struct spool *s)
+{
+	return s->pending.len || s->pending.failed || s->journal_dirty || s->state.progress_behind;
+}

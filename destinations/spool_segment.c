@@ -431,7 +431,7 @@ int spool_segment_load(struct spool *s, uint64_t first_seq, bool newest)
 
 /* ---- writing ------------------------------------------------------------------------------------- */
 
-static int pwrite_all(int fd, const void *data, size_t len, uint64_t offset)
+int spool_pwrite(int fd, const void *data, size_t len, uint64_t offset)
 {
 	const uint8_t *p = data;
 
@@ -455,7 +455,7 @@ static int pwrite_all(int fd, const void *data, size_t len, uint64_t offset)
 static int put(struct spool *s, const void *data, size_t len)
 {
 	struct spool_segment *g = s->newest;
-	int r = pwrite_all(s->write_fd, data, len, g->size);
+	int r = spool_pwrite(s->write_fd, data, len, g->size);
 
 	if (r == 0) {
 		g->size += len;

@@ -20,7 +20,7 @@
 #include "agentd/base/clock.h"
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
-#include "destinations/spool.h"
+#include "destinations/spool_private.h"
 
 #define DAY (24 * 3600 * NSEC_PER_SEC)
 
@@ -560,6 +560,37 @@ static void test_dropped_file_comes_back(void **state)
 	assert_int_equal(total(w, 7, FATE_DELIVERED), 100);
 }
 
+/* A disk that takes nothing for hours: what is to be noted does not grow meanwhile, and all of it is noted afterwards. */
+static void test_failing_for_long(void **state)
+{
+	struct world *w = *state;
+	struct spool_state s;
+
+	begin(w);
+	put(w, 1, 300000, 1);
+	put(w, 2, 100, 1);
+	assert_int_equal(spool_commit(w->spool), 0);
+	assert_int_equal(progress(w, find(w, 1), 7, 3, 100, 0), 0);
+	assert_int_equal(progress(w, find(w, 2), 7, 3, 100, 0), 0);
+	faults.n = faults.at = 0;
+	faults.once = false;
+	faults.error = EROFS;
+	for (unsigned i = 0; i < 30000; i++)
+		spool_reap(w->spool);
+	faults.at = -1;
+	assert_in_range(w->spool->pending.len, 1, SPOOL_PENDING_MAX);
+	assert_true(spool_dirty(w->spool));
+	spool_get_state(w->spool, &s);
+	assert_true(s.progress_behind);
+	assert_int_equal(faccessat(w->dirfd, SEGMENT, F_OK, 0), 0);
+	assert_int_equal(spool_commit(w->spool), 0);
+	spool_reap(w->spool);
+	assert_int_equal(faccessat(w->dirfd, SEGMENT, F_OK, 0), -1);
+	again(w);
+	assert_int_equal(count(w), 0);
+	assert_int_equal(total(w, 7, FATE_DELIVERED), 200);
+}
+
 static void test_another_installation(void **state)
 {
 	struct world *w = *state;
@@ -995,6 +1026,7 @@ int main(void)
 		TEST(test_torn_tail),
 		TEST(test_flipped_bits),
 		TEST(test_dropped_file_comes_back),
+		TEST(test_failing_for_long),
 		TEST(test_another_installation),
 		TEST(test_one_at_a_time),
 		TEST(test_bound_of_bytes),
