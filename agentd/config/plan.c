@@ -160,6 +160,23 @@ static int set_value(const struct config_manager *m, struct plan *plan,
 	return r < 0 ? err_set(err, r, "out of memory") : 0;
 }
 
+/* What a weaker layer has would come forth under its old name, beside the new one. */
+static int check_ours(const struct config_manager *m, const struct plan *plan, const char *object,
+	struct err_text *err)
+{
+	for (size_t i = 0; i < (size_t)plan->layer; i++) {
+		const struct config_entry *e = config_doc_first(m->docs[i], object);
+
+		if (e)
+			return err_set(err, -EACCES,
+				"%s is of the layer %s (%s) and keeps its name: disable it, and "
+				"add one of the other name",
+				object, config_layer_name((enum config_layer)i),
+				e->file ? e->file : "as last read");
+	}
+	return 0;
+}
+
 /* Another name for a source or destination, which stays what it is and as old as it is. */
 static int move_object(const struct config_manager *m, struct plan *plan,
 	const struct config_change *change, const struct config_path *to, struct err_text *err)
@@ -181,6 +198,8 @@ static int move_object(const struct config_manager *m, struct plan *plan,
 		return err_set(err, -EEXIST, "there is a %s already",
 			what_is(change->path, to, what, sizeof(what)));
 	r = plan_check_managed(m, plan, &(struct config_change){.path = gone.path, .set = ""}, err);
+	if (r == 0)
+		r = check_ours(m, plan, gone.path, err);
 	if (r == 0)
 		r = adopt(m, plan, gone.path);
 	while (r == 0 && (e = config_doc_first(plan->doc, gone.path))) {

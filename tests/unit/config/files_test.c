@@ -196,6 +196,26 @@ static void test_order(void **state)
 	is("profiling/budget", "3", "odictl (uid 0)");
 }
 
+/* A package's source would still be there under its old name: it does not become two. */
+static void test_packaged_rename(void **state)
+{
+	struct config_change change = {.path = "sources/new", .move = "sources/web"};
+	struct config_request q = {
+		.layer = LAYER_LOCAL, .changes = &change, .n_changes = 1, .origin = "odictl"};
+	struct config_change off = {.path = "sources/web/enabled", .set = "false"};
+
+	put("packaged/10.yaml", "sources: [{name: web, kind: host}]\n");
+	start();
+	assert_int_equal(config_apply(m, &q, NULL, NULL, &err), -EACCES);
+	assert_non_null(strstr(err.text, "packaged/10.yaml"));
+	/* Nor when it was taken over. */
+	q.changes = &off;
+	assert_int_equal(config_apply(m, &q, NULL, NULL, &err), 0);
+	q.changes = &change;
+	assert_int_equal(config_apply(m, &q, NULL, NULL, &err), -EACCES);
+	assert_null(source_set_find(config_current(m)->sources, "new"));
+}
+
 static void test_shapes(void **state)
 {
 	put("etc/sources.d/list.yaml",
@@ -594,6 +614,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_order),
+		TEST(test_packaged_rename),
 		TEST(test_shapes),
 		TEST(test_twice),
 		TEST(test_last_good),
