@@ -130,6 +130,7 @@ static int by_name(const void *a, const void *b)
 static int list_folder(DIR *dir, char **names, size_t *n)
 {
 	struct dirent *e;
+	int error;
 
 	while ((errno = 0, e = readdir(dir))) {
 		if (!is_ours(e->d_name))
@@ -141,9 +142,10 @@ static int list_folder(DIR *dir, char **names, size_t *n)
 			return -ENOMEM;
 		++*n;
 	}
+	error = errno; /* sorting may allocate, and leave its own */
 	if (*n)
 		qsort(names, *n, sizeof(*names), by_name);
-	return -errno;
+	return -error;
 }
 
 static void read_folder(struct reading *r, enum config_shape shape, const char *folder)
