@@ -153,19 +153,18 @@ static int read_setting(struct ytree_ctx *c, const struct config_setting *s, con
 	return r < 0 ? r : ytree_set(c, value, text ? text : value->text, "%s", s->path);
 }
 
-/* Whether settings stand below this path ("profiling", or deeper). */
-static bool is_section(const char *path)
+/* Whether settings stand below this word, such as "profiling". */
+static bool is_section(const char *word)
 {
-	size_t n, len = strlen(path);
+	size_t n, len = strlen(word);
 	const struct config_setting *s = config_schema(&n);
 
 	for (size_t i = 0; i < n; i++)
-		if (strncmp(s[i].path, path, len) == 0 && s[i].path[len] == '/')
+		if (strncmp(s[i].path, word, len) == 0 && s[i].path[len] == '/')
 			return true;
 	return false;
 }
 
-/* section: "profiling", or deeper; no deeper than YTREE_MAX_DEPTH. */
 static int read_section(struct ytree_ctx *c, const char *section, const struct ytree_node *map)
 {
 	int r = ytree_expect(c, map, YTREE_MAP, section, "a map of settings");
@@ -178,11 +177,6 @@ static int read_section(struct ytree_ctx *c, const char *section, const struct y
 
 		ytree_canonical(key->text, name, sizeof(name));
 		s = setting_find(section, name, &near);
-		snprintf(what, sizeof(what), "%.150s/%s", section, name);
-		if (!s && is_section(what)) {
-			r = read_section(c, what, value);
-			continue;
-		}
 		if (!s && near)
 			return ytree_fail(c, key,
 				"%s has no setting \"%.64s\": did you mean \"%s\"?", section,
@@ -190,8 +184,7 @@ static int read_section(struct ytree_ctx *c, const char *section, const struct y
 		if (!s)
 			return ytree_fail(
 				c, key, "%s has no setting \"%.64s\"", section, key->text);
-		for (char *p = what; *p; p++)
-			*p = *p == '/' ? '.' : *p;
+		snprintf(what, sizeof(what), "%.150s.%s", section, name);
 		r = read_setting(c, s, what, value);
 	}
 	return r;

@@ -102,7 +102,6 @@ const char *config_files_wrong(const struct config_manager *m)
 /* ---- what has no effect ---------------------------------------------------------------------------- */
 
 struct hidden {
-	const struct config_manager *m;
 	const struct config_doc *const *docs;
 	void (*visit)(
 		void *userdata, const char *path, const char *file_origin, const char *by_origin);
@@ -148,11 +147,9 @@ void config_each_hidden(const struct config_manager *m,
 		void *userdata, const char *path, const char *file_origin, const char *by_origin),
 	void *userdata)
 {
-	const struct config_doc *docs[LAYERS];
+	const struct config_doc *const *docs = (const struct config_doc *const *)m->docs;
 
-	for (size_t i = 0; i < LAYERS; i++)
-		docs[i] = m->docs[i];
-	each_hidden(&(struct hidden){m, docs, visit, userdata});
+	each_hidden(&(struct hidden){docs, visit, userdata});
 }
 
 /* ---- judging without taking ------------------------------------------------------------------------ */
@@ -191,7 +188,7 @@ size_t config_check_files(struct config_manager *m,
 	if (wrongs.more || r == -ENOMEM)
 		visit(userdata, false, wrongs.more ? "and more files are wrong" : "out of memory");
 	if (r == 0)
-		each_hidden(&(struct hidden){m, plan.docs, warn_hidden, &c});
+		each_hidden(&(struct hidden){plan.docs, warn_hidden, &c});
 	return n;
 }
 
@@ -242,7 +239,7 @@ void config_check_document(struct config_manager *m, const char *file_name, cons
 	if (r < 0)
 		visit(userdata, false, err.text[0] ? err.text : "out of memory");
 	else
-		each_hidden(&(struct hidden){m, plan.docs, warn_hidden, &c});
+		each_hidden(&(struct hidden){plan.docs, warn_hidden, &c});
 }
 
 /* ---- where they are -------------------------------------------------------------------------------- */
