@@ -86,7 +86,9 @@ def at_once():
                 if name == "accept":  # the kernel took its requests, and it read them when it woke up
                     check(all(n % (sent // 2) == 0 for n in r.taken.values()), f"{name}: {r.taken}")
                     continue
-                equal(r.taken, {"service-1": sent // 2, "service-2": sent // 2}, f"{name}: what arrived")
+                # who failed five times meanwhile was tried by an empty request, which is of no service of ours
+                got = {k: v for k, v in r.taken.items() if k.startswith("service-")}
+                equal(got, {"service-1": sent // 2, "service-2": sent // 2}, f"{name}: what arrived")
 
 
 @case("Retry-After is kept to; a redirect on the same host is followed, with the body")
