@@ -291,7 +291,7 @@ int plan_documents(const struct config_manager *m, struct plan *plan, struct err
 		return err_set(err, r, "out of memory");
 	r = config_build(plan->docs, &plan->merged, store_head(m->store) + 1, &plan->next, err);
 	if (r == 0)
-		r = policy_check_changed(m->current, plan->next, err);
+		r = policy_check_changed(m->current, plan->next, &plan->merged, err);
 	for (size_t i = 0; i < LAYERS && r == 0; i++) {
 		struct plan_layer *l = &plan->changed[i];
 

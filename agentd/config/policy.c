@@ -15,6 +15,7 @@
 #include "agentd/base/io.h"
 #include "agentd/base/text.h"
 #include "agentd/base/trusted.h"
+#include "agentd/config/config_private.h"
 #include "agentd/config/policy.h"
 #include "agentd/config/ytree.h"
 #include "destinations/destination.h"
@@ -334,8 +335,22 @@ static bool same(const struct config_destination *a, const struct config_destina
 	return true;
 }
 
-int policy_check_changed(
-	const struct config *current, const struct config *next, struct err_text *err)
+/* EPERM would be that of a file that manages a value, on the way to a client. */
+static int forbidden(const char *name, const struct merged *m, struct err_text *err)
+{
+	const struct merged_value *v;
+	char path[CONFIG_PATH_MAX];
+
+	err_prefix(err, -EPERM, "destination %s", name);
+	snprintf(path, sizeof(path), "destinations/%s/type", name);
+	v = merged_find(m, path);
+	return v && v->entry->file
+		? err_prefix(err, -EINVAL, "%s:%u", v->entry->file, v->entry->line)
+		: -EINVAL;
+}
+
+int policy_check_changed(const struct config *current, const struct config *next,
+	const struct merged *m, struct err_text *err)
 {
 	for (size_t i = 0; current && i < next->n_destinations; i++) {
 		const struct config_destination *d = &next->destinations[i];
@@ -349,9 +364,8 @@ int policy_check_changed(
 		r = destination_check_secrets(d->type, d->options, d->n_options, err);
 		if (r == 0)
 			r = policy_check(in_force, d->type, d->options, d->n_options, err);
-		/* EPERM is a file that manages a value, on the way to a client. */
 		if (r < 0)
-			return err_prefix(err, -EINVAL, "destination %s", d->name);
+			return forbidden(d->name, m, err);
 	}
 	return 0;
 }

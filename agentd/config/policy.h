@@ -16,6 +16,8 @@
 #define POLICY_DEFAULT_FILE   "/etc/odi/policy.yaml"
 #define POLICY_DEFAULT_FOLDER "/var/lib/odi/files" /* where there is no files: */
 
+struct merged;
+
 struct policy {
 	bool found;        /* there is a file */
 	char problem[600]; /* it is refused, so that the strictest is in force; "" */
@@ -42,6 +44,7 @@ bool policy_folder_allowed(const struct policy *p, const char *folder);
 int policy_check_files(const struct config_doc *const docs[LAYERS],
 	const struct config_doc *changed, const struct config_request *q, struct err_text *err);
 /* Every destination of next that is not in current as it is: against the policy in force, and for secrets in the
- * clear. The text says which and, of a file, where. current NULL (at start): nothing is checked. */
-int policy_check_changed(
-	const struct config *current, const struct config *next, struct err_text *err);
+ * clear. The text says which and, of a file, where (m is what next was built from). current NULL (at start): nothing is
+ * checked. */
+int policy_check_changed(const struct config *current, const struct config *next,
+	const struct merged *m, struct err_text *err);

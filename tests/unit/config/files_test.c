@@ -14,6 +14,7 @@
 #include "agentd/base/clock.h"
 #include "agentd/base/io.h"
 #include "agentd/config/config_private.h"
+#include "agentd/config/policy.h"
 #include "agentd/config/watch.h"
 #include "agentd/store/store.h"
 #include "tests/unit/config/fakes.h"
@@ -214,6 +215,22 @@ static void test_packaged_rename(void **state)
 	q.changes = &change;
 	assert_int_equal(config_apply(m, &q, NULL, NULL, &err), -EACCES);
 	assert_null(source_set_find(config_current(m)->sources, "new"));
+}
+
+/* What the policy forbids is said with file and line, and taken once the policy allows it. */
+static void test_policy(void **state)
+{
+	struct policy none = {.hosts_bound = true};
+
+	policy_install(&none);
+	start();
+	put("etc/destinations.d/p.yaml",
+		"\n- {name: far, type: pyroscope, url: \"http://far.example:4040\"}\n");
+	reload(-EINVAL);
+	wrong("etc/destinations.d/p.yaml:2: destination far: the policy of this host");
+	policy_install(NULL);
+	reload(0);
+	is("destinations/far/type", "pyroscope", "etc/destinations.d/p.yaml:2");
 }
 
 static void test_shapes(void **state)
@@ -615,6 +632,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_order),
 		TEST(test_packaged_rename),
+		TEST(test_policy),
 		TEST(test_shapes),
 		TEST(test_twice),
 		TEST(test_last_good),
