@@ -55,7 +55,7 @@ static int on_reload_signal(sd_event_source *s, const struct signalfd_siginfo *s
 	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
 		(unsigned long long)(clock_monotonic_ns() / 1000));
 	daemon_handover_reload(d);
-	daemon_files_reload(d);
+	daemon_files_reload(d, true);
 	daemon_hand_over(d, d->in_force);
 	sd_notify(0, "READY=1");
 	return 0;

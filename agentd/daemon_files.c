@@ -44,11 +44,11 @@ static void on_changed(void *userdata)
 	read_again(userdata, false);
 }
 
-void daemon_files_reload(struct daemon *d)
+void daemon_files_reload(struct daemon *d, bool asked)
 {
 	if (d->files_watch)
 		config_watch_look(d->files_watch);
-	read_again(d, true);
+	read_again(d, asked);
 }
 
 int daemon_files_new(struct daemon *d, struct err_text *err)

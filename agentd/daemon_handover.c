@@ -17,6 +17,7 @@
 #include "agentd/base/text.h"
 #include "agentd/config/policy.h"
 #include "agentd/config/secrets.h"
+#include "agentd/daemon_files.h"
 #include "agentd/daemon_handover.h"
 #include "destinations/destination.h"
 
@@ -96,6 +97,9 @@ static int on_look(sd_event_source *source, uint64_t usec, void *userdata)
 
 	if (changed(&h->policy_file)) {
 		daemon_handover_reload(d);
+		/* It may be the policy that they were wrong by. */
+		if (config_files_wrong(d->config))
+			daemon_files_reload(d, false);
 		any = true;
 	}
 	for (size_t i = 0; i < h->n_watched && !any; i++)

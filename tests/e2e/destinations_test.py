@@ -255,6 +255,9 @@ def policy():
         said = a.says("destination", "test", "ok")
         check("does not allow 127.0.0.1" in said, said)
         check(any("gets nothing" in p["text"] for p in a.status()["problems"]), a.status()["problems"])
+        # What a file asks for waits until the policy allows it.
+        a.write("destinations.d/f.yaml", f"\n- {{name: filed, type: otlphttp, url: '{web.url}'}}\n")
+        wait_for("the file is wrong", lambda: "f.yaml:2: destination filed" in json.dumps(a.status()["problems"]), 15)
         # One that others can write says nothing that counts.
         a.write("policy.yaml", "destinations: {}\n", 0o666)
         wait_for("it is refused", lambda: "policy is refused" in json.dumps(a.status()["problems"]), 15)
@@ -264,6 +267,8 @@ def policy():
         wait_for("it is wrong", lambda: 'did you mean \\"allow\\"' in json.dumps(a.status()["problems"]), 15)
         os.unlink(os.path.join(a.etc, "policy.yaml"))
         wait_for("it is gone", lambda: a.show("ok")["state"] != "forbidden", 15)
+        wait_for("the file is taken", lambda: "configuration files" not in json.dumps(a.status()["problems"]), 15)
+        equal(a.show("filed")["type"], "otlphttp", "of the file")
         a.stop()
         # At a start as well.
         a.write("policy.yaml", "destinations: {allow: [other]}\n")
