@@ -374,6 +374,9 @@ int link_on_recovered(
 		return r;
 	memcpy(id.boot_id, m->batch.boot_id, sizeof(id.boot_id));
 	b = map_get(l->by_identity, &id, sizeof(id));
+	/* This one opened its spool late, and was given the batch meanwhile: it has it in memory and delivers it once. */
+	if (b && b->given && !b->durable)
+		return refuse(l, m->seq);
 	if (b) {
 		*why = "a batch that is not as it was";
 		if (b->size != m->size || memcmp(&b->header, &m->batch, sizeof(m->batch)) != 0)

@@ -17,8 +17,11 @@
 #include "destinations/destination.h"
 #include "destinations/link.h"
 #include "destinations/protocol.h"
+#include "destinations/spool.h"
 
 #define WAIT_MS 30000
+
+static char test_folder[64]; /* for all that tests need files for */
 
 struct world {
 	sd_event *loop;
@@ -129,15 +132,13 @@ struct content {
 	uint64_t age_ns;
 };
 
-/* A batch of the service "service-SERIAL" goes out; returns how many samples it has. */
-static uint64_t send_content(struct world *w, const struct content *c)
+/* The next batch, of the service "service-SERIAL". */
+static struct batch_header make_content(struct world *w, const struct content *c, struct buf *bytes)
 {
 	CLEANUP(batch_freep) struct batch *b = NULL;
-	_cleanup_buf_ struct buf bytes;
 	struct batch_header header = {.serial = ++w->serial};
 	uint64_t totals[PROFILE_TYPES];
 	char service[32];
-	int fd;
 
 	assert_int_equal(batch_new(&b), 0);
 	header.from_unix_ns = clock_unix_ns() - c->age_ns - NSEC_PER_SEC;
@@ -167,13 +168,30 @@ static uint64_t send_content(struct world *w, const struct content *c)
 	}
 	batch_totals(b, totals);
 	header.samples[0] = totals[0];
-	buf_init(&bytes, 0);
-	assert_int_equal(profile_encode(b, &header, NULL, 0, &bytes), 0);
-	fd = io_sealed_memfd("test", bytes.data, bytes.len);
+	assert_int_equal(profile_encode(b, &header, NULL, 0, bytes), 0);
+	return header;
+}
+
+/* It goes out; returns how many samples it has. */
+static uint64_t send_made(
+	struct world *w, const struct batch_header *header, const struct buf *bytes)
+{
+	int fd = io_sealed_memfd("test", bytes->data, bytes->len);
+
 	assert_true(fd >= 0);
-	assert_int_equal(link_send(w->link, &header, fd), 0);
-	w->sent += totals[0];
-	return totals[0];
+	assert_int_equal(link_send(w->link, header, fd), 0);
+	w->sent += header->samples[0];
+	return header->samples[0];
+}
+
+static uint64_t send_content(struct world *w, const struct content *c)
+{
+	_cleanup_buf_ struct buf bytes;
+	struct batch_header header;
+
+	buf_init(&bytes, 0);
+	header = make_content(w, c, &bytes);
+	return send_made(w, &header, &bytes);
 }
 
 static uint64_t send_batch(struct world *w)
@@ -730,6 +748,79 @@ static void test_killed_amid_a_batch(void **state)
 	assert_int_equal(link_restarts(w->link), 1);
 }
 
+#define INSTANCE 77
+
+static int get_instance(void *userdata, const char *key, uint64_t *value)
+{
+	*value = streq(key, "exporter/instance") ? INSTANCE : 1;
+	return 0;
+}
+
+static int set_nothing(void *userdata, const struct link_value *list, size_t n)
+{
+	return 0;
+}
+
+/* What an exporter wrote and did not come to tell of. */
+static void leave_in_spool(
+	const char *folder, const struct batch_header *header, const struct buf *bytes)
+{
+	const struct spool_config config = {.instance = INSTANCE};
+	_cleanup_close_ int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct spool *s = NULL;
+	struct spool_batch *b = NULL;
+	struct err_text err = {};
+	char command[256];
+
+	assert_int_equal(spool_open(&s, fd, &config, &err), 0);
+	assert_int_equal(
+		spool_append(s, header, bytes->data, bytes->len, (uint32_t[]){1}, 1, &b), 0);
+	assert_int_equal(spool_commit(s), 0);
+	spool_close(s);
+	/* Its lock is in the way of the one that comes. */
+	snprintf(command, sizeof(command), "cd %s && rm lock && mkdir lock && chown -R %u . ",
+		folder, geteuid() == 0 ? LINK_EXPORTER_UID : geteuid());
+	assert_int_equal(system(command), 0);
+}
+
+/* A spool that can be opened only after its batch was handed over once more: that goes out once all the same. */
+static void test_spool_opens_late(void **state)
+{
+	static const struct link_store store = {get_instance, set_nothing};
+	struct world *w = *state;
+	struct receiver *r = receive(w, 0);
+	struct config_destination *d = add(w, "p", "pyroscope", "http://127.0.0.1:9");
+	_cleanup_buf_ struct buf bytes;
+	struct link_config config = {.hang_ms = 5000, .store = &store};
+	struct batch_header header;
+	struct link_spool s = {};
+	struct err_text err = {};
+	char folder[96], lock[128];
+	uint64_t samples;
+
+	buf_init(&bytes, 0);
+	snprintf(folder, sizeof(folder), "%s/spool", test_folder);
+	snprintf(lock, sizeof(lock), "%s/lock", folder);
+	assert_int_equal(mkdir(folder, 0700), 0);
+	header = make_content(w, &(struct content){.rows = 10, .name_len = 8}, &bytes);
+	leave_in_spool(folder, &header, &bytes);
+	link_free(w->link);
+	config.spool_folder = folder;
+	assert_int_equal(link_new(&w->link, w->loop, &config, &err), 0);
+	configure(w);
+	samples = send_made(w, &header, &bytes);
+	RUN_UNTIL(w, (link_spool(w->link, &s), s.known && !s.on && s.memory_batches == 1));
+	assert_int_equal(rmdir(lock), 0);
+	RUN_UNTIL(w, (link_spool(w->link, &s), s.on && !s.memory_batches));
+	d->options[0].value = r->url;
+	configure(w);
+	RUN_UNTIL(w, through(w, "p"));
+	RUN_UNTIL(w, (link_spool(w->link, &s), !s.batches));
+	assert_each_once(w, r, 1, samples);
+	assert_int_equal(row(w, "p")->ledger[0].delivered, samples);
+	assert_int_equal(link_restarts(w->link), 0);
+}
+
 static void test_hangs(void **state)
 {
 	struct link_config config = {.hang_ms = 400};
@@ -751,8 +842,6 @@ static void test_hangs(void **state)
 }
 
 /* A copy of this program under another name is a role that lies. */
-static char liar_folder[64];
-
 static void be_liar(struct world *w, const char *how)
 {
 	static char path[128];
@@ -763,7 +852,7 @@ static void be_liar(struct world *w, const char *how)
 
 	assert_true(n > 0);
 	self[n] = 0;
-	snprintf(path, sizeof(path), "%s/liar-%s", liar_folder, how);
+	snprintf(path, sizeof(path), "%s/liar-%s", test_folder, how);
 	buf_init(&bytes, 0);
 	assert_int_equal(io_read_file(IO_NO_FD, self, &bytes, 256 << 20), 0);
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
@@ -980,14 +1069,14 @@ static void test_tls_is_verified(void **state)
 	snprintf(command, sizeof(command),
 		"openssl req -x509 -newkey rsa:2048 -nodes -keyout %s/key -out %s/cert -days 2 "
 		"-subj /CN=localhost 2>/dev/null",
-		liar_folder, liar_folder);
+		test_folder, test_folder);
 	assert_int_equal(system(command), 0);
 	close(receiver_listen(&port)); /* a free one */
 	snprintf(url, sizeof(url), "https://localhost:%u", port);
 	snprintf(command, sizeof(command),
 		"exec openssl s_server -accept %u -cert %s/cert -key %s/key -www -quiet "
 		">/dev/null 2>&1",
-		port, liar_folder, liar_folder);
+		port, test_folder, test_folder);
 	server = fork();
 	assert_true(server >= 0);
 	if (server == 0) {
@@ -1151,6 +1240,7 @@ int main(int argc, char **argv)
 		TEST(test_changes_leave_others_alone),
 		TEST(test_killed),
 		TEST(test_killed_amid_a_batch),
+		TEST(test_spool_opens_late),
 		TEST(test_hangs),
 		TEST(test_lies),
 		TEST(test_destination_test),
@@ -1166,10 +1256,10 @@ int main(int argc, char **argv)
 		return role(argv[2]);
 	if (argc == 2)
 		cmocka_set_test_filter(argv[1]);
-	snprintf(liar_folder, sizeof(liar_folder), "/tmp/odi-link-test-XXXXXX");
-	if (!mkdtemp(liar_folder))
+	snprintf(test_folder, sizeof(test_folder), "/tmp/odi-link-test-XXXXXX");
+	if (!mkdtemp(test_folder))
 		return 1;
 	r = cmocka_run_group_tests_name("destinations/link", tests, NULL, NULL);
-	snprintf(command, sizeof(command), "rm -rf %s", liar_folder);
+	snprintf(command, sizeof(command), "rm -rf %s", test_folder);
 	return system(command) == 0 ? r : 1;
 }
