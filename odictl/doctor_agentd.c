@@ -10,9 +10,9 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/capability.h>
 #include <sys/statvfs.h>
 
+#include "agentd/base/capability.h"
 #include "agentd/base/text.h"
 #include "odictl/doctor.h"
 
@@ -21,12 +21,6 @@
 #define MEMLOCK_NEEDED (64ULL << 20)
 #define BPF_PERF_EVENT 7 /* BPF_PROG_TYPE_PERF_EVENT */
 #define LISTED         5
-#ifndef CAP_PERFMON
-#define CAP_PERFMON 38
-#endif
-#ifndef CAP_BPF
-#define CAP_BPF 39
-#endif
 
 /* The text behind a field of a file of /proc ("CapPrm:"), without blanks before it. */
 static bool read_field(int root, const char *path, const char *field, char *out, size_t size)

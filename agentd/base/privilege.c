@@ -8,15 +8,9 @@
 
 #include <sys/capability.h>
 
+#include "agentd/base/capability.h"
 #include "agentd/base/macros.h"
 #include "agentd/base/privilege.h"
-
-#ifndef CAP_PERFMON
-#define CAP_PERFMON 38
-#endif
-#ifndef CAP_BPF
-#define CAP_BPF 39
-#endif
 
 static bool held_back;
 

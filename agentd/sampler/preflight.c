@@ -8,25 +8,18 @@
  * start of profiling. */
 
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <stdarg.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
+#include "agentd/base/capability.h"
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "agentd/base/privilege.h"
 #include "agentd/sampler/internal.h"
 #include "agentd/sampler/nofault.h"
-
-#ifndef CAP_PERFMON
-#define CAP_PERFMON 38
-#endif
-#ifndef CAP_BPF
-#define CAP_BPF 39
-#endif
 
 #define INIT_PID_NAMESPACE 0xEFFFFFFCU /* PROC_PID_INIT_INO */
 
