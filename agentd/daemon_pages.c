@@ -133,12 +133,9 @@ static void on_key(void *userdata, const struct config_key *key)
 static void put_options(const struct option_desc *options)
 {
 	for (const struct option_desc *o = options; o && o->name; o++) {
-		char allowed[300] = "";
-		size_t len = 0;
+		char allowed[300];
 
-		for (const char *const *v = o->values; v && *v && len < sizeof(allowed); v++)
-			len += (size_t)snprintf(
-				allowed + len, sizeof(allowed) - len, "%s%s", len ? ", " : "", *v);
+		config_type_allowed(o, allowed, sizeof(allowed));
 		request(".TP\n.B", o->name);
 		line(o->help ? o->help : "");
 		put_value(config_type_name(o->type), allowed, o->fallback ? o->fallback : "",

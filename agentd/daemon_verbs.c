@@ -37,27 +37,6 @@ void daemon_fail(struct control_reply *r, int error, const char *text)
 	control_fail(r, error, &err);
 }
 
-static const char *option_type_name(enum option_type type)
-{
-	static const char *const names[] = {
-		[OPTION_STRING] = "text",
-		[OPTION_BOOL] = "yes/no",
-		[OPTION_UINT] = "number",
-		[OPTION_DURATION] = "duration",
-		[OPTION_SIZE] = "size",
-		[OPTION_ENUM] = "one of",
-		[OPTION_URL] = "url",
-		[OPTION_HOSTPORT] = "host:port",
-		[OPTION_SECRET] = "secret",
-		[OPTION_MAP] = "key=value",
-		[OPTION_ENDPOINT] = "host:port or url",
-		[OPTION_FILE] = "file",
-		[OPTION_SECRET_MAP] = "key=secret",
-	};
-
-	return type < ARRAY_SIZE(names) ? names[type] : "text";
-}
-
 Control__OptionInfo **daemon_options(struct control_reply *r,
 	const struct option_desc *const *tables, size_t n_tables, size_t *ret_n)
 {
@@ -78,7 +57,7 @@ Control__OptionInfo **daemon_options(struct control_reply *r,
 				return out;
 			control__option_info__init(i);
 			i->name = control_strdup(r, o->name);
-			i->type = control_strdup(r, option_type_name(o->type));
+			i->type = control_strdup(r, config_type_name(o->type));
 			i->required = o->required;
 			i->fallback = control_strdup(r, o->fallback);
 			i->help = control_strdup(r, o->help);

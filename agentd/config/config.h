@@ -156,6 +156,8 @@ struct config_key {           /* everything that may be set, for people and manu
 void config_each_key(void (*visit)(void *userdata, const struct config_key *key), void *userdata);
 /* "text", "yes/no", ... */
 const char *config_type_name(enum option_type type);
+/* As `allowed` above. */
+void config_type_allowed(const struct option_desc *d, char *out, size_t size);
 
 /* ---- changes ------------------------------------------------------------------------------------------- */
 

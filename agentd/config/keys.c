@@ -97,11 +97,12 @@ static void put_amount(enum option_type type, uint64_t amount, char *out, size_t
 		snprintf(out, size, "%" PRIu64, amount);
 }
 
-static void put_allowed(const struct option_desc *d, char *out, size_t size)
+void config_type_allowed(const struct option_desc *d, char *out, size_t size)
 {
 	char low[64], high[64];
 	size_t at = 0;
 
+	out[0] = '\0';
 	for (size_t i = 0; d->values && d->values[i] && at < size; i++)
 		at += (size_t)snprintf(out + at, size - at, "%s%s", i ? ", " : "", d->values[i]);
 	if (d->values || (!d->min && !d->max))
@@ -124,7 +125,7 @@ static void one(const char *path, const char *of, const struct option_desc *d,
 		.help = d->help ? d->help : "",
 		.required = d->required};
 
-	put_allowed(d, key.allowed, sizeof(key.allowed));
+	config_type_allowed(d, key.allowed, sizeof(key.allowed));
 	visit(userdata, &key);
 }
 
