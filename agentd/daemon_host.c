@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <systemd/sd-id128.h>
 #include "agentd/base/log.h"
+#include "agentd/base/sha256.h"
 #include "agentd/base/text.h"
 #include "agentd/daemon_host.h"
 
@@ -26,12 +27,14 @@ int daemon_host_facts(struct daemon *d, struct err_text *err)
 	gethostname(name, sizeof(name) - 1);
 	text_clean(name);
 	d->host.name = strdup(name);
-	if (sd_id128_get_machine_app_specific(odi_app_id, &id) == 0) {
+	r = sd_id128_get_machine(&id);
+	if (r >= 0) {
 		char text[SD_ID128_STRING_MAX];
 
+		sha256_app_id(id.bytes, odi_app_id.bytes, id.bytes);
 		d->host.id = strdup(sd_id128_to_string(id, text));
 	} else {
-		log_info("no machine id (/etc/machine-id): host.id is left out");
+		log_info("no machine id (/etc/machine-id: %s): host.id is left out", strerror(-r));
 		d->host.id = strdup("");
 	}
 	if (sd_id128_get_boot(&id) == 0)

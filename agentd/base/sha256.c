@@ -113,3 +113,35 @@ void sha256_hex(const void *data, size_t len, char out[SHA256_HEX])
 		sha256_add(&h, data, len);
 	sha256_final_hex(&h, out);
 }
+
+void sha256_hmac(
+	const void *key, size_t key_len, const void *data, size_t len, uint8_t out[SHA256_SIZE])
+{
+	uint8_t pad[64] = {0};
+	struct sha256 h;
+
+	memcpy(pad, key, key_len);
+	for (size_t i = 0; i < sizeof(pad); i++)
+		pad[i] ^= 0x36;
+	sha256_init(&h);
+	sha256_add(&h, pad, sizeof(pad));
+	sha256_add(&h, data, len);
+	sha256_final(&h, out);
+	for (size_t i = 0; i < sizeof(pad); i++)
+		pad[i] ^= 0x36 ^ 0x5c;
+	sha256_init(&h);
+	sha256_add(&h, pad, sizeof(pad));
+	sha256_add(&h, out, SHA256_SIZE);
+	sha256_final(&h, out);
+}
+
+void sha256_app_id(const uint8_t machine[16], const uint8_t app[16], uint8_t out[16])
+{
+	uint8_t sum[SHA256_SIZE];
+
+	sha256_hmac(machine, 16, app, 16, sum);
+	/* a UUID of version 4, as it says of itself */
+	sum[6] = (uint8_t)((sum[6] & 0x0f) | 0x40);
+	sum[8] = (uint8_t)((sum[8] & 0x3f) | 0x80);
+	memcpy(out, sum, 16);
+}

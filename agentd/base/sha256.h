@@ -23,3 +23,9 @@ void sha256_final(struct sha256 *h, uint8_t out[SHA256_SIZE]);
 /* Lower-case hex. */
 void sha256_final_hex(struct sha256 *h, char out[SHA256_HEX]);
 void sha256_hex(const void *data, size_t len, char out[SHA256_HEX]);
+/* HMAC (RFC 2104) with a key of at most 64 bytes. */
+void sha256_hmac(
+	const void *key, size_t key_len, const void *data, size_t len, uint8_t out[SHA256_SIZE]);
+/* What sd_id128_get_machine_app_specific(3) makes of a machine's and an application's id, all 16 bytes. systemd before
+ * 250 asks the kernel for it through AF_ALG sockets, which agentd's unit has not. */
+void sha256_app_id(const uint8_t machine[16], const uint8_t app[16], uint8_t out[16]);

@@ -73,9 +73,10 @@ const struct sandbox_policy *symbol_role_policy(void)
 		SYS_newfstatat, SYS_close, SYS_exit_group, SYS_rt_sigreturn, SYS_futex, SYS_fcntl,
 		SYS_getrandom, SYS_recvmsg, SYS_sendmsg, SYS_sysinfo, SYS_setitimer,
 		SYS_clock_gettime, -1};
+	/* By which libdw asks what its file is called, in vain; with lstat in glibc before 2.33. */
 	static const int refused[] = {
 #ifdef SYS_readlink
-		SYS_readlink,
+		SYS_readlink, SYS_lstat,
 #endif
 		SYS_readlinkat, -1};
 	static struct sandbox_policy policy = {
