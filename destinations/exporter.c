@@ -4,9 +4,8 @@
  *
  * It gets its destinations and batches from agentd as sealed memfds, delivers, and says how far it is; and where an
  * administrator allowed it, it fetches debug files into descriptors of agentd's (fetch.c). It holds no
- * capability, is nobody, has an empty environment, and calls nothing that is not on its list below; it can read
- * files that everybody can read (resolv.conf, hosts, nsswitch.conf, the list of authorities), because resolving names
- * and checking certificates takes that. It is trusted with profiles and with secrets of destinations, and with nothing
+ * capability, is nobody, has an empty environment, calls nothing that is not on its list below, and can open no file but
+ * its own and what resolving names and checking certificates takes (confine.c). It is trusted with profiles and with secrets of destinations, and with nothing
  * else: agentd checks every count it gives.
  *
  * One loop: messages of agentd and all transfers wait in transport_wait(). Nothing in it blocks but the socket to
@@ -30,6 +29,7 @@
 #include "agentd/base/sandbox.h"
 #include "agentd/base/text.h"
 #include "agentd/base/unit.h"
+#include "destinations/confine.h"
 #include "destinations/exporter_private.h"
 #include "destinations/fetch.h"
 #include "destinations/link.h"
@@ -48,7 +48,8 @@ static const int syscalls[] = {
 	SYS_read, SYS_readv, SYS_pread64, SYS_write, SYS_writev, SYS_close, SYS_openat, SYS_fstat,
 	SYS_newfstatat, SYS_statx, SYS_lseek, SYS_faccessat, SYS_faccessat2, SYS_readlinkat,
 	SYS_getdents64, SYS_fcntl, SYS_ioctl, SYS_dup, SYS_getcwd, SYS_fadvise64, SYS_fstatfs,
-	SYS_statfs, SYS_sync_file_range, SYS_fdatasync,
+	SYS_statfs, SYS_sync_file_range, SYS_fdatasync, SYS_landlock_create_ruleset,
+	SYS_landlock_add_rule, SYS_landlock_restrict_self,
 	/* files of the spool */
 	SYS_pwrite64, SYS_ftruncate, SYS_fallocate, SYS_fsync, SYS_unlinkat, SYS_renameat,
 	SYS_renameat2,
@@ -99,9 +100,11 @@ static struct {
 	size_t n_destinations;
 	struct test tests[MAX_TESTS];
 	uint64_t queue_bytes;
-	int sock;     /* to agentd; -1: a unit of its own that waits for one */
-	int listener; /* of such a unit; else -1 */
-	uid_t agent;  /* whose its socket is: the one user but root who can connect */
+	int sock;            /* to agentd; -1: a unit of its own that waits for one */
+	int listener;        /* of such a unit; else -1 */
+	uid_t agent;         /* whose its socket is: the one user but root who can connect */
+	bool confined;       /* or that is not to be had here */
+	const char *leaving; /* why another one is to take over; NULL: it is not */
 } x = {.sock = SANDBOX_FD, .listener = -1, .agent = (uid_t)-1};
 
 /* Messages on their way: each a length, padded, and itself. */
@@ -202,6 +205,33 @@ static int read_memfd(int fd, size_t max, struct buf *out)
 	return 0;
 }
 
+/* The first configuration has come, and its folders before it. Nothing has been sent yet: there is one thread. */
+static int confine(void)
+{
+	int folders[2 * PROTOCOL_DESTINATIONS + 1], n = 0, r;
+	struct err_text err = {};
+
+	folders[n++] = keep_folder();
+	for (int fd;
+		(size_t)n < ARRAY_SIZE(folders) && (fd = transport_folder_at((size_t)n - 1)) >= 0;)
+		folders[n++] = fd;
+	r = confine_enter(folders, (size_t)n, &err);
+	if (r < 0)
+		log_error("%s", err.text);
+	if (r > 0)
+		log_info(
+			"this kernel has no Landlock: what every user can read the exporter can, too");
+	x.confined = r >= 0;
+	return MIN(r, 0);
+}
+
+static int on_folder(const struct message_folder *m, int fd)
+{
+	if (fd >= 0 && !confine_has(fd))
+		x.leaving = "it is to write in another folder";
+	return transport_set_folder(m->key, fd);
+}
+
 static int on_config(const struct message_config *m, int fd)
 {
 	_cleanup_buf_ struct buf bytes;
@@ -213,8 +243,12 @@ static int on_config(const struct message_config *m, int fd)
 	r = read_memfd(fd, PROTOCOL_CONFIG_MAX, &bytes);
 	if (r == 0)
 		r = protocol_get_specs((const char *)bytes.data, bytes.len, &specs, &n);
-	if (r < 0)
+	if (r == 0 && !x.confined)
+		r = confine();
+	if (r < 0) {
+		protocol_free_specs(specs, n);
 		return r;
+	}
 	x.queue_bytes = m->queue_bytes;
 	for (size_t i = 0; i < x.n_destinations; i++) {
 		bool stays = false;
@@ -406,8 +440,7 @@ static int on_message(const void *message, size_t len, int *fd)
 	if (protocol_check(message, len, MESSAGE_TEST, sizeof(struct message_test)) == 0)
 		return on_test(message, *fd);
 	if (protocol_check(message, len, MESSAGE_FOLDER, sizeof(struct message_folder)) == 0)
-		return transport_set_folder(
-			((const struct message_folder *)message)->key, TAKE_FD(*fd));
+		return on_folder(message, TAKE_FD(*fd));
 	if (protocol_check(message, len, MESSAGE_FETCH, sizeof(struct message_fetch)) == 0)
 		return fetch_start(message, TAKE_FD(*fd), exporter_tell);
 	if (protocol_check(message, len, MESSAGE_FETCH_STOP, sizeof(struct message_fetch_stop)) ==
@@ -462,16 +495,17 @@ static int read_message(void)
 	return r;
 }
 
-/* All that are there. */
+/* All that are there; none that is the next exporter's. */
 static int read_messages(void)
 {
-	for (;;) {
+	while (!x.leaving) {
 		struct pollfd p = {.fd = x.sock, .events = POLLIN};
 		int r = poll(&p, 1, 0) <= 0 ? 0 : read_message();
 
 		if (r != 0 || !p.revents)
 			return r;
 	}
+	return 0;
 }
 
 /* ---- a unit of its own --------------------------------------------------------------------------- */
@@ -509,10 +543,32 @@ static bool busy(void)
 	return false;
 }
 
+/* What is under way ends as it began, so that it is not sent twice. */
+static void finish_sending(int fd)
+{
+	uint64_t end = clock_monotonic_ns() + DRAIN_NS;
+	bool ignored;
+
+	while (busy() && clock_monotonic_ns() < end && transport_wait(fd, 100, &ignored) == 0)
+		;
+	flush();
+}
+
+/* The next one has the same, and may open what it has to. */
+static int leave(void)
+{
+	struct message_leaving m = {.header = protocol_header(MESSAGE_LEAVING, sizeof(m))};
+
+	finish_sending(-1);
+	snprintf(m.why, sizeof(m.why), "%s", x.leaving);
+	exporter_tell(&m, sizeof(m));
+	flush();
+	return 1;
+}
+
 /* Another agentd: it is told what the disk has, as after a start. */
 static int find_agentd(void)
 {
-	uint64_t end = clock_monotonic_ns() + DRAIN_NS;
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
 	_cleanup_close_ int fd = accept4(x.listener, NULL, NULL, SOCK_CLOEXEC);
@@ -524,13 +580,7 @@ static int find_agentd(void)
 		log_warning("a connection of uid %u was refused: only agentd may", peer.uid);
 		return 0;
 	}
-	/* What is under way ends as it began, so that it is not sent twice. */
-	while (busy() && clock_monotonic_ns() < end) {
-		bool ignored;
-
-		(void)transport_wait(x.listener, 100, &ignored);
-	}
-	flush();
+	finish_sending(x.listener);
 	while (x.n_destinations)
 		deliver_free(x.destinations[--x.n_destinations]);
 	keep_deinit();
@@ -610,9 +660,17 @@ static unsigned run(void)
 static int turn(void)
 {
 	bool readable;
-	unsigned wait_ms = run();
-	int sock = x.sock >= 0 ? x.sock : x.listener;
-	int r = transport_wait(metrics_http_wait_fd(sock), wait_ms, &readable);
+	unsigned wait_ms;
+	int sock, r;
+
+	/* Without agentd nobody would start the next one. */
+	if (x.sock >= 0 && !x.leaving)
+		x.leaving = confine_outdated(clock_monotonic_ns());
+	if (x.sock >= 0 && x.leaving)
+		return leave();
+	wait_ms = run();
+	sock = x.sock >= 0 ? x.sock : x.listener;
+	r = transport_wait(metrics_http_wait_fd(sock), wait_ms, &readable);
 
 	/* What was answered is noted before anything else is sent. */
 	flush();

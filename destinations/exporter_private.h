@@ -18,6 +18,7 @@ struct deliver *exporter_at(size_t i);      /* each of them; NULL past the end *
 int keep_on_spool(const struct message_spool *m, int *fd);
 /* Without agentd's folder: one that this process was given. Takes it. */
 void keep_set_folder(int fd);
+int keep_folder(void); /* borrowed; -1 none */
 /* Destinations are as they are to be: what the spool has is told, the first time. */
 void keep_configured(void);
 int keep_on_batch(const struct message_batch *m, size_t len, int fd);

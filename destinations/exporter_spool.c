@@ -127,6 +127,11 @@ void keep_set_folder(int fd)
 	k.dirfd = fd;
 }
 
+int keep_folder(void)
+{
+	return k.dirfd;
+}
+
 /* ---- what a predecessor left --------------------------------------------------------------------- */
 
 static bool add_left(const struct spool_batch *b, struct message_counts *counts, enum fate fate)

@@ -105,6 +105,12 @@ static void replace(struct link *l, const char *why)
 		l->ends_in_a_row = 0;
 	pause = MIN(RESTART_MIN_NS << MIN(l->ends_in_a_row, 10U), RESTART_MAX_NS);
 	l->ends_in_a_row++;
+	if (l->leaving) {
+		forget_child(l);
+		l->start_at_ns = now + pause;
+		link_arm(l);
+		return;
+	}
 	l->restarts++;
 	if (!murdered && ++l->ends_for_nothing >= ENDS_FOR_NOTHING) {
 		/* A batch that brings it down each time must not stop all others for ever. */
@@ -225,7 +231,7 @@ static void start_exporter(struct link *l)
 		return;
 	}
 	l->start_at_ns = 0;
-	l->unreachable = false;
+	l->unreachable = l->leaving = false;
 	l->config_dirty = true;
 	link_spool_begin(l);
 	l->next_ping_ns = l->started_ns;

@@ -79,6 +79,7 @@ struct link {
 	uint64_t started_ns, start_at_ns, idle_since_ns; /* 0 none */
 	uint64_t ping_sent_ns, next_ping_ns, nonce;      /* ping_sent_ns 0: none is out */
 	bool config_dirty, flushing, unreachable;
+	bool leaving; /* it said that it ends, so that another one takes over */
 
 	struct link_dest **dests;
 	size_t n_dests, room_dests;

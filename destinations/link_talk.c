@@ -84,6 +84,9 @@ static int send_config(struct link *l)
 		buf_add(&bytes, l->dests[i]->spec.data, l->dests[i]->spec.len);
 		r = link_send_folder(l, &l->dests[i]->spec, 0);
 	}
+	/* Those of tests, too: what an exporter may write in is settled with its first configuration. */
+	for (const struct link_test_run *t = l->tests; t && r == 0; t = t->next)
+		r = link_send_folder(l, &t->spec, TRANSPORT_TEST | t->id);
 	if (r < 0 || buf_error(&bytes))
 		return r < 0 ? r : buf_error(&bytes);
 	fd = io_sealed_memfd("odi-destinations", bytes.data, bytes.len);
@@ -282,6 +285,21 @@ static int on_test_result(struct link *l, const struct message_test_result *m, c
 	return 0;
 }
 
+static int on_leaving(struct link *l, const struct message_leaving *m, const char **why)
+{
+	char text[sizeof(m->why)];
+
+	*why = "texts that do not end";
+	if (!ends(m->why, sizeof(m->why)))
+		return -EBADMSG;
+	memcpy(text, m->why, sizeof(text));
+	text_clean(text);
+	if (!l->leaving)
+		log_info("exporter: another one takes over: %s", text);
+	l->leaving = true;
+	return 0;
+}
+
 static int on_message(struct link *l, const void *m, size_t len, const char **why)
 {
 	if (protocol_check(m, len, MESSAGE_ANSWER, sizeof(struct message_answer)) == 0)
@@ -310,6 +328,8 @@ static int on_message(struct link *l, const void *m, size_t len, const char **wh
 	if (protocol_check(m, len, MESSAGE_SPOOL_DROPPED, sizeof(struct message_spool_dropped)) ==
 		0)
 		return link_on_spool_dropped(l, m, why);
+	if (protocol_check(m, len, MESSAGE_LEAVING, sizeof(struct message_leaving)) == 0)
+		return on_leaving(l, m, why);
 	if (protocol_check(m, len, MESSAGE_PONG, sizeof(struct message_ping)) == 0) {
 		*why = "a pong without its ping";
 		if (!l->ping_sent_ns || ((const struct message_ping *)m)->nonce != l->nonce)

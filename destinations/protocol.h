@@ -64,6 +64,7 @@ enum message_kind {
 	MESSAGE_LISTENING,      /* whether they can */
 	MESSAGE_METRICS_WANTED, /* somebody does */
 	MESSAGE_METRICS,        /* + memfd */
+	MESSAGE_LEAVING,        /* the exporter ends, so that another one takes over */
 };
 
 struct message_header {
@@ -289,6 +290,12 @@ struct message_spool_state {
 	char problem[PROTOCOL_TEXT]; /* "" none */
 };
 _Static_assert(sizeof(struct message_spool_state) == 616, "message_spool_state");
+
+/* What it may open cannot be changed any more, and has to be (destinations/confine.h). Its last message. */
+struct message_leaving {
+	struct message_header header;
+	char why[PROTOCOL_TEXT]; /* a part of a sentence */
+};
 
 #define PROTOCOL_ADDRESS 80
 struct message_listen {

@@ -203,3 +203,8 @@ int transport_folder(uint64_t key)
 			return folders[i].fd;
 	return -1;
 }
+
+int transport_folder_at(size_t i)
+{
+	return i < n_folders ? folders[i].fd : -1;
+}

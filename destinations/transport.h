@@ -101,3 +101,4 @@ void transport_forget(struct transport_job *job); /* without calling finish */
  * of a test. Takes fd; -1 forgets. */
 int transport_set_folder(uint64_t key, int fd);
 int transport_folder(uint64_t key); /* borrowed; -1 none */
+int transport_folder_at(size_t i);  /* each of them, borrowed; -1 past the end */

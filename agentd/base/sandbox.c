@@ -10,7 +10,7 @@
  * calls that it forbids. All that needs a descriptor or writes a file (compiling the filter, making
  * the Landlock rules) is done ahead of the limits, which may be 0. A step that was asked for and
  * failed is an error and the role must not go on; the exceptions are a kernel without Landlock
- * (sandbox_landlock_abi() says so) and dropping what a user who is not root never had. The death
+ * (landlock_abi() says so) and dropping what a user who is not root never had. The death
  * signal is set again after the identity changed, because the kernel clears it then
  * (commit_creds()).
  *
@@ -23,7 +23,6 @@
  * readers. */
 
 #include <linux/filter.h>
-#include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -34,6 +33,7 @@
 #include <sys/syscall.h>
 #include <grp.h>
 
+#include "agentd/base/landlock.h"
 #include "agentd/base/sandbox.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -46,16 +46,6 @@
 
 #define FILTER_MAX 4096 /* instructions: the kernel's own bound */
 #define NOBODY     65534
-
-/* Newer than the headers of some distributions that this builds on. */
-#define ACCESS_FS_TRUNCATE  (1ULL << 14) /* version 3 */
-#define ACCESS_FS_IOCTL_DEV (1ULL << 15) /* version 5 */
-#define ACCESS_NET_TCP      3ULL         /* version 4: bind, connect */
-#define SCOPE_ALL           3ULL         /* version 6: abstract UNIX sockets, signals */
-
-struct ruleset_attr {
-	uint64_t handled_access_fs, handled_access_net, scoped;
-};
 
 /* What ending takes, in order: exit(), return from a signal's handler, abort(). */
 static const int always[] = {SYS_exit, SYS_exit_group, SYS_rt_sigreturn, SYS_restart_syscall,
@@ -212,38 +202,15 @@ static int compile_filter(const struct sandbox_policy *policy, struct prepared *
 	return 0;
 }
 
-int sandbox_landlock_abi(void)
-{
-	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-
-	return abi > 0 ? (int)abi : 0;
-}
-
-/* Rules that handle all that this kernel knows and allow none of it. */
+/* Rules that allow nothing; none on a kernel without. */
 static int make_ruleset(const struct sandbox_policy *policy, struct prepared *p)
 {
-	struct ruleset_attr attr = {.handled_access_fs = (1ULL << 13) - 1};
-	size_t size = sizeof(attr.handled_access_fs);
-	int abi = sandbox_landlock_abi();
+	int fd = landlock_new(policy->deny_network);
 
-	if (!abi)
-		return 0;
-	if (abi >= 2)
-		attr.handled_access_fs |= LANDLOCK_ACCESS_FS_REFER;
-	if (abi >= 3)
-		attr.handled_access_fs |= ACCESS_FS_TRUNCATE;
-	if (abi >= 4) {
-		size += sizeof(attr.handled_access_net);
-		attr.handled_access_net = policy->deny_network ? ACCESS_NET_TCP : 0;
-	}
-	if (abi >= 5)
-		attr.handled_access_fs |= ACCESS_FS_IOCTL_DEV;
-	if (abi >= 6) {
-		size += sizeof(attr.scoped);
-		attr.scoped = SCOPE_ALL;
-	}
-	p->ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
-	return p->ruleset < 0 ? -errno : 0;
+	if (fd < 0)
+		return fd == -EOPNOTSUPP ? 0 : fd;
+	p->ruleset = fd;
+	return 0;
 }
 
 /* Lowers both limits, never raises one. */
@@ -451,9 +418,10 @@ int sandbox_enter(const struct sandbox_policy *policy, struct err_text *err)
 	r = drop_privileges(policy, err);
 	if (r < 0)
 		return r;
-	if (p.ruleset >= 0 && syscall(SYS_landlock_restrict_self, p.ruleset, 0) < 0)
-		return err_set(
-			err, -errno, "%s: cannot enter its Landlock rules: %m", policy->name);
+	r = p.ruleset >= 0 ? landlock_enter(p.ruleset) : 0;
+	if (r < 0)
+		return err_set(err, r, "%s: cannot enter its Landlock rules: %s", policy->name,
+			strerrordesc_np(-r));
 	closep(&p.ruleset);
 #ifdef SANITIZED
 	entered = true;

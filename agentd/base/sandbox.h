@@ -48,7 +48,8 @@ struct sandbox_policy {
 	 * dlopen(). */
 	bool exec_mappings;
 	bool keep_caps; /* keep those of agentd's that looking at others takes (the /proc reader) */
-	bool deny_paths; /* Landlock: no path may be opened (where the kernel has it) */
+	/* Landlock: no path may be opened; where the kernel has none (landlock_abi() 0) this rests on the filter alone. */
+	bool deny_paths;
 	/* No socket(2) but AF_UNIX: others answer EACCES. With a list that lacks socket(2), any kills. */
 	bool deny_network;
 	uid_t uid; /* (uid_t)-1: leave */
@@ -59,9 +60,6 @@ struct sandbox_policy {
 /* Sets no_new_privs, dumpable 0, limits, groups, uid, capabilities, Landlock, the filter; in that order.
  * Non-zero means: do not go on. As a user who is not root, what cannot be dropped is not there to drop. */
 int sandbox_enter(const struct sandbox_policy *policy, struct err_text *err);
-
-/* The version of Landlock that this kernel offers; 0: none, so that deny_paths rests on the filter alone. */
-int sandbox_landlock_abi(void);
 
 /* The id of nobody for uid and gid of a policy, where it can be taken (by root, or with CAP_SETUID and CAP_SETGID); else
  * (uid_t)-1: the role stays who agentd is. */

@@ -24,6 +24,7 @@
 
 #include "agentd/base/buf.h"
 #include "agentd/base/fdpass.h"
+#include "agentd/base/landlock.h"
 #include "agentd/base/sandbox.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -282,7 +283,7 @@ static void test_paths(void **s)
 	struct sandbox_policy policy = {.name = "test", .exec_mappings = true, LIMITS_LEAVE};
 
 	expect_exit(&policy, try_open, 0);
-	if (sandbox_landlock_abi() == 0) {
+	if (landlock_abi() == 0) {
 		print_message("this kernel has no Landlock: deny_paths is not tested\n");
 		skip();
 	}
