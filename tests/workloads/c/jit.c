@@ -2,10 +2,10 @@
 
 /* A program that makes its own code, and says so: jit SECONDS dump|map|none FOLDER
  *
- * Three functions, each called one after the other from `turn`, loop for 60, 30 and 10 of 100 parts. hot_one moves
- * after half a second, and hot_three comes to lie where it was. dump: writes FOLDER/jit-PID.dump with lines; map:
- * writes FOLDER/perf-PID.map, where a move is a new line. PID is its own view of its pid. Prints "ready" when the
- * last function is in its place. */
+ * Three functions, each called one after the other from `turn`, loop for 60, 30 and 10 of 100 parts of a turn. Turns
+ * are of random length, so that no sampling rate can fall into step with them. hot_one moves after half a second, and
+ * hot_three comes to lie where it was. dump: writes FOLDER/jit-PID.dump with lines; map: writes FOLDER/perf-PID.map,
+ * where a move is a new line. PID is its own view of its pid. Prints "ready" when the last function is in its place. */
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -112,12 +112,24 @@ static void open_out(const char *mode, const char *folder)
 		exit(1);
 }
 
-__attribute__((noinline)) static void turn(loop_fn one, loop_fn two, loop_fn three)
+/* Rounds of the loops in a hundredth of the next turn: 5,000 to 15,000. */
+static unsigned long next_length(void)
 {
-	one(600000);
-	two(300000);
+	static unsigned long random = 88172645463325252UL;
+
+	random ^= random << 13;
+	random ^= random >> 7;
+	random ^= random << 17;
+	return 5000 + random % 10000;
+}
+
+__attribute__((noinline)) static void turn(
+	loop_fn one, loop_fn two, loop_fn three, unsigned long length)
+{
+	one(60 * length);
+	two(30 * length);
 	if (three)
-		three(100000);
+		three(10 * length);
 }
 
 int main(int argc, char **argv)
@@ -134,12 +146,12 @@ int main(int argc, char **argv)
 	one = emit("hot_one", memory);
 	two = emit("hot_two", memory + SIZE);
 	for (start = now_ns(); now_ns() - start < 500000000UL;)
-		turn(one, two, NULL);
+		turn(one, two, NULL, next_length());
 	one = move("hot_one", 1, memory, memory + 2 * SIZE);
 	three = emit("hot_three", memory);
 	puts("ready");
 	fflush(stdout);
 	while ((double)(now_ns() - start) < seconds * 1e9)
-		turn(one, two, three);
+		turn(one, two, three, next_length());
 	return 0;
 }
