@@ -262,7 +262,7 @@ dist:
 	rm -rf $(B)/dist
 	$(MAKE) deb rpm deb-arm64
 	packaging/sums.sh $(B)/dist
-# The packages themselves: linted, installed, run in four releases of Debian. By hand; WHAT="deb rpm run twice".
+# The packages themselves: linted, installed, run in four releases of Debian. By hand; WHAT="deb rpm run arm64 sums twice".
 check-packages:
 	tests/check/deps.sh packages
 	tests/packages/check.sh $(B) $(WHAT)

@@ -1,25 +1,28 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# The packages themselves: check.sh BUILD_FOLDER [deb|rpm|run|twice ...]      (default: deb rpm run)
+# The packages themselves: check.sh BUILD_FOLDER [deb|rpm|run|arm64|sums|twice ...]      (default: all but twice)
 #
 #   deb    lintian, size, what is in it, installed and removed and purged in roots of Debian
 #   rpm    rpmlint, what it requires, its files against the deb's, installed and erased by rpm itself
 #   run    every program in roots of Debian 11, 12, 13 and the newest: two seconds of profiles in each
-#   twice  two builds, same bytes (slow)
+#   arm64  lintian, its files against the other deb's, its programs run by an emulated processor
+#   sums   checksums, and a signature by a key made for that
+#   twice  two builds of each, same bytes (slow)
 #
 # Packages are taken from BUILD_FOLDER/dist and built first where they are missing. Needs root. Cases as tests/run.sh
 # reads them.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
-mkdir -p "${1:?usage: check.sh BUILD_FOLDER [deb|rpm|run|twice ...]}"
+mkdir -p "${1:?usage: check.sh BUILD_FOLDER [deb|rpm|run|arm64|sums|twice ...]}"
 build=$(cd "$1" && pwd)
 shift
-groups=${*:-deb rpm run}
+groups=${*:-deb rpm run arm64 sums}
 version=${VERSION:-$(cat VERSION)}
 dist=$build/dist
 deb=$dist/odi_${version}_amd64.deb
 rpm=$dist/odi-$version-1.x86_64.rpm
+arm=$dist/odi_${version}_arm64.deb
 work=$(mktemp -d)
 copies=()
 # shellcheck disable=SC2154 # c is the trap's own
@@ -69,7 +72,7 @@ install_deb() {
 	}
 }
 
-if wanted deb || wanted run || wanted rpm; then
+if wanted deb || wanted run || wanted rpm || wanted arm64 || wanted sums; then
 	[ -s "$deb" ] || make B="$build" VERSION="$version" deb >&2
 	verdict "the deb is there" "$([ -s "$deb" ]; echo $?)"
 fi
@@ -77,11 +80,15 @@ if wanted rpm; then
 	[ -s "$rpm" ] || make B="$build" VERSION="$version" rpm >&2
 	verdict "the rpm is there" "$([ -s "$rpm" ]; echo $?)"
 fi
+if wanted arm64; then
+	[ -s "$arm" ] || make B="$build" VERSION="$version" deb-arm64 >&2
+	verdict "the deb for arm64 is there" "$([ -s "$arm" ]; echo $?)"
+fi
 
 # ---- deb -------------------------------------------------------------------------------------------------------------
 
-files_of_deb() {
-	dpkg-deb --fsys-tarfile "$deb" | tar -tvf - | awk '$1 !~ /^d/ { print $6 }' | sed 's,^\./,/,' | sort
+files_of_deb() { # DEB
+	dpkg-deb --fsys-tarfile "$1" | tar -tvf - | awk '$1 !~ /^d/ { print $6 }' | sed 's,^\./,/,' | sort
 }
 
 if wanted deb; then
@@ -130,8 +137,8 @@ fi
 
 # ---- rpm -------------------------------------------------------------------------------------------------------------
 
-# What each distribution of the list in the README has under this name and with these versions of symbols: upstream's own. That
-# they run there was not seen by running, but for Debian's.
+# What is required may have these names, and versions of symbols that are upstream's own: Debian gives libcurl's some that nobody
+# else has. Which versions each distribution has is in distributions.txt.
 allowed_requires='^(/bin/sh|systemd|config\(odi\) = .*|rtld\(GNU_HASH\)|rpmlib\(.*\) <= .*|libc\.so\.6\((GLIBC_2\.[0-9.]+)?\)\(64bit\)
 |lib(dl|m|pthread|rt)\.so\.[0-9]\((GLIBC_2\.[0-9.]+)?\)\(64bit\)
 |ld-linux-x86-64\.so\.2\((GLIBC_2\.[0-9.]+)?\)\(64bit\)
@@ -147,6 +154,13 @@ files_of_rpm() {
 	rpm -qp --qf '[%{FILENAMES} %{FILEMODES:perms}\n]' "$rpm" 2>/dev/null | awk '$2 !~ /^d/ { print $1 }' | sort
 }
 
+# rpm of this machine, on the last root.
+in_rpm_root() { # OPTION...
+	# shellcheck disable=SC2016 # the inner shell's own variables
+	unshare -m -- bash -c 'root=$1; shift
+		mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && exec rpm --root "$root" "$@"' in_rpm_root "$root" "$@"
+}
+
 if wanted rpm; then
 	rpmlint -c packaging/rpm/rpmlint.toml "$rpm" >"$work/rpmlint" 2>&1
 	result=$?
@@ -156,8 +170,9 @@ if wanted rpm; then
 	grep -vE "$(tr -d '\n' <<<"$allowed_requires")" "$work/requires" >"$work/foreign"
 	[ -s "$work/foreign" ] && cat "$work/foreign" >&2
 	verdict "it requires what all distributions have by the same name" "$([ ! -s "$work/foreign" ]; echo $?)"
+	tests/packages/fits.py tests/packages/distributions.txt "$rpm.spdx.json" <"$work/requires" || status=1
 	# Licence and documents have their places with each; nothing else may differ.
-	diff <(files_of_deb | grep -vE '^/usr/share/(doc|lintian|licenses|zsh)/') \
+	diff <(files_of_deb "$deb" | grep -vE '^/usr/share/(doc|lintian|licenses|zsh)/') \
 		<(files_of_rpm | grep -vE '^/usr/share/(doc|lintian|licenses|zsh)/') >&2
 	verdict "both packages hold the same files" $?
 	diff <(dpkg-deb -f "$deb" Depends | tr ',' '\n' | sed -n 's/^ *lib\(elf\|dw\|yaml\|sqlite3\|protobuf-c\|systemd\|seccomp\|cap\|json-c\|zstd\|lzma\|curl\).*/\1/p' | sort -u) \
@@ -165,9 +180,7 @@ if wanted rpm; then
 	verdict "both depend on the same libraries" $?
 	if copy_of bookworm; then
 		rpm --root "$root" --initdb >&2
-		# shellcheck disable=SC2016 # the inner shell's own variables
-		unshare -m -- bash -c 'mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && exec rpm --root "$1" -i --nodeps "$2"' \
-			x "$root" "$rpm" >"$work/rpm.log" 2>&1
+		in_rpm_root -i --nodeps "$rpm" >"$work/rpm.log" 2>&1
 		verdict "rpm installs it" $? || cat "$work/rpm.log" >&2
 		inside "$root" sh -c 'getent passwd odi-agent odi-exporter && getent group odi odi-view' >&2
 		verdict "its scriptlets made users and groups" $?
@@ -175,9 +188,12 @@ if wanted rpm; then
 			[ -L "$root/etc/systemd/system/sockets.target.wants/odi.socket" ]
 		verdict "its scriptlets enabled its units" $?
 		echo '# mine' >>"$root/etc/odi/agentd.yaml"
-		# shellcheck disable=SC2016
-		unshare -m -- bash -c 'mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && exec rpm --root "$1" -e --nodeps odi' \
-			x "$root" >>"$work/rpm.log" 2>&1 && [ ! -e "$root/usr/lib/odi/agentd" ] &&
+		rm "$root/etc/systemd/system/sockets.target.wants/odi-exporter.socket"
+		in_rpm_root -U --nodeps --replacepkgs "$rpm" >>"$work/rpm.log" 2>&1 && grep -q '^# mine' "$root/etc/odi/agentd.yaml" &&
+			[ -L "$root/etc/systemd/system/multi-user.target.wants/odi.service" ] &&
+			[ ! -L "$root/etc/systemd/system/sockets.target.wants/odi-exporter.socket" ]
+		verdict "replaced: changed settings are kept, and what was enabled or not stays so" $?
+		in_rpm_root -e --nodeps odi >>"$work/rpm.log" 2>&1 && [ ! -e "$root/usr/lib/odi/agentd" ] &&
 			[ ! -L "$root/etc/systemd/system/multi-user.target.wants/odi.service" ] && [ -s "$root/etc/odi/agentd.yaml.rpmsave" ]
 		verdict "erased: units are disabled, changed settings are kept" $?
 	else
@@ -212,18 +228,75 @@ if wanted run; then
 	done
 fi
 
+# ---- arm64 -----------------------------------------------------------------------------------------------------------
+
+# Libraries for arm64 are in the root that packages are built in, beside its own; nothing of it is changed. What needs a kernel for
+# arm64 is seen by tests/vm/arm64.sh.
+on_arm64() { # COMMAND...
+	# shellcheck disable=SC2016 # the inner shell's own variables
+	unshare -m -- bash -c 'root=$1 files=$2; shift 2
+		mount -t tmpfs none "$root/mnt" && mkdir "$root/mnt/odi" && mount --bind "$files" "$root/mnt/odi" &&
+		cp "$(command -v qemu-aarch64-static)" "$root/mnt/qemu" && mount -t proc proc "$root/proc" &&
+		exec chroot "$root" env -i PATH=/usr/bin:/bin LC_ALL=C.UTF-8 /mnt/qemu "$@"' \
+		arm64 "$arm_root" "$work/arm64" "$@"
+}
+
+if wanted arm64; then
+	lintian --no-tag-display-limit --fail-on error,warning --info "$arm" >&2
+	verdict "arm64: lintian has no error and no warning" $?
+	diff <(files_of_deb "$deb") <(files_of_deb "$arm") >&2
+	verdict "arm64: the same files as on amd64" $?
+	diff <(dpkg-deb -f "$deb" Depends | tr ',' '\n' | sed 's/ *\((.*\|$\)//' | sort) \
+		<(dpkg-deb -f "$arm" Depends | tr ',' '\n' | sed 's/ *\((.*\|$\)//' | sort) >&2
+	verdict "arm64: depends on the same packages" $?
+	dpkg-deb -x "$arm" "$work/arm64"
+	arm_root=$(packaging/root.sh arm64)
+	on_arm64 /mnt/odi/usr/lib/odi/agentd --version >"$work/arm64.agentd" && cat "$work/arm64.agentd" >&2 &&
+		grep -qF "$version" "$work/arm64.agentd"
+	verdict "arm64: agentd runs and tells its version" $?
+	# Each key of the settings, as the same program for amd64 has them: tables of the program, read at run time.
+	on_arm64 /mnt/odi/usr/lib/odi/agentd --config-keys >"$work/arm64.keys" &&
+		dpkg-deb -x "$deb" "$work/amd64" && "$work/amd64/usr/lib/odi/agentd" --config-keys >"$work/amd64.keys" &&
+		diff "$work/amd64.keys" "$work/arm64.keys" >&2 && [ "$(wc -l <"$work/arm64.keys")" -gt 10 ]
+	verdict "arm64: agentd knows the same settings" $?
+	on_arm64 /mnt/odi/usr/bin/odictl --help >"$work/arm64.help" && diff <("$work/amd64/usr/bin/odictl" --help) "$work/arm64.help" >&2
+	verdict "arm64: odictl has the same commands" $?
+fi
+
+# ---- sums ------------------------------------------------------------------------------------------------------------
+
+if wanted sums; then
+	mkdir -m 700 "$work/gpg" "$work/sums"
+	cp "$dist"/*.deb "$dist"/*.json "$work/sums"
+	export GNUPGHOME=$work/gpg
+	gpg --quiet --batch --passphrase '' --quick-gen-key 'a key for this test <test@odi.invalid>' ed25519 sign 1d >&2
+	DIST_KEY=test@odi.invalid packaging/sums.sh "$work/sums" >&2 && (cd "$work/sums" && sha256sum --quiet -c SHA256SUMS) >&2 &&
+		[ "$(wc -l <"$work/sums/SHA256SUMS")" = "$(find "$work/sums" -type f ! -name 'SHA256SUMS*' | wc -l)" ]
+	verdict "each file has its checksum" $?
+	gpg --quiet --batch --verify "$work/sums/SHA256SUMS.asc" "$work/sums/SHA256SUMS" >&2
+	verdict "the checksums are signed when DIST_KEY is set" $?
+	echo >>"$work/sums/SHA256SUMS"
+	! gpg --quiet --batch --verify "$work/sums/SHA256SUMS.asc" "$work/sums/SHA256SUMS" >&2
+	verdict "changed checksums are not" $?
+	DIST_KEY='' packaging/sums.sh "$work/sums" >&2 && [ ! -e "$work/sums/SHA256SUMS.asc" ]
+	verdict "without DIST_KEY no signature is left" $?
+	gpgconf --kill all
+	unset GNUPGHOME
+fi
+
 # ---- twice -----------------------------------------------------------------------------------------------------------
 
 if wanted twice; then
 	epoch=$(git log -1 --format=%ct)
 	for n in 1 2; do
-		for kind in deb rpm; do
-			SOURCE_DATE_EPOCH=$epoch packaging/build.sh $kind amd64 "$version" "$work/twice$n" >&2
+		for kind in "deb amd64" "rpm amd64" "deb arm64"; do
+			# shellcheck disable=SC2086 # two words
+			SOURCE_DATE_EPOCH=$epoch packaging/build.sh $kind "$version" "$work/twice$n" >&2
 		done
 		rm -f "$work/twice$n"/*.log
 	done
 	diff <(cd "$work/twice1" && sha256sum -- *) <(cd "$work/twice2" && sha256sum -- *) >&2 &&
-		[ "$(find "$work/twice1" -name '*.deb' -o -name '*.rpm' | wc -l)" -ge 4 ]
+		[ "$(find "$work/twice1" -name '*.deb' -o -name '*.rpm' | wc -l)" = 6 ]
 	verdict "two builds, same bytes" $?
 fi
 exit $status

@@ -26,6 +26,7 @@ my $attr = pack("L4 x112", 2, 4, 4, 1);
 say_of("load-bpf", syscall($nr{bpf}, 0, $attr, length $attr) >= 0);
 # PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY, disabled; itself
 my $perf = pack("L2 Q5 x72", 1, 112, 9, 0, 0, 0, 1);
+say_of("perf", syscall($nr{perf}, $perf, 0, -1, -1, 0) >= 0);
 say_of("ptrace", syscall($nr{ptrace}, 16, 1, 0, 0) >= 0);
 say_of("mount", syscall($nr{mount}, "none", "/mnt", "tmpfs", 0, 0) >= 0);
 say_of("setuid", syscall($nr{setuid}, 0) >= 0);
@@ -75,10 +76,10 @@ try odi
 try odi-exporter
 rm -f /root/odi-probe
 systemctl daemon-reload
-expect odi yes load-bpf write-own kernel-addresses read-environ
+expect odi yes load-bpf perf write-own kernel-addresses read-environ
 expect odi no ptrace mount setuid unshare module socket write-etc write-usr read-home write-sysctl
 expect odi-exporter yes socket write-own
-expect odi-exporter no load-bpf ptrace mount setuid unshare module write-etc write-usr read-home read-shadow read-environ \
+expect odi-exporter no load-bpf perf ptrace mount setuid unshare module write-etc write-usr read-home read-shadow read-environ \
 	read-agent-state write-sysctl kernel-addresses
 rm -rf $work
 exit $status
