@@ -294,8 +294,10 @@ void daemon_begin(struct daemon *d)
 
 	d->generation = 1;
 	apply_settings(d, c);
-	if (!c->profiling.enabled)
+	if (!c->profiling.enabled) {
+		daemon_gap_off(d);
 		return;
+	}
 	/* The daemon stays up and says so: an operator can mend it, and the socket is how they
 	 * learn. */
 	if (start_sampler(d, c, &s, &why) < 0) {

@@ -103,27 +103,44 @@ void daemon_gap_load(struct daemon *d)
 	d->gap.open_since_unix_ns = value_of(d, "profiling/on-since");
 }
 
-void daemon_gap_profiling(struct daemon *d, bool on)
+/* The agentd before us did not come to its stop. */
+static void note_gap(struct daemon *d, uint64_t now)
 {
-	uint64_t since = d->gap.open_since_unix_ns, now = clock_unix_ns();
 	struct local_state local = {};
 
-	if (on && since) {
-		/* The agentd before us did not come to its stop. */
-		local_state(d->local, &local);
-		d->gap.from_unix_ns = MIN(MAX(since, local.to_unix_ns), now);
-		d->gap.to_unix_ns = now;
-		d->gap.count++;
-		set_value(d, "gap/from", d->gap.from_unix_ns);
-		set_value(d, "gap/to", d->gap.to_unix_ns);
-		set_value(d, "gap/count", d->gap.count);
-		log_warning(
-			"agentd was ended without a stop: what was sampled in the last %.1f s before "
-			"this start is not known",
-			(double)(now - d->gap.from_unix_ns) / 1e9);
-	}
-	d->gap.open_since_unix_ns = on ? now : 0;
-	set_value(d, "profiling/on-since", d->gap.open_since_unix_ns);
+	local_state(d->local, &local);
+	d->gap.from_unix_ns = MIN(MAX(d->gap.open_since_unix_ns, local.to_unix_ns), now);
+	d->gap.to_unix_ns = now;
+	d->gap.count++;
+	set_value(d, "gap/from", d->gap.from_unix_ns);
+	set_value(d, "gap/to", d->gap.to_unix_ns);
+	set_value(d, "gap/count", d->gap.count);
+	log_warning("agentd was ended without a stop: what was sampled in the last %.1f s before "
+		    "this start is not known",
+		(double)(now - d->gap.from_unix_ns) / 1e9);
+}
+
+static void set_open_since(struct daemon *d, uint64_t unix_ns)
+{
+	d->gap.open_since_unix_ns = unix_ns;
+	set_value(d, "profiling/on-since", unix_ns);
+}
+
+void daemon_gap_profiling(struct daemon *d, bool on)
+{
+	uint64_t now = clock_unix_ns();
+
+	if (on && d->gap.open_since_unix_ns)
+		note_gap(d, now);
+	set_open_since(d, on ? now : 0);
+}
+
+void daemon_gap_off(struct daemon *d)
+{
+	if (!d->gap.open_since_unix_ns)
+		return;
+	note_gap(d, clock_unix_ns());
+	set_open_since(d, 0);
 }
 
 uint64_t daemon_gap_from(const struct daemon *d)

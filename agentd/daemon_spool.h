@@ -13,6 +13,8 @@ void daemon_spool_configure(struct daemon *d, const struct config *c);
 void daemon_gap_load(struct daemon *d);
 /* Profiling begins or ends, in order. */
 void daemon_gap_profiling(struct daemon *d, bool on);
+/* Profiling is off at this start: the gap, if there is one, ends here and not when it is switched on one day. */
+void daemon_gap_off(struct daemon *d);
 /* Where the last gap begins; 0: there was none. */
 uint64_t daemon_gap_from(const struct daemon *d);
 
