@@ -3,7 +3,6 @@
 /* The verbs about destinations: which there are and how they fare, their types, and a test through the
  * real path. Runs in agentd; all that is said of a destination's health came from the exporter. */
 
-#include "agentd/base/text.h"
 #include "agentd/daemon_handover.h"
 #include "agentd/daemon_verbs.h"
 #include "destinations/destination.h"
@@ -41,16 +40,13 @@ static Control__KeyValue **shown_options(struct control_reply *r, const struct d
 	for (size_t i = 0; list && i < *ret_n; i++) {
 		char name[100];
 		const struct option_desc *o;
-		const char *value = c->options[i].value;
 
 		snprintf(name, sizeof(name), "%.*s",
 			(int)MIN(strcspn(c->options[i].name, "/"), (size_t)99), c->options[i].name);
 		o = t ? option_find(t->options, name) : NULL;
-		if (!o || streq(name, "headers") ||
-			((o->type == OPTION_SECRET || o->type == OPTION_FILE ||
-				 o->type == OPTION_SECRET_MAP) &&
-				!text_starts(value, "file:") && !text_starts(value, "cred:")))
-			list[i]->value = control_strdup(r, "(secret)");
+		list[i]->value = control_strdup(r,
+			!o || streq(name, "headers") ? "(secret)"
+						     : config_option_shown(o, c->options[i].value));
 	}
 	return list;
 }

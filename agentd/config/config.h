@@ -158,6 +158,8 @@ void config_each_key(void (*visit)(void *userdata, const struct config_key *key)
 const char *config_type_name(enum option_type type);
 /* As `allowed` above. */
 void config_type_allowed(const struct option_desc *d, char *out, size_t size);
+/* An option's value, or "(secret)" for what it refers to or may be. Of maps nothing is known. */
+const char *config_option_shown(const struct option_desc *option, const char *value);
 
 /* ---- changes ------------------------------------------------------------------------------------------- */
 

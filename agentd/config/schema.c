@@ -433,9 +433,19 @@ static bool holds_references(const struct option_desc *option)
 		option->type == OPTION_SECRET_MAP;
 }
 
+static const char hidden[] = "(secret)";
+
+const char *config_option_shown(const struct option_desc *option, const char *value)
+{
+	/* Where a secret is read from is none, unlike what agentd keeps itself. */
+	if (holds_references(option) &&
+		(!option_is_reference(value) || text_starts(value, "secret:")))
+		return hidden;
+	return value;
+}
+
 const char *config_shown(const struct config_doc *d, const char *path, const char *value)
 {
-	static const char hidden[] = "(secret)";
 	const struct option_desc *option;
 	struct config_path p;
 
@@ -447,11 +457,7 @@ const char *config_shown(const struct config_doc *d, const char *path, const cha
 	/* What stands in a map (HTTP headers, mostly) is not described one by one: it may be anything. */
 	if (!option || option->type == OPTION_MAP)
 		return hidden;
-	/* Where a secret is read from is none, unlike what agentd keeps itself. */
-	if (holds_references(option))
-		return option_is_reference(value) && !text_starts(value, "secret:") ? value
-										    : hidden;
-	return value;
+	return config_option_shown(option, value);
 }
 
 const char *config_reference(const struct config_doc *d, const char *path, const char *value)
