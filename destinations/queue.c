@@ -159,10 +159,11 @@ int held_batch_bytes(struct held_batch *b, struct err_text *err)
 	r = spool_read(spool, b->spool, &bytes);
 	if (r < 0) {
 		buf_deinit(&bytes);
-		return r == -ENOMEM
-			? r
-			: err_set(err, -EIO, "a batch cannot be read from the spool: %s",
-				  r == -EBADMSG ? "it is damaged" : strerrordesc_np(-r));
+		/* What this process lacks now it may have later; the batch is not to blame. */
+		if (r == -ENOMEM || r == -EMFILE || r == -ENFILE)
+			return -ENOMEM;
+		return err_set(err, -EIO, "a batch cannot be read from the spool: %s",
+			r == -EBADMSG ? "it is damaged" : strerrordesc_np(-r));
 	}
 	b->bytes = TAKE_PTR(bytes.data);
 	b->mapped = false;

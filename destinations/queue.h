@@ -37,7 +37,8 @@ void held_batch_keep(struct held_batch *b);
 void held_batch_set_spool(struct spool *s);
 /* What is held in memory for want of a spool. */
 uint64_t held_batch_memory(uint32_t *batches);
-/* The bytes, read if need be; borrowed until held_batch_settle(). -EIO: they are damaged or cannot be read. */
+/* The bytes, read if need be; borrowed until held_batch_settle(). -EIO: they are damaged or cannot be read; -ENOMEM:
+ * memory or descriptors are lacking now. */
 int held_batch_bytes(struct held_batch *b, struct err_text *err);
 /* The requests from row on, made if need be; a reference for the caller. */
 int held_batch_encode(struct held_batch *b, const struct shape_limits *limits, uint64_t row,
