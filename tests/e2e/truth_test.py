@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 240 s
+# timeout: 480 s
 """The main job: workloads whose profile is known, in the OTLP that arrives at independent receivers."""
 
 import os
@@ -10,37 +10,36 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
 from odi_harness import *  # noqa: E402,F403
 
 RATE = 499
-SECONDS = 4
+CPU_SECONDS = 3  # of each program that may be ended: so many samples, on a busy host, too
+# Where everything is busy names may take a second; an interval waits for them no longer than it lasts.
+INTERVAL = "5s"
 
 
-def take(names, seconds=SECONDS, source=(), rate=RATE, enable=()):
-    """Profiles these workloads at the same time, each as a service of its own name; answers what arrived and what
-    each reported."""
+def take(names, cpu_seconds=CPU_SECONDS, source=(), rate=RATE, enable=()):
+    """Profiles these workloads at the same time, each as a service of its own name; answers what arrived, what each
+    reported, and how many samples were late."""
     reports = {}
     with OtlpReceiver() as receiver, Agentd() as a:
         a.add_receiver(receiver)
         for name in names:
             a.add_process(name, "--service-name", name.replace(" ", "-"), *source)
-        a.enable(*enable, rate=rate)
-        running = [Workload(name, seconds) for name in names]
+        a.enable(*enable, rate=rate, interval=INTERVAL)
+        running = [Workload(name, 0 if ends_when_asked(name) else cpu_seconds + 1) for name in names]
         for w in running:
-            reports[w.name] = w.wait(seconds * 10 + 30)
-        for name in names:
-            a.settle(receiver, name.replace(" ", "-"))
-        a.check_ledger()
-        lost = a.ledger()["lost"]
-        equal(lost, 0, "samples lost")
-        profiles = unique(receiver)
+            reports[w.name] = w.work(cpu_seconds) if ends_when_asked(w.name) else w.wait()
+        profiles, ledger = a.finish(receiver)
         check_messages(receiver)
         equal(repeats(receiver), 0, "profiles that came twice")
-    return profiles, reports
+    return profiles, reports, ledger["late"]
 
 
-def check_amount(profiles, service, cpu_ns, rate, what, slack=0.05):
-    """As many samples as CPU time: none lost, none doubled."""
-    n, wanted = profiles.total(service), expected_samples(cpu_ns, rate)
-    margin = max(slack * wanted, 5 * wanted**0.5, 3)
-    check(abs(n - wanted) <= margin, f"{what}: {n} samples for {cpu_ns / 1e9:.2f} s of CPU at {rate} Hz, not {wanted:.0f}")
+def ends_when_asked(name):
+    """Go's and Rust's know no SIGTERM, and plugin has halves: they end by themselves."""
+    return name not in ("shares_go", "shares_rust", "plugin")
+
+
+def check_amount(profiles, service, cpu_ns, rate, what, late, slack=0.05):
+    check_count(profiles.total(service), expected_samples(cpu_ns, rate), what, slack, late)
 
 
 def truth_case(group, title):
@@ -49,13 +48,13 @@ def truth_case(group, title):
         for name in group:
             if not os.path.exists(os.path.join(WORKLOADS, name.split()[0])):
                 raise CannotRun(f"{name} was not built on this machine")
-        profiles, reports = take(group)
+        profiles, reports, late = take(group)
         for name in group:
             service, truth = name.replace(" ", "-"), TRUTH[name]
             say(f"# {name}: {profiles.total(service)} samples, {reports[name]}")
             check_shares(profiles.flat(service), truth["shares"], name)
             check_chains(profiles, service, truth, name)
-            check_amount(profiles, service, reports[name]["cpu_ns"], RATE, name)
+            check_amount(profiles, service, reports[name]["cpu_ns"], RATE, name, late)
             for leaf, module in truth.get("modules", {}).items():
                 found = {os.path.basename(s.frames[0].module) for s in profiles.samples(service)
                          if s.user and s.user[0] == leaf and s.frames[0].kind != "kernel"}  # fmt: skip
@@ -71,11 +70,11 @@ truth_case(["shared", "plugin"], "a library of its own, linked and opened later"
 
 @case("threads: shares and chains of three, names where asked for")
 def threads():
-    profiles, reports = take(["threads"], source=["--per-thread"])
+    profiles, reports, late = take(["threads"], source=["--per-thread"])
     truth = TRUTH["threads"]
     check_shares(profiles.flat("threads"), truth["shares"], "threads")
     check_chains(profiles, "threads", truth, "threads")
-    check_amount(profiles, "threads", reports["threads"]["cpu_ns"], RATE, "threads")
+    check_amount(profiles, "threads", reports["threads"]["cpu_ns"], RATE, "threads", late)
     for s in profiles.samples("threads"):
         if s.user and s.user[0] in truth["threads"]:
             equal(s.attributes.get("thread.name"), truth["threads"][s.user[0]], f"thread of {s.user[0]}")
@@ -83,7 +82,8 @@ def threads():
 
 @case("threads: no thread ids or names where nobody asked")
 def no_threads():
-    profiles, _ = take(["threads"], seconds=2)
+    profiles, _, _ = take(["threads"], 1)
+    check(profiles.total("threads") > 200, "no samples")
     keys = {k for s in profiles.samples("threads") for k in s.attributes}
     check(not keys & {"thread.name", "thread.id", "cpu.logical_number"}, f"sample attributes: {keys}")
 
@@ -91,7 +91,7 @@ def no_threads():
 @case("kernel frames on top of the user's, and off on request")
 def kernel():
     for name in ("kernel_work zero", "kernel_work random"):
-        profiles, _ = take([name])
+        profiles, _, _ = take([name])
         service, truth = name.replace(" ", "-"), TRUTH[name]
         n = profiles.total(service)
         inside = sum(s.count for s in profiles.samples(service) if s.kernel)
@@ -101,7 +101,8 @@ def kernel():
         check_chains(profiles, service, truth, name)
         unnamed = {f for s in profiles.samples(service) for f in s.kernel if "+0x" in f}
         check(not unnamed, f"{name}: kernel frames without a name: {sorted(unnamed)[:5]}")
-    profiles, _ = take(["kernel_work zero"], seconds=2, enable=["--no-kernel-frames"])
+    profiles, _, _ = take(["kernel_work zero"], 1, enable=["--no-kernel-frames"])
+    check(profiles.total("kernel_work-zero") > 200, "no samples")
     check(not any(s.kernel for s in profiles.samples("kernel_work-zero")), "kernel frames although they are off")
     check_chains(profiles, "kernel_work-zero", TRUTH["kernel_work zero"], "without kernel frames")
 
@@ -112,11 +113,9 @@ def exec_in_place():
         a.add_receiver(receiver)
         a.add_process("exec_first", "--service-name", "first")
         a.add_process("exec_second", "--service-name", "second")
-        a.enable()
-        report = Workload("exec_first", SECONDS).wait()
-        a.settle(receiver, "second")
-        profiles = unique(receiver)
-        a.check_ledger()
+        a.enable(interval=INTERVAL)
+        report = Workload("exec_first", 4).wait()
+        profiles, ledger = a.finish(receiver)
         check_messages(receiver)
     equal(set(profiles.flat("first")) & {"after_exec"}, set(), "functions of the second program in the first")
     equal(set(profiles.flat("second")) & {"before_exec"}, set(), "functions of the first program in the second")
@@ -124,26 +123,32 @@ def exec_in_place():
     check_shares(profiles.flat("second"), {"after_exec": 1.0}, "second", others=0.05)
     check_chains(profiles, "first", TRUTH["exec_first"], "first")
     check_chains(profiles, "second", TRUTH["exec_first"], "second")
-    check_amount(profiles, None, report["cpu_ns"], RATE, "both")
+    check_amount(profiles, None, report["cpu_ns"], RATE, "both", ledger["late"])
 
 
 @case("processes of 100 ms: attributed, named, none missing")
 def brief():
+    program = os.path.join(WORKLOADS, "brief")
     with OtlpReceiver() as receiver, Agentd() as a:
         a.add_receiver(receiver)
         a.add_process("brief", "--service-name", "brief")
-        a.enable()
-        report = Workload(f"launch 30 20 {WORKLOADS}/brief", seconds=None).wait()
-        profiles = a.settle(receiver, "brief")
-        a.check_ledger()
-    check_shares(profiles.flat("brief"), {"brief_work": 1.0}, "brief", others=0.08)
+        a.enable(interval=INTERVAL)
+        report = Workload(f"launch 30 20 {program}", seconds=None).wait()
+        # What a process costs that does no work: of 100 ms a busy host gives little more to some.
+        starts = Workload(f"launch 30 20 {program} 0.000001", seconds=None).wait()
+        profiles, ledger = a.finish(receiver)
+    found = profiles.flat("brief")
+    n = sum(found.values())
+    outside, wanted = n - found["brief_work"], expected_samples(2 * starts["cpu_ns"], RATE)
+    say(f"# {n} samples, {outside} of them of starts and ends, of which {wanted:.0f} are expected")
+    check(outside <= 0.08 * n + wanted + SIGMA * wanted**0.5, f"brief: {outside} of {n} are not of brief_work: {found.most_common(8)}")
     check_chains(profiles, "brief", TRUTH["brief"], "brief")
-    check_amount(profiles, "brief", report["cpu_ns"], RATE, "brief", slack=0.1)
+    check_amount(profiles, "brief", report["cpu_ns"] + starts["cpu_ns"], RATE, "brief", ledger["late"], slack=0.1)
 
 
 @case("a stripped program keeps file and offset, never an empty name")
 def stripped():
-    profiles, _ = take(["shares_c_stripped"], seconds=2)
+    profiles, _, _ = take(["shares_c_stripped"], 1)
     names = {f.name for s in profiles.samples("shares_c_stripped") for f in s.frames if f.kind == "native"}
     own = {n for n in names if n.startswith("shares_c_stripped+0x")}
     check(own, f"no frame of the form shares_c_stripped+0x...: {sorted(names)[:5]}")
@@ -155,30 +160,33 @@ def selection():
     with OtlpReceiver() as receiver, Agentd() as a:
         a.add_receiver(receiver)
         a.add_process("shares_c", "--service-name", "chosen")
-        a.enable()
-        chosen, other = Workload("shares_c", 3), Workload("shares_c_nopie", 3)
-        chosen.wait()
-        other.wait()
+        a.enable(interval=INTERVAL)
+        chosen, other = Workload("shares_c"), Workload("shares_c_nopie")
+        chosen.work(1)
+        other.work(1)
         a.settle(receiver, "chosen")
         equal(unique(receiver).services(), ["chosen"], "services that were exported")
         check(a.ledger()["ignored"] > 0, "nothing counted as ignored")
         a.add_source("host")
-        chosen, other = Workload("shares_c", 3), Workload("kernel_work zero", 3)
-        with open(os.path.join(temp_folder(), "written"), "wb") as f:
-            for _ in range(6):  # work for the kernel's own threads
+        chosen, other = Workload("shares_c"), Workload("kernel_work zero")
+        path = os.path.join(temp_folder(), "written")
+
+        def kernels_own():
+            """Gives the kernel's own threads something to do."""
+            with open(path, "wb") as f:
                 f.write(bytes(16 << 20))
                 os.fsync(f.fileno())
-        chosen.wait()
-        other.wait()
-        a.settle_running(receiver, "kernel", 1)
-        time.sleep(2.5)
-        profiles = unique(receiver)
+            return unique(receiver).total("kernel")
+
+        wait_for("samples of the kernel's own threads", kernels_own, 60)
+        chosen.work(1)
+        other.work(1)
+        profiles, _ = a.finish(receiver)
         check(profiles.total("shares_c") == 0, "the host source took what the process source claims")
         check_shares(profiles.flat("chosen"), TRUTH["shares_c"]["shares"], "chosen")
         # the outermost functions of every idle CPU; others may call their own as they like
         idle = [s.kernel for s in profiles.samples() if {"do_idle", "cpu_startup_entry"} & set(s.kernel)]
         check(not idle, f"idle was exported: {idle[:2]}")
-        a.check_ledger()
         check_messages(receiver)
 
 
@@ -198,8 +206,7 @@ def service_names():
                    Workload("shares_c_nopie", 3), Workload("shares_c_static", 3, env={**env, "SECRET_WORD": "xyzzy-4711"})]  # fmt: skip
         for w in running:
             w.wait()
-        a.settle(receiver, "given")
-        profiles = unique(receiver)
+        profiles, _ = a.finish(receiver)
         check_messages(receiver)
         raw = b"".join(m.SerializeToString() for m in receiver.messages)
     equal(profiles.services(), ["from-attributes", "from-env", "given", "shares_c_nopie"], "services")
@@ -228,9 +235,8 @@ def collector():
         a.ctl("destination", "add", "otlphttp", "collector", "--url", f"http://127.0.0.1:{http}")
         a.add_process("shares_c", "--service-name", "both")
         a.enable()
-        Workload("shares_c", 3).wait()
-        profiles = a.settle(python, "both")
-        a.check_ledger()
+        Workload("shares_c").work(1)
+        profiles, _ = a.finish(python)
 
         def same():
             with open(out) as f:
