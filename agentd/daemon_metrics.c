@@ -330,25 +330,6 @@ int daemon_metrics_make(struct daemon *d, bool settle, struct metrics **ret)
 	return 0;
 }
 
-/* Cuts text, which has the lines' memory then. NULL: no memory. */
-static char **split_lines(struct control_reply *r, char *text, size_t *n)
-{
-	size_t count = 0;
-	char **lines;
-
-	for (const char *p = text; *p; p++)
-		count += *p == '\n';
-	lines = control_alloc(r, (count + 1) * sizeof(*lines));
-	for (*n = 0; lines && *n < count; (*n)++) {
-		char *end = strchr(text, '\n');
-
-		*end = '\0';
-		lines[*n] = text;
-		text = end + 1;
-	}
-	return lines;
-}
-
 void daemon_get_metrics(void *userdata, struct control_reply *r)
 {
 	CLEANUP(metrics_freep) struct metrics *m = NULL;
@@ -366,7 +347,7 @@ void daemon_get_metrics(void *userdata, struct control_reply *r)
 		daemon_fail(r, error, "out of memory");
 		return;
 	}
-	body.lines = split_lines(r, (char *)text.data, &body.n_lines);
+	body.lines = control_lines(r, (const char *)text.data, &body.n_lines);
 	if (!body.lines) {
 		daemon_fail(r, -ENOMEM, "out of memory");
 		return;

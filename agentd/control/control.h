@@ -24,6 +24,8 @@ struct control_reply;
 void *control_alloc(struct control_reply *r, size_t size);    /* zeroed; NULL: no memory */
 char *control_strdup(struct control_reply *r, const char *s); /* "" for NULL */
 char *control_printf(struct control_reply *r, const char *format, ...) PRINTF(2, 3);
+/* The lines of text (NULL: none) that end, each without its end. NULL and none: no memory. */
+char **control_lines(struct control_reply *r, const char *text, size_t *n);
 /* One that nobody waits for: for filling what a reply would say. NULL: no memory. */
 struct control_reply *control_reply_detached(void);
 struct control_reply *control_reply_free(struct control_reply *r); /* a detached one */

@@ -137,6 +137,29 @@ char *control_printf(struct control_reply *r, const char *format, ...)
 	return text;
 }
 
+char **control_lines(struct control_reply *r, const char *text, size_t *n)
+{
+	size_t count = 0;
+	char **lines;
+
+	for (const char *p = text; p && *p; p++)
+		count += *p == '\n';
+	lines = control_alloc(r, (count + 1) * sizeof(*lines));
+	*n = 0;
+	for (const char *p = text; lines && *n < count;) {
+		size_t len = strcspn(p, "\n");
+
+		lines[*n] = control_printf(r, "%.*s", (int)len, p);
+		if (!lines[*n]) {
+			*n = 0;
+			return NULL;
+		}
+		++*n;
+		p += len + 1;
+	}
+	return lines;
+}
+
 static void send_error(struct control_reply *r, Control__Code code, const char *text)
 {
 	Control__Reply reply = CONTROL__REPLY__INIT;

@@ -95,28 +95,6 @@ static int take_changes(struct control_server *s, struct control_reply *r,
 	return result;
 }
 
-/* The diff's lines, as many strings. */
-static char **split_lines(struct control_reply *r, const char *text, size_t *n)
-{
-	size_t count = 0;
-	char **lines;
-
-	for (const char *p = text; p && *p; p++)
-		count += *p == '\n';
-	lines = control_alloc(r, (count + 1) * sizeof(*lines));
-	*n = 0;
-	for (const char *p = text; lines && *n < count;) {
-		size_t len = strcspn(p, "\n");
-
-		lines[*n] = control_printf(r, "%.*s", (int)len, p);
-		if (!lines[*n])
-			break;
-		++*n;
-		p += len + 1;
-	}
-	return lines;
-}
-
 static void send_applied(struct control_server *s, struct control_reply *r,
 	const Control__Apply *apply, bool changed, uint64_t revision, const struct buf *diff)
 {
@@ -125,7 +103,7 @@ static void send_applied(struct control_server *s, struct control_reply *r,
 
 	applied.revision = revision;
 	applied.changed = changed && !apply->dry_run;
-	applied.diff = split_lines(r, diff->len ? (const char *)diff->data : "", &applied.n_diff);
+	applied.diff = control_lines(r, diff->len ? (const char *)diff->data : "", &applied.n_diff);
 	if (!apply->dry_run && s->ops->describe_effects)
 		s->ops->describe_effects(s->userdata, r, apply, &applied);
 	reply.body_case = CONTROL__REPLY__BODY_APPLIED;
@@ -285,7 +263,7 @@ static void on_revision(void *userdata, const struct store_revision *revision)
 	e->time_unix_ns = revision->time_unix_ns;
 	e->reason = control_strdup(h->reply, revision->reason);
 	e->hash = control_strdup(h->reply, revision->hash);
-	e->diff = split_lines(h->reply, revision->diff, &e->n_diff);
+	e->diff = control_lines(h->reply, revision->diff, &e->n_diff);
 	h->list[h->n++] = e;
 }
 
