@@ -74,8 +74,13 @@ static void watch(struct handover *h, const char *path)
 	for (size_t i = 0; i < h->n_watched; i++)
 		if (streq(h->watched[i].path, path))
 			return;
-	if (h->n_watched == MAX_WATCHED)
+	if (h->n_watched == MAX_WATCHED) {
+		log_warning(
+			"destinations name more than %d files: %s is not watched for changes; SIGHUP "
+			"reads it again",
+			MAX_WATCHED, path);
 		return;
+	}
 	w->path = strdup(path);
 	if (w->path) {
 		look(w);
@@ -147,6 +152,15 @@ static void cannot(struct handed *h, const char *option, const char *why)
 		snprintf(h->problem, sizeof(h->problem), "%.80s: %.500s", option, why);
 }
 
+/* What it leads to; a file is watched from then on, also one that is not there yet. */
+static int read_reference(
+	struct daemon *d, const char *reference, bool text, struct buf *out, struct err_text *err)
+{
+	if (text_starts(reference, "file:"))
+		watch(d->handover, reference + 5);
+	return secrets_read(d->handover->secrets, reference, text, out, err);
+}
+
 static int put_contents(struct daemon *d, struct handed *h, const char *name, const char *option,
 	const char *reference, bool text)
 {
@@ -154,9 +168,7 @@ static int put_contents(struct daemon *d, struct handed *h, const char *name, co
 	struct err_text err = {};
 
 	buf_init(&b, SECRET_MAX_BYTES + 2);
-	if (text_starts(reference, "file:"))
-		watch(d->handover, reference + 5);
-	if (secrets_read(d->handover->secrets, reference, text, &b, &err) < 0) {
+	if (read_reference(d, reference, text, &b, &err) < 0) {
 		cannot(h, option, err.text);
 		return 0;
 	}
@@ -227,10 +239,7 @@ static int put_proxy(struct daemon *d, struct handed *h, const struct destinatio
 	} else {
 		buf_printf(&url, "%.*s", (int)(sep + 3 - proxy), proxy);
 		put_escaped(&url, user);
-		if (text_starts(reference, "file:"))
-			watch(d->handover, reference + 5);
-		if (*reference &&
-			secrets_read(d->handover->secrets, reference, true, &password, &err) < 0)
+		if (*reference && read_reference(d, reference, true, &password, &err) < 0)
 			cannot(h, "proxy-password", err.text);
 		else if (*reference) {
 			buf_str(&url, ":");
