@@ -9,17 +9,15 @@
 #include "agentd/base/clock.h"
 #include "agentd/base/log.h"
 #include "agentd/base/text.h"
+#include "destinations/at_once.h"
 #include "destinations/transports.h"
 
 #define TOP_FUNCTIONS 3
 
 struct debug {
-	struct sender base; /* first */
+	struct at_once at_once; /* first */
 	char name[PROTOCOL_NAME];
 	uint64_t max_lines;
-	bool test;
-	struct send_result result;
-	struct message_test_step step;
 };
 
 /* A line of the log, none of which is held back. */
@@ -119,43 +117,25 @@ static void print(const struct debug *d, const struct batch *b)
 	}
 }
 
-static void finish(struct transport_job *job, int code)
-{
-	struct debug *d = (struct debug *)job;
-
-	d->base.busy = false;
-	d->base.done(d->base.userdata, &d->result);
-}
-
 static int debug_send(
 	struct sender *s, const void *body, size_t len, send_done_fn *done, void *userdata)
 {
 	struct debug *d = (struct debug *)s;
 	CLEANUP(batch_freep) struct batch *b = NULL;
+	struct send_result *result = &d->at_once.result;
 	uint64_t start = clock_monotonic_ns();
 	struct err_text err = {};
 
 	if (s->busy)
 		return -EBUSY;
-	d->result = (struct send_result){.sent_bytes = len};
+	*result = (struct send_result){.sent_bytes = len};
 	if (profile_decode(body, len, &b, &err) < 0) {
-		d->result.outcome = SEND_REFUSED;
-		snprintf(d->result.reason, sizeof(d->result.reason), "%.500s", err.text);
-	} else if (!d->test) {
+		result->outcome = SEND_REFUSED;
+		snprintf(result->reason, sizeof(result->reason), "%.500s", err.text);
+	} else if (!d->at_once.test) {
 		print(d, b);
 	}
-	d->result.duration_ns = clock_monotonic_ns() - start;
-	if (d->test) {
-		d->step = (struct message_test_step){
-			.name = "accepted", .ok = b != NULL, .duration_ns = d->result.duration_ns};
-		d->result.steps = &d->step;
-		d->result.n_steps = 1;
-	}
-	s->done = done;
-	s->userdata = userdata;
-	s->job.finish = finish;
-	s->busy = true;
-	transport_defer(&s->job);
+	at_once_end(&d->at_once, start, done, userdata);
 	return 0;
 }
 
@@ -174,10 +154,10 @@ static int debug_open(struct sender **ret, const struct sender_setup *u, struct 
 	if (!d)
 		return err_set(err, -ENOMEM, "out of memory");
 	snprintf(d->name, sizeof(d->name), "%s", u->name);
-	d->test = u->test;
+	d->at_once.test = u->test;
 	if (text_u64(sender_option(u, "max-lines"), 1, 10000, &d->max_lines) < 0)
 		d->max_lines = 20;
-	*ret = &d->base;
+	*ret = &d->at_once.base;
 	return 0;
 }
 

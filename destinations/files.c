@@ -4,7 +4,7 @@
  *
  * The folder comes as a descriptor that agentd opened below what the administrator allows (see link_folder.c); no path
  * is followed here. A file is written under a hidden name, synced and renamed, so that whoever looks sees whole ones
- * only. Names are the time of writing and a number, so that they sort as they came. Only files that are named so are
+ * only; the hidden name is always the same, so that ends amid a file leave one behind, not many. Names are the time of writing and a number, so that they sort as they came. Only files that are named so are
  * counted and removed: what else lies there is not ours.
  *
  * A disk that is full may have room later, so what was sampled waits; a folder that cannot be written to waits for
@@ -19,6 +19,7 @@
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "agentd/base/text.h"
+#include "destinations/at_once.h"
 #include "destinations/transports.h"
 
 #define STEM_LEN  24 /* 20260102T030405Z-0000001: see file_name() */
@@ -30,7 +31,7 @@ struct kept {
 };
 
 struct files {
-	struct sender base; /* first */
+	struct at_once at_once; /* first */
 	char endpoint[PROTOCOL_TEXT];
 	int folder;
 	enum shape_form form;
@@ -39,9 +40,6 @@ struct files {
 	struct kept *kept; /* oldest first */
 	size_t n, room;
 	uint64_t bytes, serial;
-	struct send_result result; /* of the request under way */
-	struct message_test_step step;
-	bool test;
 };
 
 /* ---- what is there ------------------------------------------------------------------------------- */
@@ -154,6 +152,18 @@ static void file_name(struct files *f, char out[48])
 	snprintf(out, 48, "%s-%07llu%s", stamp, (unsigned long long)f->serial, extension(f));
 }
 
+/* A new file under the hidden name; one that a predecessor left is nobody's. */
+static int begin_file(const struct files *f)
+{
+	int fd;
+
+	if (unlinkat(f->folder, TEMPORARY, 0) < 0 && errno != ENOENT)
+		return -errno;
+	fd = openat(
+		f->folder, TEMPORARY, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
+	return fd < 0 ? -errno : fd;
+}
+
 static int write_file(struct files *f, const void *body, size_t len)
 {
 	char name[48];
@@ -161,13 +171,9 @@ static int write_file(struct files *f, const void *body, size_t len)
 	int r;
 
 	rotate(f, len);
-	/* One that a predecessor left is nobody's. */
-	if (unlinkat(f->folder, TEMPORARY, 0) < 0 && errno != ENOENT)
-		return -errno;
-	fd = openat(
-		f->folder, TEMPORARY, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
+	fd = begin_file(f);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	file_name(f, name);
 	r = io_write_all(fd, body, len);
 	if (r == 0 && fdatasync(fd) < 0)
@@ -180,20 +186,20 @@ static int write_file(struct files *f, const void *body, size_t len)
 	}
 	/* Not remembered for want of memory: it is there, and counted from the next start on. */
 	(void)keep(f, name, len);
+	/* What counts as delivered survives a loss of power; its name is on the disk when the folder is. */
+	if (fsync(f->folder) < 0 && errno != EINVAL)
+		log_warning("the folder %.300s could not be synced: %s", f->endpoint,
+			strerrordesc_np(errno));
 	return 0;
 }
 
 /* A test writes nothing that stays. */
 static int try_folder(struct files *f)
 {
-	int fd;
+	int fd = begin_file(f);
 
-	if (unlinkat(f->folder, TEMPORARY, 0) < 0 && errno != ENOENT)
-		return -errno;
-	fd = openat(
-		f->folder, TEMPORARY, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	close(fd);
 	return unlinkat(f->folder, TEMPORARY, 0) < 0 ? -errno : 0;
 }
@@ -213,14 +219,6 @@ static void say_failure(struct files *f, int error, struct send_result *result)
 		     : "is the folder still there, and may odi's exporter write there?");
 }
 
-static void finish(struct transport_job *job, int code)
-{
-	struct files *f = (struct files *)job;
-
-	f->base.busy = false;
-	f->base.done(f->base.userdata, &f->result);
-}
-
 static int files_send(
 	struct sender *s, const void *body, size_t len, send_done_fn *done, void *userdata)
 {
@@ -230,22 +228,11 @@ static int files_send(
 
 	if (s->busy)
 		return -EBUSY;
-	f->result = (struct send_result){.sent_bytes = len};
-	r = f->test ? try_folder(f) : write_file(f, body, len);
+	f->at_once.result = (struct send_result){.sent_bytes = len};
+	r = f->at_once.test ? try_folder(f) : write_file(f, body, len);
 	if (r < 0)
-		say_failure(f, r, &f->result);
-	f->result.duration_ns = clock_monotonic_ns() - start;
-	if (f->test) {
-		f->step = (struct message_test_step){
-			.name = "accepted", .ok = r == 0, .duration_ns = f->result.duration_ns};
-		f->result.steps = &f->step;
-		f->result.n_steps = 1;
-	}
-	s->done = done;
-	s->userdata = userdata;
-	s->job.finish = finish;
-	s->busy = true;
-	transport_defer(&s->job);
+		say_failure(f, r, &f->at_once.result);
+	at_once_end(&f->at_once, start, done, userdata);
 	return 0;
 }
 
@@ -278,7 +265,7 @@ static int files_open(struct sender **ret, const struct sender_setup *u, struct 
 	if (!f)
 		return err_set(err, -ENOMEM, "out of memory");
 	f->folder = -1;
-	f->test = u->test;
+	f->at_once.test = u->test;
 	snprintf(f->endpoint, sizeof(f->endpoint), "%.400s/%.80s",
 		sender_option(u, t->endpoint_option), u->name);
 	pprof = streq(sender_option(u, "format"), "pprof");
