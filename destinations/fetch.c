@@ -19,14 +19,13 @@
 
 #include <fcntl.h>
 #include <stdarg.h>
-#include <curl/curl.h>
 
 #include "agentd/base/clock.h"
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "agentd/base/text.h"
 #include "destinations/fetch.h"
-#include "destinations/transport.h"
+#include "destinations/http.h"
 
 #define REDIRECTS_MAX 3
 #define HEAD_MAX      (64U << 10)
@@ -415,13 +414,10 @@ static bool set_options(struct fetch *f)
 	f->headers = curl_slist_append(NULL, "Accept-Encoding: identity");
 	if (!f->headers)
 		return false;
+	http_be_strict(c);
 	curl_easy_setopt(c, CURLOPT_HTTPHEADER, f->headers);
-	curl_easy_setopt(c, CURLOPT_USERAGENT, "odi/" ODI_VERSION);
-	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(c, CURLOPT_HTTPGET, 1L);
-	curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
 	curl_easy_setopt(c, CURLOPT_PROXY, "");
-	curl_easy_setopt(c, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
 	curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, (long)f->what.connect_ms);
 	curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, (long)STALL_BYTES);
 	curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)MAX(f->what.stall_ms / 1000, 1U));
@@ -431,14 +427,6 @@ static bool set_options(struct fetch *f)
 	curl_easy_setopt(c, CURLOPT_HEADERDATA, f);
 	curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(c, CURLOPT_WRITEDATA, f);
-#if LIBCURL_VERSION_NUM >= 0x075500
-	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
-#else
-	curl_easy_setopt(c, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
-#endif
-#if LIBCURL_VERSION_NUM >= 0x075700
-	curl_easy_setopt(c, CURLOPT_QUICK_EXIT, 1L);
-#endif
 	return true;
 }
 

@@ -320,7 +320,6 @@ static int set_tls(struct http *h, const struct sender_setup *u, struct err_text
 	CURL *c = h->easy;
 	int r;
 
-	curl_easy_setopt(c, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
 	if (!*cert != !*key)
 		return err_set(err, -EINVAL, "cert and key belong together: %s is missing",
 			*cert ? "key" : "cert");
@@ -393,17 +392,32 @@ static void set_grpc(struct http *h)
 	curl_easy_setopt(c, CURLOPT_HEADERDATA, h);
 }
 
+void http_be_strict(CURL *c)
+{
+	curl_easy_setopt(c, CURLOPT_USERAGENT, "odi/" ODI_VERSION);
+	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
+	curl_easy_setopt(c, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+#if LIBCURL_VERSION_NUM >= 0x075500
+	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
+#else
+	curl_easy_setopt(c, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
+#endif
+#if LIBCURL_VERSION_NUM >= 0x075700
+	/* A name that is still being resolved must not be waited for when its request has ended. */
+	curl_easy_setopt(c, CURLOPT_QUICK_EXIT, 1L);
+#endif
+}
+
 static void set_handle(struct http *h)
 {
 	uint64_t timeout_ms = MAX(h->timeout_ns / NSEC_PER_MSEC, (uint64_t)1);
 	CURL *c = h->easy;
 
+	http_be_strict(c);
 	curl_easy_setopt(c, CURLOPT_CURLU, h->url);
 	curl_easy_setopt(c, CURLOPT_HTTPHEADER, h->headers);
-	curl_easy_setopt(c, CURLOPT_USERAGENT, "odi/" ODI_VERSION);
-	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(c, CURLOPT_POST, 1L);
-	curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L); /* see http_follow() */
 	curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
 	curl_easy_setopt(
 		c, CURLOPT_CONNECTTIMEOUT_MS, (long)MIN(timeout_ms, (uint64_t)CONNECT_MAX_MS));
@@ -415,15 +429,6 @@ static void set_handle(struct http *h)
 		set_grpc(h);
 	if (h->test)
 		http_watch_tls(h);
-#if LIBCURL_VERSION_NUM >= 0x075500
-	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
-#else
-	curl_easy_setopt(c, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
-#endif
-#if LIBCURL_VERSION_NUM >= 0x075700
-	/* A name that is still being resolved must not be waited for when its request has ended. */
-	curl_easy_setopt(c, CURLOPT_QUICK_EXIT, 1L);
-#endif
 }
 
 struct sender *http_close(struct sender *s)

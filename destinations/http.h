@@ -44,6 +44,9 @@ struct http {
 int http_open(struct sender **ret, const struct sender_setup *setup, struct err_text *err);
 struct sender *http_close(struct sender *s);
 DEFINE_FREEP(http_freep, struct sender *, http_close)
+/* What every request of this role keeps to, these and others': http and https alone, TLS 1.2 at least, redirects only
+ * as its owner allows. */
+void http_be_strict(CURL *easy);
 /* Where a redirect leads, if it may be followed: the same host, no less safe. 0: h->redirected is set, -EPERM. */
 int http_follow(struct http *h, const char *location);
 
