@@ -101,9 +101,9 @@ int cmd_destination_types(struct cli *cli, struct args *args)
 	return r;
 }
 
-static void json_ledger(struct json *j, const Control__DestinationLedger *l)
+void destination_ledger_json(struct json *j, const char *key, const Control__DestinationLedger *l)
 {
-	json_open(j, "ledger", '{');
+	json_open(j, key, '{');
 	json_uint(j, "routed", l->routed);
 	json_uint(j, "delivered", l->delivered);
 	json_uint(j, "held", l->held);
@@ -113,7 +113,7 @@ static void json_ledger(struct json *j, const Control__DestinationLedger *l)
 	json_close(j, '}');
 }
 
-static void json_destination(struct json *j, const Control__DestinationState *d)
+void destination_json(struct json *j, const Control__DestinationState *d)
 {
 	json_open(j, NULL, '{');
 	json_str(j, "name", d->name);
@@ -136,7 +136,7 @@ static void json_destination(struct json *j, const Control__DestinationState *d)
 	json_bool(j, "unverified", d->unverified);
 	json_str(j, "forbidden", d->forbidden);
 	if (d->ledger)
-		json_ledger(j, d->ledger);
+		destination_ledger_json(j, "ledger", d->ledger);
 	json_uint(j, "requests", d->requests);
 	json_uint(j, "failures", d->failures);
 	json_close(j, '}');
@@ -269,7 +269,7 @@ int cmd_destination_list(struct cli *cli, struct args *args)
 		json_open(&j, NULL, '{');
 		json_open(&j, "destinations", '[');
 		for (size_t i = 0; i < reply->destinations->n_destinations; i++)
-			json_destination(&j, reply->destinations->destinations[i]);
+			destination_json(&j, reply->destinations->destinations[i]);
 		json_close(&j, ']');
 		json_close(&j, '}');
 		r = json_print(&j, stdout);
@@ -365,7 +365,7 @@ int cmd_destination_show(struct cli *cli, struct args *args)
 		json_init(&j);
 		json_open(&j, NULL, '{');
 		json_open(&j, "destinations", '[');
-		json_destination(&j, reply->destinations->destinations[0]);
+		destination_json(&j, reply->destinations->destinations[0]);
 		json_close(&j, ']');
 		json_close(&j, '}');
 		r = json_print(&j, stdout);

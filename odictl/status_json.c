@@ -2,6 +2,7 @@
 
 /* `odictl status --json`: all that agentd says, under names that stay. */
 
+#include "odictl/destination.h"
 #include "odictl/named.h"
 #include "odictl/profiling.h"
 
@@ -24,18 +25,8 @@ static void json_ledger(struct json *j, const Control__Ledger *l)
 	json_bool(j, "closes", l->closes);
 	json_str(j, "gap", l->gap);
 	json_open(j, "destinations", '{');
-	for (size_t i = 0; i < l->n_destinations; i++) {
-		const Control__DestinationLedger *d = l->destinations[i];
-
-		json_open(j, d->name, '{');
-		json_uint(j, "routed", d->routed);
-		json_uint(j, "delivered", d->delivered);
-		json_uint(j, "held", d->held);
-		json_uint(j, "evicted", d->evicted);
-		json_uint(j, "rejected", d->rejected);
-		json_uint(j, "shaped", d->shaped);
-		json_close(j, '}');
-	}
+	for (size_t i = 0; i < l->n_destinations; i++)
+		destination_ledger_json(j, l->destinations[i]->name, l->destinations[i]);
 	json_close(j, '}');
 	json_close(j, '}');
 }
@@ -58,21 +49,8 @@ static void json_lists(struct json *j, const Control__Status *s)
 	}
 	json_close(j, ']');
 	json_open(j, "destinations", '[');
-	for (size_t i = 0; i < s->n_destinations; i++) {
-		const Control__DestinationState *d = s->destinations[i];
-
-		json_open(j, NULL, '{');
-		json_str(j, "name", d->name);
-		json_str(j, "type", d->type);
-		json_bool(j, "enabled", d->enabled);
-		json_str(j, "state", d->state);
-		json_str(j, "endpoint", d->endpoint);
-		json_time(j, "last_success", d->last_success_unix_ns);
-		json_str(j, "last_error", d->last_error);
-		json_uint(j, "sent_batches", d->sent_batches);
-		json_uint(j, "sent_bytes", d->sent_bytes);
-		json_close(j, '}');
-	}
+	for (size_t i = 0; i < s->n_destinations; i++)
+		destination_json(j, s->destinations[i]);
 	json_close(j, ']');
 }
 
