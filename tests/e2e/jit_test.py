@@ -14,6 +14,8 @@ from odi_harness import *  # noqa: E402,F403
 
 MADE = {"hot_one", "hot_two", "hot_three"}
 SHARES = {"hot_one": 0.6, "hot_two": 0.3, "hot_three": 0.1}
+ENOUGH = 1000  # samples before shares are judged
+LONG = 900  # seconds: programs run until the test has seen enough
 
 HOT_JS = """
 'use strict';
@@ -80,11 +82,27 @@ def after(receiver, since, service):
     return kept
 
 
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat") as f:
+        words = f.read().rsplit(")", 1)[1].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def check_made(counts, what):
     n = sum(counts.values())
     made = sum(counts.get(name, 0) for name in MADE)
-    check(n > 100, f"{what}: {n} samples")
+    check(n >= ENOUGH, f"{what}: {n} samples")
     check(made >= 0.95 * n, f"{what}: {n - made} of {n} samples in none of {sorted(MADE)}:", counts)
+
+
+def wait_samples(receiver, since, service, at_least, leaf=None):
+    """Until so many samples (of this leaf) arrived that were taken later than `since`."""
+
+    def enough():
+        counts, _ = leaves(after(receiver, since, service), service)
+        return (counts.get(leaf, 0) if leaf else sum(counts.values())) >= at_least
+
+    wait_for(f"{at_least} samples of {leaf or service}", enough, 40, 0.3)
 
 
 def run_program(mode, folder):
@@ -93,17 +111,20 @@ def run_program(mode, folder):
         a.add_process("jit", "--service-name", service)
         a.enable()
         time.sleep(0.5)
-        p = program(6, mode, folder)
+        p = program(LONG, mode, folder)
         equal(p.stdout.readline(), "ready\n", "what the program says")
         since = time.time() + 1.0  # of an interval in which code moved, either name may be told
-        equal(p.wait(), 0, "exit status")
-        a.settle(receiver, service, 500)
-        counts, frames = leaves(after(receiver, since, service), service)
+        wait_samples(receiver, since, service, ENOUGH)
+        p.terminate()
+        equal(p.wait(), -signal.SIGTERM, "exit status")
+        a.settle(receiver, service, ENOUGH)
+        profiles = after(receiver, since, service)
+        counts, frames = leaves(profiles, service)
         check_messages(receiver)
         a.check_ledger()
     check_made(counts, mode)
     check_shares(counts, SHARES, mode)
-    return frames, p.pid, unique(receiver)
+    return frames, p.pid, profiles
 
 
 @case("a program that writes a jitdump: names, lines and moves; the last of it, too, when it is gone")
@@ -117,10 +138,14 @@ def jitdump():
         equal(f.module, f"jit-{pid}.dump", "mapping")
     lines = {s.user_frames[0].line for s in profiles.samples() if s.user_frames and s.user_frames[0].name in MADE}
     check(9 in lines and lines <= {7, 9}, f"lines {lines}")
-    # the callers are there
-    chains = [s.user for s in profiles.samples() if s.user and s.user[0] == "hot_two"]
-    good = sum(c[:3] == ("hot_two", "turn", "main") for c in chains)
-    check(good >= 0.9 * len(chains), f"{good} of {len(chains)} chains", chains[:3])
+    # The callers are there. Such code has no rules for unwinding, only its frame pointer: until its second instruction
+    # has set that, and after the last but one has given it back, it is its caller's, and the walk goes from the caller's
+    # caller on (hot_two < main, without turn). That is a few instructions of a loop of hundreds of thousands; but where
+    # programs are put off the CPU, interrupts fall upon a call more often: 3 of 2,100 samples were seen.
+    chains = collections.Counter({c: n for c, n in profiles.chains().items() if c and c[0] in MADE})
+    bad = sum(n for c, n in chains.items() if c[1:3] != ("turn", "main"))
+    n = sum(chains.values())
+    check(bad <= few(0.01, n), f"{bad} of {n} samples with another chain:", chains.most_common(8))
 
 
 @case("a program that writes a perf map: code over code has the later name")
@@ -135,7 +160,7 @@ def late_map():
     with agent() as (a, receiver):
         a.add_process("jit", "--service-name", "late")
         a.enable()
-        p = program(60, "none")
+        p = program(LONG, "none")
         equal(p.stdout.readline(), "ready\n", "what the program says")
         a.settle_running(receiver, "late", 300)
         counts, frames = leaves(unique(receiver), "late")
@@ -176,14 +201,16 @@ def not_believed():
 
         programs = []
         for what, plant in ways.items():
-            p = program(60, "none")
+            p = program(LONG, "none")
             equal(p.stdout.readline(), "ready\n", "what the program says")
             pid = p.pid
             plant(f"/tmp/perf-{pid}.map")
             programs.append(p)
         a.enable()
         a.settle_running(receiver, "victim", 600, 60)
-        time.sleep(2.5)
+        # A map that is looked at later would name what comes later.
+        since = time.time()
+        wait_samples(receiver, since, "victim", 600)
         counts, _ = leaves(unique(receiver), "victim")
         check("planted" not in counts, "a planted name:", counts)
         check(counts.get("[jit]", 0) > 0.9 * sum(counts.values()), "named [jit]:", counts)
@@ -206,7 +233,7 @@ def apart():
     with agent() as (a, receiver):
         a.add_process("jit", "--service-name", "apart")
         a.enable()
-        programs = [spawn(["setarch", "-R", os.path.join(WORKLOADS, "jit"), "60", "none"], stdout=subprocess.PIPE,
+        programs = [spawn(["setarch", "-R", os.path.join(WORKLOADS, "jit"), str(LONG), "none"], stdout=subprocess.PIPE,
                           text=True) for _ in range(2)]  # fmt: skip
         starts = []
         for i, p in enumerate(programs):
@@ -218,12 +245,17 @@ def apart():
                 f.write(f"{starts[-1]} 1000 of_{i}\n")
         equal(starts[0], starts[1], "addresses")
         wait_for("both names", lambda: {"of_0", "of_1"} <= set(unique(receiver).flat("apart")), 40, 0.5)
-        time.sleep(2)
-        flat = unique(receiver).flat("apart")
-        check(0.5 < flat["of_0"] / flat["of_1"] < 2, "shares", flat)
+        # Each has as many as it has CPU time: on a busy host that need not be half of it.
+        since, before = time.time(), [cpu_seconds(p.pid) for p in programs]
+        for i in range(2):
+            wait_samples(receiver, since, "apart", 600, f"of_{i}")
+        flat = after(receiver, since, "apart").flat("apart")
+        each = [flat[f"of_{i}"] / (cpu_seconds(p.pid) - before[i]) for i, p in enumerate(programs)]
+        check(0.5 < each[0] / each[1] < 2, f"samples by second of CPU time: {each};", flat)
         for p in programs:
             p.terminate()
             p.wait()
+        a.check_ledger()
 
 
 @case("Node with --perf-basic-prof: functions by their names, with script and line")
@@ -240,19 +272,21 @@ def node():
         a.add_source("process", path, "--service-name", "node")
         a.enable()
         time.sleep(0.3)
-        p = spawn([path, "--perf-basic-prof", "--interpreted-frames-native-stack", script, "6"])
+        p = spawn([path, "--perf-basic-prof", "--interpreted-frames-native-stack", script, str(LONG)])
         forget_map(p.pid)
-        equal(p.wait(), 0, "exit status")
-        profiles = a.settle(receiver, "node", 500)
+        a.settle_running(receiver, "node", 2000)  # many, for there is some work before the loop
+        p.terminate()
+        p.wait()
+        profiles = a.settle(receiver, "node", 2000)
         a.check_ledger()
     spin = [f for s in profiles.samples("node") for f in s.user_frames if f.name == "spin"]
     flat = profiles.flat("node")
     check(flat["spin"] >= 0.8 * sum(flat.values()), "most of it is in spin:", flat.most_common(8))
     check(spin[0].system_name.startswith("JS:") and script in spin[0].system_name, f"raw name {spin[0].system_name}")
     equal((spin[0].file, spin[0].kind, spin[0].module), (script, "v8js", f"perf-{p.pid}.map"), "file, type, mapping")
-    chains = [s.user for s in profiles.samples("node") if s.user and s.user[0] == "spin"]
-    good = sum(c[1] == "turn" and "Module._compile" in c and "node::Start" in c for c in chains if len(c) > 1)
-    check(good >= 0.5 * len(chains), f"callers: {good} of {len(chains)}", chains[:3])
+    chains = collections.Counter({c: n for c, n in profiles.chains("node").items() if c and c[0] == "spin"})
+    good = sum(n for c, n in chains.items() if c[1:2] == ("turn",) and "Module._compile" in c and "node::Start" in c)
+    check(good >= 0.5 * sum(chains.values()), f"callers: {good} of {sum(chains.values())}", chains.most_common(3))
 
 
 @case("Java told to write its map by jcmd: names from then on")
@@ -266,16 +300,18 @@ def java():
     with agent() as (a, receiver):
         a.add_source("process", os.path.realpath(shutil.which("java")), "--service-name", "java")
         a.enable()
-        p = spawn(["java", "-XX:+PreserveFramePointer", "-cp", folder, "Hot", "60"])
+        p = spawn(["java", "-XX:+PreserveFramePointer", "-cp", folder, "Hot", str(LONG)])
         forget_map(p.pid)
-        a.settle_running(receiver, "java", 600)
+        started = time.time()
+        wait_for("the loop is compiled, and unnamed", lambda: leaves(unique(receiver), "java")[0]["[jit]"] > 300, 40, 0.3)
+        wait_samples(receiver, started, "java", 600)
         counts, frames = leaves(unique(receiver), "java")
-        check(counts.get("[jit]", 0) > 0.5 * sum(counts.values()), "unnamed at first:", counts)
+        check(not any("spin" in name for name in counts), "named before it was asked for:", counts)
         equal(frames["[jit]"].kind, "jvm", "frame type")
         subprocess.run(["jcmd", str(p.pid), "Compiler.perfmap"], check=True, stdout=subprocess.DEVNULL)
         wait_for("names of Java's functions", lambda: leaves(unique(receiver), "java")[0]["int Hot.spin(int)"], 40, 0.5)
         since = time.time() + 1.0
-        time.sleep(3)
+        wait_samples(receiver, since, "java", ENOUGH)
         counts, frames = leaves(after(receiver, since, "java"), "java")
         check(counts["int Hot.spin(int)"] > 0.8 * sum(counts.values()), "most of it is in spin:", counts)
         equal((frames["int Hot.spin(int)"].kind, frames["int Hot.spin(int)"].module), ("jvm", f"perf-{p.pid}.map"),
@@ -292,7 +328,7 @@ def container():
         with agent(config=f"containers:\n  docker-root: {docker.data}\n") as (a, receiver):
             a.add_source("container", "odi-jit")
             a.enable()
-            docker.start("odi-test/jit:1", "odi-jit", "/jit", "60", "map", "/tmp",
+            docker.start("odi-test/jit:1", "odi-jit", "/jit", str(LONG), "map", "/tmp",
                          options=("--tmpfs", "/tmp:exec"))  # fmt: skip
             wait_for("names", lambda: unique(receiver).flat("odi-jit").get("hot_three", 0) > 20, 30, 0.5)
             _, frames = leaves(unique(receiver), "odi-jit")
