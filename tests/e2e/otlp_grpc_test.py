@@ -50,8 +50,7 @@ def same():
         a.add_process("shares_c", "--service-name", "both")
         a.enable()
         Workload("shares_c", 3).wait()
-        profiles = a.settle(python, "both")
-        a.check_ledger()
+        profiles, _ = a.finish(python)
         for c in (packed, plain):
             wait_for("the collector has as many samples", lambda: c.total("both") == profiles.total("both"), 10)
             equal(c.got()["problems"], [], "problems that the collector's data model shows")
@@ -67,27 +66,26 @@ def same():
 def statuses():
     again, refused = ["1", "4", "10", "11", "14", "15", "8:1"], ["2", "3", "8", "13"]
     blocked = ["7", "12", "16"]
-    for status in again + refused + blocked:
-        c = Collector(status)
-        with Agentd() as a:
-            a.ctl("destination", "add", "otlp", "collector", "--url", c.url)
-            a.add_process("shares_c", "--service-name", "s")
-            a.enable()
-            Workload("shares_c", 1).wait()
-            a.ctl("profiling", "disable")
-            d = wait_for("an answer", lambda: destination(a) if destination(a)["failures"] else None, 15)
+    collectors = {f"status-{status.replace(':', '-')}": Collector(status) for status in again + refused + blocked}
+    with Agentd() as a:
+        for name, c in collectors.items():
+            a.ctl("destination", "add", "otlp", name, "--url", c.url)
+        a.add_process("shares_c", "--service-name", "s")
+        a.enable()
+        Workload("shares_c", 1).wait()
+        a.ctl("profiling", "disable")
+        for status, name in zip(again + refused + blocked, collectors):
+            d = wait_for(f"{status}: an answer", lambda: (lambda d: d if d["failures"] else None)(destination(a, name)), 15)
             check("100% \u00fcber" in d["last_error"], f"{status}: {d['last_error']}")
-            ledger = next(iter(a.ledger()["destinations"].values()))
-            if status in again:
-                equal((ledger["rejected"], ledger["held"] > 0), (0, True), f"{status}: {ledger}")
-                check("tried again" in d["last_error"], d["last_error"])
-            elif status in blocked:
-                equal((ledger["rejected"], ledger["held"] > 0), (0, True), f"{status}: {ledger}")
-                check("wait meanwhile" in d["last_error"], d["last_error"])
-            else:
-                check(ledger["rejected"] > 0, f"{status}: {ledger}")
+            if status in refused:
+                wait_for(f"{status}: given up", lambda: a.ledger()["destinations"][name]["rejected"], 15)
                 check("tried again" not in d["last_error"], d["last_error"])
-            a.check_ledger()
+                continue
+            ledger = a.ledger()["destinations"][name]
+            equal((ledger["rejected"], ledger["held"] > 0), (0, True), f"{status}: {ledger}")
+            check(("tried again" if status in again else "wait meanwhile") in d["last_error"], d["last_error"])
+        a.check_ledger()
+    for c in collectors.values():
         end(c.process)
 
 
@@ -101,7 +99,7 @@ def comes_back():
         a.add_process("shares_c", "--service-name", "s")
         a.enable()
         Workload("shares_c", 2).wait()
-        profiles = a.settle(python, "s")
+        profiles, _ = a.finish(python)
         wait_for("a refusal", lambda: destination(a)["failures"], 15)
         end(c.process)
         c = Collector("", port)
