@@ -5,7 +5,8 @@
 # A case a line, as tests/run.sh reads it.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
-status=0
+# shellcheck source=tests/lib/verdict.sh
+. tests/lib/verdict.sh
 
 # The files of the tree; outside of a git work tree (an unpacked archive), what lies there.
 files() { # PATTERN...
@@ -18,15 +19,6 @@ files() { # PATTERN...
 		for p in "$@"; do
 			find . -path ./build -prune -o -type f -name "$p" -print | sed 's,^\./,,'
 		done
-	fi
-}
-
-verdict() { # NAME: the status of the command before
-	if [ "$2" = 0 ]; then
-		echo "ok - $1"
-	else
-		echo "not ok - $1"
-		status=1
 	fi
 }
 

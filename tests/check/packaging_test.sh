@@ -7,16 +7,8 @@ set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-status=0
-
-verdict() { # NAME STATUS
-	if [ "$2" = 0 ]; then
-		echo "ok - $1"
-	else
-		echo "not ok - $1"
-		status=1
-	fi
-}
+# shellcheck source=tests/lib/verdict.sh
+. tests/lib/verdict.sh
 
 # Keys that systemd of this machine does not know yet, and ignores.
 new_keys='RestartSteps|RestartMaxDelaySec'

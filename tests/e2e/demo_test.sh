@@ -8,16 +8,8 @@ cd "$(dirname "$0")/../.." || exit 1
 build=$(cd "${1:-build}" && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-status=0
-
-verdict() { # NAME STATUS
-	if [ "$2" = 0 ]; then
-		echo "ok - $1"
-	else
-		echo "not ok - $1"
-		status=1
-	fi
-}
+# shellcheck source=tests/lib/verdict.sh
+. tests/lib/verdict.sh
 
 left_behind() {
 	local p found=1

@@ -26,16 +26,8 @@ hurry() { # what agentd does not answer must not hold up all tests
 }
 trap 'stop; rm -rf "$work"' EXIT
 chmod 755 "$work"
-status=0
-
-verdict() { # NAME STATUS
-	if [ "$2" = 0 ]; then
-		echo "ok - $1"
-	else
-		echo "not ok - $1"
-		status=1
-	fi
-}
+# shellcheck source=tests/lib/verdict.sh
+. tests/lib/verdict.sh
 
 root=$work/root
 make -s B="$build" DESTDIR="$root" PREFIX=/usr SYSCONFDIR=/etc install >"$work/log" 2>&1

@@ -27,16 +27,8 @@ work=$(mktemp -d)
 copies=()
 # shellcheck disable=SC2154 # c is the trap's own
 trap 'for c in "${copies[@]}"; do rm -rf "$c"; done; rm -rf "$work"' EXIT
-status=0
-
-verdict() { # NAME STATUS
-	if [ "$2" = 0 ]; then
-		echo "ok - $1"
-	else
-		echo "not ok - $1"
-		status=1
-	fi
-}
+# shellcheck source=tests/lib/verdict.sh
+. tests/lib/verdict.sh
 
 wanted() {
 	case " $groups " in
