@@ -191,7 +191,13 @@ static void simplify(char *text, bool rust)
 
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
 
-/* A stub of the procedure linkage table is written as the function that it stands for, and says so. */
+static bool is_stub(const char *name, size_t len)
+{
+	return len > 6 && streq(name + len - 4, "@plt");
+}
+
+/* A stub of the procedure linkage table is written as the function that it stands for, and says so. There are none of
+ * stubs: a name with a thousand of the ending would have the stack grow with each. */
 static bool demangle_stub(
 	const char *mangled, size_t len, enum symbol_demangle mode, char *out, size_t size)
 {
@@ -200,7 +206,7 @@ static bool demangle_stub(
 
 	memcpy(function, mangled, len - strlen(stub));
 	function[len - strlen(stub)] = '\0';
-	if (!demangle(function, mode, out, size))
+	if (is_stub(function, strlen(function)) || !demangle(function, mode, out, size))
 		return false;
 	if (strlen(out) + sizeof(stub) <= size)
 		strcat(out, stub);
@@ -217,7 +223,7 @@ bool demangle(const char *mangled, enum symbol_demangle mode, char *out, size_t 
 	if (mode == SYMBOL_DEMANGLE_NONE || size < 8 || size > SYMBOL_NAME_MAX ||
 		len >= SYMBOL_NAME_MAX || mangled[0] != '_')
 		return false;
-	if (len > 6 && streq(mangled + len - 4, "@plt"))
+	if (is_stub(mangled, len))
 		return demangle_stub(mangled, len, mode, out, size);
 	for (int i = 0; i < tries && !done; i++) {
 		/* Rust first: its legacy names are C++ names too, with a hash behind. */

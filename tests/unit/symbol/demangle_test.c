@@ -19,6 +19,7 @@ static void test_table(void **state)
 			"std::vector<int, std::allocator<int> >::push_back(int const&)@plt",
 			"std::vector::push_back@plt"},
 		{"write@plt", NULL, NULL, NULL},
+		{"_Z1fv@plt@plt", NULL, NULL, NULL},
 		/* What an argument is told by stays: only the default itself goes. */
 		{"_ZNSt6vectorIi3BadIiEE1fEv", "std::vector<int, Bad<int> >::f",
 			"std::vector<int, Bad<int> >::f()", "std::vector::f"},
