@@ -32,16 +32,6 @@ die() {
 	exit 1
 }
 
-find_mirror() {
-	[ -z "${ODI_DEBIAN_MIRROR:-}" ] || {
-		echo "$ODI_DEBIAN_MIRROR"
-		return
-	}
-	# shellcheck disable=SC2016 # apt's own variables
-	apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
-		awk '$1 == "Debian" && $2 == "main" && $3 !~ /security/ { print $4; exit }'
-}
-
 inside() {
 	# shellcheck disable=SC2016 # the inner shell's own variables
 	unshare -m -- bash -c 'root=$1; shift
@@ -91,8 +81,7 @@ begin() {
 	[ "$(id -u)" = 0 ] || die "a root of Debian is made by debootstrap, which needs root: put sudo before the command"
 	command -v debootstrap >/dev/null 2>&1 || die "debootstrap is missing: apt install debootstrap"
 	[ -e "$keyring" ] || die "Debian's keys are missing: apt install debian-archive-keyring"
-	mirror=$(find_mirror)
-	[ -n "$mirror" ] || die "apt knows no archive of Debian's here: name one in ODI_DEBIAN_MIRROR"
+	mirror=$("$(dirname "$0")/mirror.sh") || exit 1
 	mkdir -p "$base"
 }
 

@@ -9,16 +9,7 @@ set -euo pipefail
 
 suite=${1:?usage: root.sh SUITE}
 base=${ODI_PACKAGING:-${XDG_CACHE_HOME:-$HOME/.cache}/odi/packaging}/plain
-mirror=${ODI_DEBIAN_MIRROR:-}
-if [ -z "$mirror" ]; then
-	# shellcheck disable=SC2016 # apt's own variables
-	mirror=$(apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
-		awk '$1 == "Debian" && $2 == "main" && $3 !~ /security/ { print $4; exit }')
-fi
-[ -n "$mirror" ] || {
-	echo "root.sh: apt knows no archive of Debian's here: name one in ODI_DEBIAN_MIRROR" >&2
-	exit 1
-}
+mirror=$("$(dirname "$0")/../../packaging/mirror.sh")
 mkdir -p "$base"
 exec 9>"$base/$suite.lock"
 flock 9
