@@ -334,11 +334,13 @@ class Agentd:
     def settle(self, receiver, service, at_least=1, seconds=20):
         """Waits until what was sampled up to now has arrived, while profiling goes on: the interval that is open now is
         closed and delivered (or rejected) where the receiver listens, and so many samples of the service are there."""
-        taken, names = self.ledger()["taken"], self._destinations_at(receiver)
+        # What is idle or ignored is counted at once, so that it says nothing of the samples that are on their way.
+        first, names = self.ledger(), self._destinations_at(receiver)
+        taken = sum(first[k] for k in ("lost", "profiled", "open"))
 
         def closed():
             l = self.ledger()
-            return l if sum(l[k] for k in ("idle", "ignored", "lost", "profiled")) >= taken else None
+            return l if not l["open"] or l["lost"] + l["profiled"] >= taken else None
 
         routed = {n: d["routed"] for n, d in wait_for("the open interval closes", closed, seconds, 0.2)["destinations"].items()}
 
