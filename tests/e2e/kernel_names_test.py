@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 120 s
+# timeout: 300 s
 """Names of the kernel's code while it changes: BPF programs that are loaded while agentd samples, one after the other,
 so that the list of names that it read for the first does not have the second."""
 
@@ -11,7 +11,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
 from odi_harness import *  # noqa: E402,F403
 
-# Loads a program that adds up numbers, and runs it for so many seconds.
+# Loads a program that adds up numbers, and runs it for so many seconds of CPU time.
 RUNNER = """
 import ctypes, platform, struct, sys, time
 SYS_bpf = {"x86_64": 321, "aarch64": 280}[platform.machine()]
@@ -27,18 +27,20 @@ code = insn(0xb7, 0) + insn(0xb7, 1, 0, 2000) + insn(0x0f, 0x10) + insn(0x07, 1,
 text, licence, data = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"GPL"), ctypes.create_string_buffer(64)
 at = ctypes.addressof
 fd = bpf(5, struct.pack("<IIQQIIQII16sI", 1, len(code) // 8, at(text), at(licence), 0, 0, 0, 0, 0, sys.argv[1].encode(), 0) + bytes(48))
-end = time.monotonic() + float(sys.argv[2])
-while time.monotonic() < end:
+while time.process_time() < float(sys.argv[2]):
     bpf(10, struct.pack("<IIIIQQII", fd, 0, 64, 0, at(data), 0, 20000, 0) + bytes(40))
 print("{}")
 """
+
+
+NAMES = ("odi_first", "odi_second", "odi_third")
 
 
 def run(a, receiver, program, name):
     """One program's samples: the innermost frames of all that spent its time in BPF."""
     earlier = unique(receiver)
     before, total = len(list(earlier.samples("bpf"))), earlier.total("bpf")
-    w = Workload(program, argv=[program, "-S", "-c", RUNNER, name, "3"])
+    w = Workload(program, argv=[program, "-S", "-c", RUNNER, name, "2"])
     w.wait()
     a.settle(receiver, "bpf", total + 500)
     found = {}
@@ -57,7 +59,7 @@ def programs():
         a.add_receiver(receiver)
         a.add_process(program, "--service-name", "bpf")
         a.enable()
-        for name in ("odi_first", "odi_second", "odi_third"):
+        for name in NAMES:
             found = run(a, receiver, program, name)
             say(f"# {found}")
             mine = {k: n for k, n in found.items() if k[0].startswith("bpf_prog_") and k[0].endswith("_" + name)}
@@ -65,7 +67,9 @@ def programs():
             (got, module), n = mine.popitem()
             check(len(got) == len("bpf_prog_0123456789abcdef_") + len(name), f"not as the kernel calls it: {got}")
             equal(module, "[bpf]", f"module of {name}")
-            equal({k for k in found if k[1] == "[bpf]"}, {(got, module)}, "programs that ran")
+            # Programs of whoever else watches this host may run here, too, but by no name of ours and not without one.
+            others = {k for k in found if k[1] == "[bpf]" and (not k[0].startswith("bpf_prog_") or k[0].endswith(NAMES))}
+            equal(others, {(got, module)}, "programs that ran")
             check(n > 200, f"only {n} samples in {name}: {found}")
         a.check_ledger()
 
@@ -86,7 +90,7 @@ def hidden():
         a.add_receiver(receiver)
         a.add_process("kernel_work", "--service-name", "work")
         a.enable()
-        Workload("kernel_work zero", 3).wait()
+        Workload("kernel_work zero").work(2)
         profiles = a.settle(receiver, "work", 500)
         names = {f.name for s in profiles.samples("work") for f in s.frames if f.kind == "kernel"}
         check(names and all(n.startswith("vmlinux+0x") for n in names), f"{sorted(names)[:5]}")
@@ -95,9 +99,11 @@ def hidden():
             check(wanted in text, f"{wanted} is not in: {text}")
         a.check_ledger()
     with Agentd() as a:
-        a.add_process("kernel_work", "--service-name", "work")
+        source = a.add_process("kernel_work", "--service-name", "work")
         a.enable()
-        Workload("kernel_work zero", 2).wait()
+        w = Workload("kernel_work zero")
+        a.wait_sampled(source, 300)
+        w.stop()
         check("kernel frames have no names" not in a.run("status").stdout, "a problem that is none")
 
 
