@@ -11,13 +11,14 @@ from odi_harness import BUILD, end, spawn, temp_folder, wait_for
 class Feeder:
     """`with Feeder() as f: f.destination("a", "otlphttp", url=...); f.apply(); f.send(); f.rows()`"""
 
-    def __init__(self):
+    def __init__(self, inside=()):
+        """inside: what its command line begins with."""
         program = os.path.join(BUILD, "feeder")
         if not os.path.exists(program):
             raise AssertionError(f"{program} is not built: make {program}")
         self.log_path = os.path.join(temp_folder(), "feeder.log")
         with open(self.log_path, "wb") as log:
-            self.process = spawn([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+            self.process = spawn([*inside, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
 
     def __enter__(self):
         return self
