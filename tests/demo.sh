@@ -44,12 +44,12 @@ tests/workloads/build.sh "$build/workloads" shares_c threads
 
 "$build/bin/agentd" --socket "$ODI_SOCKET" --state-dir "$folder/state" >"$folder/agentd.log" 2>&1 &
 agentd=$!
-for _ in $(seq 100); do
+for _ in $(seq 600); do
 	[ ! -S "$ODI_SOCKET" ] || break
 	kill -0 "$agentd" 2>/dev/null || fail "agentd did not start"
 	sleep 0.05
 done
-[ -S "$ODI_SOCKET" ] || fail "agentd is not ready after 5 s"
+[ -S "$ODI_SOCKET" ] || fail "agentd is not ready after 30 s"
 
 echo "\$ odictl profiling enable --all"
 odictl profiling enable --all || fail "profiling cannot be enabled here"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 120 s
+# timeout: 480 s
 #
 # make demo does what it says and leaves nothing behind, at its end and at Ctrl-C: demo_test.sh BUILD_FOLDER
 set -uo pipefail
@@ -44,18 +44,22 @@ set -m
 TMPDIR=$folder/tmp tests/demo.sh "$build" >"$folder/out" 2>&1 &
 pid=$!
 set +m
-for _ in $(seq 150); do
+for _ in $(seq 900); do
 	grep -q sampling "$folder/out" && break
+	kill -0 $pid 2>/dev/null || break
 	sleep 0.1
 done
 kill -INT -- -$pid 2>/dev/null
-for _ in $(seq 100); do
+for _ in $(seq 600); do
 	kill -0 $pid 2>/dev/null || break
 	sleep 0.1
 done
 ! kill -0 $pid 2>/dev/null
 verdict "it ends at Ctrl-C" $?
-sleep 0.3
+for _ in $(seq 100); do
+	left_behind 2>/dev/null || break
+	sleep 0.1
+done
 ! left_behind
 verdict "nothing is left behind after Ctrl-C" $?
 exit $status
