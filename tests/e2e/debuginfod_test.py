@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 240 s
+# timeout: 720 s
 """Debug files from a debuginfod server: elfutils' own one, serving the debug file of a program that was stripped of
 everything; and servers that lie, stall or are not there, which cost the fetcher's time and nothing else."""
 
@@ -305,7 +305,7 @@ def slow():
     with OtlpReceiver() as receiver, Agentd() as a:
         fetch(a, f"{liar.url}/drip")
         w = begin(a, receiver, program)
-        wait_for("drip was asked", lambda: liar.asked("drip"), 30)
+        wait_for("drip was asked", lambda: liar.asked("drip", program.build_id), 30)
         after(receiver, "profiles meanwhile", lambda n: n.total() > 1000 and is_fallback(n))
         equal(figures(a)["under_way"], program.build_id, "what is under way")
         a.check_ledger()

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 180 s
+# timeout: 540 s
 """Delivery to real receivers: the collector's over HTTP and gRPC with TLS and client certificates, a server of
 grpcio's that checks as Parca does, nginx as a proxy that wants a password, files that Go's pprof reads, the log."""
 

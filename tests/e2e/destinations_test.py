@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 180 s
+# timeout: 540 s
 """Destinations as a person meets them: every type of the catalogue added by its command and delivered to, secrets that
 are nowhere to be seen, the policy of the host, and sentences that lead from each mistake to its mending."""
 
@@ -94,8 +94,9 @@ def types():
         check(len(tested) == len(commands) and all(t["ok"] for t in tested), [t for t in tested if not t["ok"]])
         a.add_process("shares_c", "--service-name", "s")
         a.enable()
-        Workload("shares_c", 2).wait()
+        Workload("shares_c").work(1)
         a.ctl("profiling", "disable")
+        wait_for("the last interval is closed", lambda: not a.ledger()["open"], 20, 0.2)
 
         def through():
             found = {n: a.show(n).get("ledger") for n in commands if n != "local"}
@@ -283,8 +284,9 @@ def renamed():
         a.ctl("destination", "add", "otlphttp", "old", "--url", web.url)
         a.add_process("shares_c", "--service-name", "s")
         a.enable()
-        Workload("shares_c", 1).wait()
+        Workload("shares_c").work(0.5)
         a.ctl("profiling", "disable")
+        wait_for("the last interval is closed", lambda: not a.ledger()["open"], 20, 0.2)
         wait_for("something waits", lambda: a.show("old")["ledger"]["held"] > 0, 15)
         before = a.show("old")["ledger"]
         check("there is a destination 'old' already" in a.says("destination", "rename", "old", "old"), "the same name")
@@ -322,7 +324,7 @@ def own():
         a.stop()
         a.ctl_dead = True
         a.process = spawn(a.argv(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        out = a.process.communicate(timeout=20)[0]
+        out = a.process.communicate(timeout=120)[0]
         check("mine.yaml is refused" in out and "chmod go-w" in out, out)
 
 

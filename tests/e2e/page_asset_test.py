@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 240 s
+# timeout: 720 s
 """The page of a flame graph by itself: odictl/assets/flamegraph.html filled as odictl fills it, with profiles made
 here whose every sum is known, in headless Chromium.
 

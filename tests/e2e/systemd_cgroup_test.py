@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 150 s
+# timeout: 450 s
 """Units by the names that systemd gives their control groups, whether or not it runs here."""
 
 import os

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 300 s
+# timeout: 600 s
 """What is said of stacks, settings that need other programs in the kernel, and the budget."""
 
 import os
@@ -30,8 +30,7 @@ def why():
         path = os.path.join(WORKLOADS, "bare")
         a.add_process("shares_c", "--service-name", "whole")
         a.enable(rate=997)
-        w = Workload("shares_c", 3)
-        w.wait()
+        Workload("shares_c").work(2)
         s = stacks_add_up(a.status())
         check(s["samples"] > 500, f"stacks: {s}")
         check(s["to_root_percent"] >= 99, f"stacks: {s}")
@@ -46,7 +45,7 @@ def why():
         check([p for p in a.status()["processes"] if p["role"] == "unwinder" and p["pid"]], "no unwinder among the processes")
         # Code that nothing describes.
         a.add_process("bare", "--service-name", "bare")
-        Workload("bare", 3).wait()
+        Workload("bare").work(1)
         after = stacks_add_up(a.status())
         found = [f for f in after["files"] if f["file"] == path]
         check(found and found[0]["ended"] == "no-information", f"{path} is not named: {after}")
@@ -70,19 +69,15 @@ def counted():
             time.sleep(1)
             a.status()
             a.run("top", "--since", "1m")
+        wait_for("CPU time of both", lambda: w.cpu_seconds() > 2 and t.cpu_seconds() > 2, 60)
         status = a.status()
         reports = {"plain": w.stop(), "by-thread": t.stop()}
-        a.ctl("profiling", "disable")
-        ledger = a.check_ledger()
-        equal(ledger["lost"], 0, f"lost: {ledger}")
-        wait_for("all that was profiled arrives", lambda: unique(receiver).total() == ledger["profiled"], 20, 0.2)
-        profiles = unique(receiver)
+        profiles, ledger = a.finish(receiver)
         u = status["unwinding"]
         say(f"# sent {u['sent']}, counted {u['counted']}")
         check(u["counted"] > 0.5 * ledger["profiled"], f"hardly anything was counted in the kernel: {u}, {ledger}")
         for name, report in reports.items():
-            n, wanted = profiles.total(name), expected_samples(report["cpu_ns"], 997)
-            check(abs(n - wanted) <= max(0.02 * wanted, 5 * wanted**0.5), f"{name}: {n} samples, {wanted:.0f} expected")
+            check_count(profiles.total(name), expected_samples(report["cpu_ns"], 997), name, late=ledger["late"])
         check_shares(profiles.flat("plain"), TRUTH["shares_c"]["shares"], "plain")
         threads = {s.attributes.get("thread.id") for s in profiles.samples("by-thread")}
         check(None not in threads and len(threads) > 2, f"threads: {threads}")
@@ -96,16 +91,16 @@ def counted():
 def other_programs():
     with OtlpReceiver() as receiver, Agentd() as a:
         a.add_receiver(receiver)
-        a.add_process("shares_c", "--service-name", "web")
+        source = a.add_process("shares_c", "--service-name", "web")
         a.enable(rate=RATE)
         w, shown = Workload("shares_c"), []
         for setting in ("max-frames=3", "unwind-memory=1MB", "max-frames=1024", "unwind-memory=32MB", "max-frames-"):
-            time.sleep(1.5)
+            a.wait_sampled(source, 300)
             before = {p for p in programs(a.pid)}
             equal(a.run("profiling", "set", setting).returncode, 0, setting)
             check(programs(a.pid) != before and len(programs(a.pid)) == len(before), f"{setting}: the same programs")
             shown.append(a.status())
-        time.sleep(1.5)
+        a.wait_sampled(source, 300)
         text = a.run("profiling", "status").stdout
         check("at most 256 frames" in text and "32.0 MB" in text, text)
         equal([s["profiling"]["max_frames"] for s in shown], [3, 3, 1024, 1024, 256], "max_frames")
@@ -117,15 +112,10 @@ def other_programs():
         a.ctl("source", "add", "process", "/nowhere")
         equal(programs(a.pid), before, "programs")
         report = w.stop()
-        a.ctl("profiling", "disable")
-        wait_for("no interval waits for its names", lambda: a.ledger()["open"] == 0, 20, 0.2)
-        ledger = a.check_ledger()
-        wait_for("all that was profiled arrives", lambda: unique(receiver).total() == ledger["profiled"], 20, 0.2)
-        equal(ledger["lost"], 0, f"lost: {ledger}")
-        profiles = unique(receiver)
+        profiles, ledger = a.finish(receiver)
         n, wanted = profiles.total("web"), expected_samples(report["cpu_ns"], RATE)
         say(f"# {n} samples, {wanted:.0f} expected")
-        check(abs(n - wanted) <= max(0.02 * wanted, 5 * wanted**0.5), f"{n} samples arrived, {wanted:.0f} expected")
+        check_count(n, wanted, "web", late=ledger["late"])
         cut = [s for s in profiles.samples("web") if s.user and s.user[-1] == "[truncated]"]
         equal({len(s.user) for s in cut}, {4}, "frames of a stack that is cut at three, and the marker")
         check(sum(s.count for s in cut) > 100, "hardly any stack was cut")
@@ -154,7 +144,7 @@ def programs(pid):
 def budget():
     with OtlpReceiver() as receiver, Agentd() as a:
         a.add_receiver(receiver)
-        a.add_process("shares_c", "--service-name", "web")
+        source = a.add_process("shares_c", "--service-name", "web")
         # No work at all fits into that.
         a.enable(rate=RATE, budget="0.0001", interval="1s")
         w = Workload("shares_c")
@@ -163,43 +153,49 @@ def budget():
             return a.status()["profiling"]["rate_now_hz"]
 
         equal(rate(), RATE, "rate at the beginning")
-        for step in (249, 124):
-            wait_for(f"{step} Hz", lambda step=step: rate() == step, 40, 0.5)
+        # One answer is judged: on a slow host the next step may come before the next question.
+        wait_for("two steps down", lambda: rate() <= 124, 60, 0.5)
         s = a.status()
+        now, down = s["profiling"]["rate_now_hz"], s["profiling"]["budget"]["steps_down"]
         equal(s["profiling"]["rate_hz"], RATE, "the rate that is set")
-        check(s["profiling"]["budget"]["steps_down"] == 2, s["profiling"])
+        check(down >= 2 and now == RATE >> down, s["profiling"])
         check(s["profiling"]["budget"]["cost_percent"] >= 0 and s["profiling"]["budget"]["limit_percent"] == 0.0001, s["profiling"])
         told = [p for p in s["problems"] if "budget" in p["text"]]
-        check(told and told[0]["severity"] == "warning" and "124 Hz" in told[0]["text"], f"problems: {s['problems']}")
+        check(told and told[0]["severity"] == "warning" and f"{now} Hz" in told[0]["text"], f"problems: {s['problems']}")
         check(s["healthy"], "a rate that was lowered is no failure")
         text = a.run("status").stdout
-        check("124 Hz (of 499 Hz" in text, text)
-        steps = [line for line in a.log().splitlines() if "more than the budget" in line]
-        equal(len(steps), 2, f"lines in the log: {steps}")
+        check(re.search(r"\b(124|62|31) Hz \(of 499 Hz", text), text)
         # A change beside it keeps the rate, one of the rate itself is people's.
+        before = rate()
         a.ctl("profiling", "set", "interval=2s")
-        equal(rate(), 124, "rate after another change")
+        after = rate()
+        check(after in (before, before // 2), f"rate after another change: {after} Hz, {before} Hz before")
+        # No work costs as much as that: what it is halved to stays.
+        a.ctl("profiling", "set", "budget=50")
+        s = a.status()
+        down = s["profiling"]["budget"]["steps_down"]
+        steps = [line for line in a.log().splitlines() if "more than the budget" in line]
+        equal(len(steps), down, f"lines in the log: {steps}")
         a.ctl("profiling", "set", "budget=0")
         wait_for("the rate that is set", lambda: rate() == RATE, 10, 0.2)
         check(not [p for p in a.status()["problems"] if "budget" in p["text"]], "a problem stays")
-        time.sleep(2)
+        a.wait_sampled(source, 300)
         a.ctl("profiling", "set", "rate=199")
         equal(rate(), 199, "a rate that was set")
-        time.sleep(2)
+        a.wait_sampled(source, 100)
         report = w.stop()
-        a.ctl("profiling", "disable")
-        ledger = a.check_ledger()
-        equal(ledger["lost"], 0, f"lost: {ledger}")
-        wait_for("all that was profiled arrives", lambda: unique(receiver).total() == ledger["profiled"], 20, 0.2)
-        profiles = unique(receiver)
+        profiles, ledger = a.finish(receiver)
         by_period = {}
         for p in profiles.profiles:
             if p.service == "web":
                 by_period[p.period] = by_period.get(p.period, 0) + sum(s.count for s in p.samples)
         say(f"# samples by period: {by_period}")
-        equal(sorted(by_period), [10**9 // hz for hz in (499, 249, 199, 124)], "periods")
+        rates = {RATE >> i: i for i in range(down + 1)} | {199: 0}
+        seen = {hz for hz in rates if 10**9 // hz in by_period}
+        check(len(seen) == len(by_period) and {hz for hz, step in rates.items() if step <= 2} <= seen, f"periods: {by_period}")
         cpu = sum(period * n for period, n in by_period.items())
-        check(abs(cpu - report["cpu_ns"]) <= 0.03 * report["cpu_ns"], f"{cpu} ns of samples, {report['cpu_ns']} ns of work")
+        margin, late = 0.03 * report["cpu_ns"], ledger["late"] * 1e9 / (RATE >> down)
+        check(report["cpu_ns"] - margin - late <= cpu <= report["cpu_ns"] + margin, f"{cpu} ns of samples, {report['cpu_ns']} ns of work")
         check_shares(profiles.flat("web"), TRUTH["shares_c"]["shares"], "web")
         check_messages(receiver)
 
