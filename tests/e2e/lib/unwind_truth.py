@@ -172,9 +172,9 @@ class Stacks:
         return "whole" if right else "wrong"
 
 
-def check_stacks(profiles, service, truth, program, what, twin=None, open_=False, root=None, enough=40, starting=0):
+def check_stacks(profiles, service, truth, program, what, twin=None, open_=False, root=None, enough=40, starting=0, not_kept=0):
     """Fails where a frame is wrong, or too few stacks are whole; starting: samples that may be of the kernel and the
-    loader, where many processes start. Answers the counts."""
+    loader, where many processes start; not_kept: stacks that were not kept, says agentd. Answers the counts."""
     if root:
         truth = dict(truth, chains=[[root if w == "@start" else w for w in c] for c in truth["chains"]])
     stacks = Stacks(truth, program, twin, open_)
@@ -197,7 +197,7 @@ def check_stacks(profiles, service, truth, program, what, twin=None, open_=False
     check(counts["wrong"] <= truth.get("wrong", 0) * n, f"{what}: {counts['wrong']} of {n} stacks are wrong, such as {shown.get('wrong')}")
     wanted = truth.get("share", 0.99)
     good = counts["whole"] + counts["outside"]
-    check(n - good <= few(1 - wanted, n), f"{what}: {good} of {n} stacks are whole, {wanted} is wanted; {shown.get('cut')}")
+    check(n - good <= few(1 - wanted, n) + not_kept, f"{what}: {good} of {n} stacks are whole, {wanted} is wanted; {shown.get('cut')}")
     missing = [leaf for leaf in truth["leaves"] if not leaves[leaf]]
     check(not missing, f"{what}: never seen innermost: {missing}")
     check(counts["kernel"] <= max(few(0.05, n), 5, starting), f"{what}: {counts['kernel']} of {n} samples without a user stack")
