@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 120 s
+# timeout: 240 s
 """What is made from the command table besides --help: completion in real shells (bash, zsh and fish) with what a
 running agentd has, and manual pages."""
 
@@ -31,7 +31,7 @@ def in_bash(a, line):
     printf '%s\\n' "${COMPREPLY[@]}"
     """
     r = subprocess.run(["bash", "--norc", "-c", script, "bash", line], env=environment(a), capture_output=True,
-                       text=True, timeout=20)  # fmt: skip
+                       text=True, timeout=20 * PATIENCE)  # fmt: skip
     check(not [w for w in r.stderr.splitlines() if "compopt" not in w], r.stderr)
     return r.stdout.split()
 
@@ -39,7 +39,7 @@ def in_bash(a, line):
 def in_fish(a, line):
     script = f"odictl completion fish | source; complete -C {shlex.quote(line)}"
     r = subprocess.run(["fish", "--no-config", "-c", script], env=environment(a), capture_output=True, text=True,
-                       timeout=20)  # fmt: skip
+                       timeout=20 * PATIENCE)  # fmt: skip
     equal(r.stderr, "")
     return [w.split("\t")[0] for w in r.stdout.splitlines()]
 
@@ -57,7 +57,7 @@ class Zsh:
 
     def type(self, keys, until):
         os.write(self.fd, keys.encode())
-        seen, end = "", time.monotonic() + 15
+        seen, end = "", time.monotonic() + 15 * PATIENCE
         while time.monotonic() < end and not re.search(until, seen):
             if select.select([self.fd], [], [], 0.2)[0]:
                 seen += os.read(self.fd, 65536).decode(errors="replace")
