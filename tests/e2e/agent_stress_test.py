@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 240 s
+# timeout: 400 s
 """agentd under everything at once: what it does stays right, nothing of it grows, and it ends when asked."""
 
 import os
@@ -48,7 +48,7 @@ def at_once(a, commands):
     env = dict(os.environ, ODI_SOCKET=a.socket)
     running = [spawn([ODICTL, *c], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                      text=True, env=env) for c in commands]  # fmt: skip
-    return [(p.communicate(timeout=60)[0], p.returncode) for p in running]
+    return [(p.communicate(timeout=60 * PATIENCE)[0], p.returncode) for p in running]
 
 
 def storm(seconds, each=20):
@@ -73,7 +73,7 @@ print(n)
 @case("profiling on and off 30 times: no program, descriptor or memory stays; every sample is accounted for")
 def on_and_off():
     with Agentd() as a:
-        a.add_source("host")
+        a.add_process("shares_c")  # not the host: of all that a busy one runs agentd gets to know more and more
         w = Workload("shares_c")
         a.ctl("profiling", "enable", "--rate", RATE, "--interval", "1s")
         time.sleep(1.2)
@@ -81,8 +81,9 @@ def on_and_off():
         a.ctl("profiling", "disable")
         equal(bpf_held(a.pid), {}, "held while profiling is off")
         time.sleep(1)
-        before, memory = descriptors(a.pid), pss(a.pid)
-        for i in range(30):
+        for i in range(38):
+            if i == 8:  # the first rounds fill what is kept for good
+                before, memory = descriptors(a.pid), pss(a.pid)
             a.ctl("profiling", "enable")
             check(bpf_held(a.pid), "nothing is loaded while profiling is on")
             if i % 10 == 9:
@@ -101,20 +102,22 @@ def on_and_off():
 @case("500 times status: no descriptor and no memory stays")
 def many_status():
     with Agentd() as a:
-        a.add_source("host")
+        a.add_process("shares_c")  # not the host, as above
         a.enable()
+        w = Workload("shares_c")
         wait_for("all children at work", lambda: a.run("top") and a.children("symbolizer") and a.children("proc"), 20)
         time.sleep(1.5)
         before, memory = sum(descriptors(a.pid).values()), pss(a.pid)
         for _ in range(25):
             for out, status in at_once(a, [["status", "--json"]] * 20):
                 check(status in (0, 1), f"status: {status}: {out[:300]}")
-        after = sum(descriptors(a.pid).values())
         grown = pss(a.pid) - memory
-        say(f"# descriptors {before}, then {after}; memory {memory >> 10} KB, {grown >> 10} KB more")
-        check(after <= before + 4, f"{after} descriptors, {before} before")  # two children come and go
+        say(f"# descriptors {before}, then {descriptors(a.pid)}; memory {memory >> 10} KB, {grown >> 10} KB more")
+        wait_for("no more descriptors than before, but for two children's that come and go",
+                 lambda: sum(descriptors(a.pid).values()) <= before + 4, 10)  # fmt: skip
         if not SANITIZED:
             check(grown < 8 << 20, f"500 answers cost {grown >> 10} KB")
+        w.stop()
 
 
 @case("rate, interval and kernel frames change while sampling: nothing is lost")
@@ -131,14 +134,16 @@ def settings():
             time.sleep(0.05 + 0.15 * rng.random())
         a.ctl("profiling", "enable", "--rate", 199, "--interval", "1s")
         report = w.stop()
-        profiles = a.settle(receiver, "steady")
-        ledger = a.check_ledger()
-        equal(ledger["lost"], 0, "lost")
+        profiles, ledger = a.finish(receiver)
         equal(field(a.sources()[source], "samples"), profiles.total("steady"), "samples of the source, against what arrived")
         # Each sample says what it stands for, whatever the rate was when.
-        took = sum(p.period * sum(x.count for x in p.samples) for p in profiles.profiles if p.service == "steady")
-        say(f"# {profiles.total('steady')} samples, {took / 1e9:.3f} s of {report}")
-        check(abs(took - report["cpu_ns"]) < 0.08 * report["cpu_ns"], f"{took / 1e9:.3f} s arrived of {report}")
+        counts = [(p.period, sum(x.count for x in p.samples)) for p in profiles.profiles if p.service == "steady"]
+        took, n = sum(period * count for period, count in counts), profiles.total("steady")
+        # Where others run, too, it is by chance whose a tick is; of a late one it is not known.
+        margin = max(0.08 * report["cpu_ns"], SIGMA * math.sqrt(sum(period * period * count for period, count in counts)))
+        late = ledger["late"] * took / n
+        say(f"# {n} samples, {took / 1e9:.3f} s of {report}, +- {margin / 1e9:.3f} s; {ledger['late']} late")
+        check(-margin - late < took - report["cpu_ns"] < margin, f"{took / 1e9:.3f} s arrived of {report}")
         check_messages(receiver)
 
 
@@ -155,7 +160,7 @@ def storms():
                         ["flamegraph", "-o", "-", "--format", "json"]]  # fmt: skip
             for c, (out, status) in zip(commands, at_once(a, commands)):
                 check(status == 0 or c == ["status"] and status == 1, f"odictl {' '.join(c)}: {status}: {out[:400]}")
-        n = int(s.communicate(timeout=30)[0])
+        n = int(s.communicate(timeout=30 * PATIENCE)[0])
         ledger = a.check_ledger()
         say(f"# {n} processes; {json.dumps(ledger)[:600]}")
         equal(ledger["lost"], 0, "lost")
@@ -176,8 +181,8 @@ def gone_clients():
                 p.kill()
                 p.wait()
         for c in (["top"], ["source", "candidates"], ["status"]):
-            out, status = at_once(a, [c])[0]
-            check(status == 0 or c == ["status"], f"odictl {' '.join(c)}: {status}: {out[:400]}")
+            good = (0, 1) if c == ["status"] else (0,)
+            wait_for(f"odictl {' '.join(c)} is answered", lambda: at_once(a, [c])[0][1] in good, 10, 0.2)
 
 
 @case("a child that stands still is replaced; the ledger closes")
@@ -231,7 +236,7 @@ def chaos():
         time.sleep(0.05)
         equal(a.stop(), 0, "exit status of a stop in the middle of everything")
         for p in running:
-            p.wait(20)
+            p.wait(20 * PATIENCE)
         s.kill()
         w.stop()
 
