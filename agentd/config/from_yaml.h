@@ -41,3 +41,6 @@ int ytree_check_name(
 	struct ytree_ctx *c, const struct ytree_node *where, const char *name, const char *group);
 int ytree_read_destination(struct ytree_ctx *c, const char *name, const struct ytree_node *where,
 	const struct ytree_node *map, size_t index);
+/* Whether settings stand below this word, such as "profiling". */
+bool ytree_is_section(const char *word);
+int ytree_read_section(struct ytree_ctx *c, const char *section, const struct ytree_node *map);
