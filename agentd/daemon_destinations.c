@@ -122,6 +122,9 @@ Control__DestinationState *daemon_destination_state(
 		x->last_failure_unix_ns = l->last_failure_unix_ns;
 		x->sent_batches = l->sent_batches;
 		x->sent_bytes = l->sent_bytes;
+		x->recent_batches = l->recent.batches;
+		x->recent_bytes = l->recent.bytes;
+		x->recent_ns = l->recent.span_ns;
 		fill_latencies(r, x, &l->latencies);
 		x->sent_samples = l->ledger[SAMPLE_TYPE_CPU].delivered;
 		x->queued_batches = l->queued_batches;

@@ -422,6 +422,7 @@ static int add_dest(struct link *l, const struct config_destination *c, struct l
 	snprintf(d->row.name, sizeof(d->row.name), "%s", c->name);
 	snprintf(d->row.type, sizeof(d->row.type), "%s", c->type);
 	snprintf(d->row.state, sizeof(d->row.state), "idle");
+	d->rate.since_ns = clock_monotonic_ns();
 	r = link_load_dest(l, d);
 	if (r < 0) {
 		free(d);
@@ -569,6 +570,7 @@ size_t link_destinations(struct link *l, const struct link_destination **list)
 	for (size_t i = 0; i < l->n_dests; i++)
 		if (l->dests[i]->configured) {
 			rows[n] = l->dests[i]->row;
+			rows[n].recent = rate_get(&l->dests[i]->rate, clock_monotonic_ns());
 			rows[n++].queued_since_unix_ns = oldest_of(l, l->dests[i]);
 		}
 	return n;

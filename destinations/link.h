@@ -11,6 +11,7 @@
 #include "agentd/config/config.h"
 #include "agentd/profile/profile.h"
 #include "destinations/protocol.h"
+#include "destinations/rate.h"
 
 struct link_destination { /* what the exporter said last, checked */
 	char name[80], type[40];
@@ -20,6 +21,7 @@ struct link_destination { /* what the exporter said last, checked */
 	uint64_t last_success_unix_ns, last_failure_unix_ns;
 	uint64_t requests, failures, sent_batches, sent_bytes;
 	struct latencies latencies; /* of requests */
+	struct rate_sum recent;     /* what went lately */
 	uint32_t queued_batches;
 	uint64_t queued_bytes;
 	uint64_t queued_since_unix_ns; /* beginning of the oldest batch that waits; 0 none */

@@ -19,6 +19,7 @@
 
 #include <sys/mman.h>
 
+#include "agentd/base/clock.h"
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "destinations/link_private.h"
@@ -196,6 +197,7 @@ bool ledger_take(struct link *l, struct link_batch *b, size_t i,
 		d->row.queued_batches--;
 		d->row.queued_bytes -= b->size;
 		d->row.sent_batches += delivered;
+		rate_note(&d->rate, clock_monotonic_ns(), delivered, 0);
 	}
 	if (b->n_open)
 		return false;

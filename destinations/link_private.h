@@ -20,6 +20,7 @@ struct link_dest {
 	/* of exporters that are gone; row has the sum */
 	uint64_t past_requests, past_failures, past_bytes;
 	struct latencies past_latencies;
+	struct rate rate;
 	/* Of what was settled, the part that the spool's totals have; and those, as an exporter said at its start. */
 	struct message_counts spooled, told;
 	bool has_told, ledger_dirty;

@@ -230,6 +230,9 @@ static int on_status(struct link *l, const struct message_status *m, const char 
 	d->row.last_failure_unix_ns = MAX(d->row.last_failure_unix_ns, m->last_failure_unix_ns);
 	d->row.requests = d->past_requests + m->requests;
 	d->row.failures = d->past_failures + m->failures;
+	if (d->past_bytes + m->sent_bytes > d->row.sent_bytes)
+		rate_note(&d->rate, clock_monotonic_ns(), 0,
+			d->past_bytes + m->sent_bytes - d->row.sent_bytes);
 	d->row.sent_bytes = d->past_bytes + m->sent_bytes;
 	latency_add(&d->row.latencies, &d->past_latencies, &m->latencies);
 	return 0;

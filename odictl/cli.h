@@ -175,7 +175,8 @@ const char *out_ago(uint64_t unix_ns, char *buf, size_t size);            /* "3 
 const char *out_duration_since(uint64_t unix_ns, char *buf, size_t size); /* "1h 30m" */
 const char *out_time(uint64_t unix_ns, char *buf, size_t size);           /* local time */
 const char *out_number(uint64_t n, char *buf, size_t size);               /* 12,345 */
-const char *out_seconds(uint64_t ns, char *buf, size_t size);             /* "12.3 s" */
+const char *out_batches(uint64_t n, char *buf, size_t size);  /* "1 batch", "12 batches" */
+const char *out_seconds(uint64_t ns, char *buf, size_t size); /* "12.3 s" */
 const char *out_bold(const struct cli *cli), *out_red(const struct cli *cli),
 	*out_dim(const struct cli *cli), *out_plain(const struct cli *cli);
 

@@ -130,6 +130,11 @@ void destination_json(struct json *j, const Control__DestinationState *d)
 	json_uint(j, "sent_batches", d->sent_batches);
 	json_uint(j, "sent_bytes", d->sent_bytes);
 	json_uint(j, "sent_samples", d->sent_samples);
+	json_open(j, "sent_lately", '{');
+	json_uint(j, "batches", d->recent_batches);
+	json_uint(j, "bytes", d->recent_bytes);
+	json_uint(j, "duration_ns", d->recent_ns);
+	json_close(j, '}');
 	json_uint(j, "queued_batches", d->queued_batches);
 	json_uint(j, "queued_bytes", d->queued_bytes);
 	json_time(j, "queued_since", d->queued_since_unix_ns);
@@ -308,20 +313,35 @@ static void print_given_up(const Control__DestinationState *d)
 
 static void print_waiting(const Control__DestinationState *d)
 {
-	char size[32], since[64];
+	char size[32], since[64], n[48];
 
 	text_format_size(d->queued_bytes, size, sizeof(size));
 	if (d->queued_since_unix_ns)
-		out_line("waiting", 10, "%u batches, %s, the oldest for %s", d->queued_batches,
-			size, out_duration_since(d->queued_since_unix_ns, since, sizeof(since)));
+		out_line("waiting", 10, "%s, %s, the oldest for %s",
+			out_batches(d->queued_batches, n, sizeof(n)), size,
+			out_duration_since(d->queued_since_unix_ns, since, sizeof(since)));
 	else
-		out_line("waiting", 10, "%u batches, %s", d->queued_batches, size);
+		out_line("waiting", 10, "%s, %s", out_batches(d->queued_batches, n, sizeof(n)),
+			size);
+}
+
+static void print_rate(const Control__DestinationState *d)
+{
+	double seconds = (double)d->recent_ns / 1e9;
+	char size[32], span[32];
+
+	if (seconds < 1)
+		return;
+	text_format_size((uint64_t)((double)d->recent_bytes / seconds), size, sizeof(size));
+	text_format_duration(d->recent_ns / NSEC_PER_SEC * NSEC_PER_SEC, span, sizeof(span));
+	out_line("rate", 10, "%.1f batches a minute, %s/s over the last %s",
+		(double)d->recent_batches * 60 / seconds, size, span);
 }
 
 static void print_destination(struct cli *cli, const Control__DestinationState *d)
 {
 	bool bad = streq(d->state, "failing") || streq(d->state, "forbidden");
-	char ago[64], size[32], n[32];
+	char ago[64], size[32], n[32], batches[48];
 
 	out_line("name", 10, "%s", d->name);
 	out_line("type", 10, "%s", d->type);
@@ -335,8 +355,10 @@ static void print_destination(struct cli *cli, const Control__DestinationState *
 			out_red(cli), out_plain(cli));
 	out_line("from", 10, "%s (%s)", d->layer, d->origin);
 	text_format_size(d->sent_bytes, size, sizeof(size));
-	out_line("sent", 10, "%llu batches, %s, %s samples", (unsigned long long)d->sent_batches,
-		size, out_number(d->sent_samples, n, sizeof(n)));
+	out_line("sent", 10, "%s, %s, %s samples",
+		out_batches(d->sent_batches, batches, sizeof(batches)), size,
+		out_number(d->sent_samples, n, sizeof(n)));
+	print_rate(d);
 	print_waiting(d);
 	out_line("requests", 10, "%llu, %llu failed", (unsigned long long)d->requests,
 		(unsigned long long)d->failures);

@@ -147,20 +147,20 @@ static void print_state(struct cli *cli, const Control__Spool *spool)
 			s->on ? "" : out_plain(cli));
 	if (s->problem[0])
 		out_line("problem", 14, "%s", s->problem);
-	out_line("waiting", 14, "%s batches%s%s", out_number(spool->waiting, a, sizeof(a)),
+	out_line("waiting", 14, "%s%s%s", out_batches(spool->waiting, a, sizeof(a)),
 		oldest ? ", the oldest began " : "",
 		oldest ? out_ago(oldest->from_unix_ns, b, sizeof(b)) : "");
 	if (!s->known)
 		return;
 	text_format_duration(s->max_age_ns, c, sizeof(c));
-	out_line("disk", 14, "%s of %s in %u files, kept for %s at most",
+	out_line("disk", 14, "%s of %s in %u file%s, kept for %s at most",
 		size_text(s->bytes, a, sizeof(a)), size_text(s->max_bytes, b, sizeof(b)),
-		s->segments, c);
+		s->segments, s->segments == 1 ? "" : "s", c);
 	if (s->disk_bytes)
 		out_line("", 14, "%s of %s are free there", size_text(s->free_bytes, a, sizeof(a)),
 			size_text(s->disk_bytes, b, sizeof(b)));
 	if (s->memory_batches)
-		out_line("memory", 14, "%u batches, %s", s->memory_batches,
+		out_line("memory", 14, "%s, %s", out_batches(s->memory_batches, b, sizeof(b)),
 			size_text(s->memory_bytes, a, sizeof(a)));
 	if (s->damaged)
 		out_line("damaged", 14, "%s batches or stretches of bytes could not be read",
@@ -220,8 +220,8 @@ int cmd_spool_drop(struct cli *cli, struct args *args)
 		json_close(&j, '}');
 		r = json_print(&j, stdout);
 	} else {
-		printf("%s batches were given up, %s samples; the ledger counts them as evicted\n",
-			out_number(reply->spool_dropped->batches, a, sizeof(a)),
+		printf("given up: %s, %s samples, which the ledger counts as evicted\n",
+			out_batches(reply->spool_dropped->batches, a, sizeof(a)),
 			out_number(reply->spool_dropped->samples, b, sizeof(b)));
 	}
 	api_reply_free(reply);

@@ -60,7 +60,7 @@ static void print_destinations(struct cli *cli, const Control__Status *s)
 		out_line("destinations", INDENT, "none: profiles stay on this host");
 	for (size_t i = 0; i < s->n_destinations && i < MAX_LISTED; i++) {
 		const Control__DestinationState *d = s->destinations[i];
-		char ago[64], sent[32];
+		char ago[64], sent[32], n[48];
 		bool failing = streq(d->state, "failing") || streq(d->state, "forbidden");
 
 		if (!d->enabled) {
@@ -69,12 +69,12 @@ static void print_destinations(struct cli *cli, const Control__Status *s)
 		}
 		text_format_size(d->sent_bytes, sent, sizeof(sent));
 		out_line(i ? "" : "destinations", INDENT,
-			"%s: %s%s%s, %s%s%s%s, last success %s, %llu batches (%s)", d->name,
+			"%s: %s%s%s, %s%s%s%s, last success %s, sent %s (%s)", d->name,
 			failing ? out_red(cli) : "", d->state, failing ? out_plain(cli) : "",
 			d->endpoint, d->unverified ? out_red(cli) : "",
 			d->unverified ? " NOT VERIFIED" : "", d->unverified ? out_plain(cli) : "",
 			out_ago(d->last_success_unix_ns, ago, sizeof(ago)),
-			(unsigned long long)d->sent_batches, sent);
+			out_batches(d->sent_batches, n, sizeof(n)), sent);
 	}
 	if (s->n_destinations > MAX_LISTED)
 		out_line("", INDENT, "and %zu more: odictl destination list",
@@ -217,13 +217,13 @@ static void print_local(const Control__Status *s)
 static void print_waiting(const Control__Status *s)
 {
 	const Control__SpoolState *x = s->spool;
-	char used[32], max[32], from[40], to[40];
+	char used[32], max[32], from[40], to[40], n[48];
 
 	if (x && x->batches) {
 		text_format_size(x->bytes, used, sizeof(used));
 		text_format_size(x->max_bytes, max, sizeof(max));
-		out_line("waiting", INDENT, "%u batches on the disk, %s of at most %s", x->batches,
-			used, max);
+		out_line("waiting", INDENT, "%s on the disk, %s of at most %s",
+			out_batches(x->batches, n, sizeof(n)), used, max);
 	}
 	if (s->gaps)
 		out_line("gap", INDENT,

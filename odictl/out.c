@@ -239,6 +239,15 @@ const char *out_number(uint64_t n, char *buf, size_t size)
 	return buf;
 }
 
+const char *out_batches(uint64_t n, char *buf, size_t size)
+{
+	char number[32];
+
+	snprintf(
+		buf, size, "%s batch%s", out_number(n, number, sizeof(number)), n == 1 ? "" : "es");
+	return buf;
+}
+
 const char *out_seconds(uint64_t ns, char *buf, size_t size)
 {
 	double s = (double)ns / 1e9;

@@ -290,6 +290,9 @@ static void test_delivers(void **state)
 	assert_int_equal(row(w, "p")->sent_batches, 5);
 	assert_int_equal(row(w, "p")->queued_batches, 0);
 	assert_true(row(w, "p")->sent_bytes > 0);
+	assert_int_equal(row(w, "p")->recent.batches, 5);
+	assert_int_equal(row(w, "p")->recent.bytes, row(w, "p")->sent_bytes);
+	assert_in_range(row(w, "p")->recent.span_ns, 1, 60 * NSEC_PER_SEC);
 	assert_true(row(w, "p")->last_success_unix_ns > 0);
 	assert_string_equal(row(w, "p")->last_error, "");
 	assert_int_equal(link_restarts(w->link), 0);
