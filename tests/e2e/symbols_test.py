@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 240 s
+# timeout: 400 s
 """What names each binary, and what to do where names are missing; modes of demangling; settings of debug files."""
 
 import os
@@ -116,14 +116,15 @@ def listed():
         a.enable()
         for p in (cpp, plain, bare, nameless, partly, go):
             Workload(p, None, argv=[p, "3"])
-        f = wait_row(a, cpp, lambda f: f["frames"] > 200 and f["named_percent"] > 99)  # on a busy host the first are late
+        # On a busy host the first are late; so many that are not are waited for that nothing is to be done.
+        f = wait_row(a, cpp, lambda f: f["frames"] > 200 and f["named_percent"] > 99 and not f["advice"])
         equal(f["named_by"], "DWARF", f"{f}")
-        check(f["named_percent"] > 99 and f["build_id"] and not f["advice"] and not f["problem"], f"{f}")
+        check(f["build_id"] and not f["problem"], f"{f}")
         check(0 < f["samples_percent"] < 100 and f["cpu_seconds"] > 0, f"{f}")
         equal(wait_row(a, plain)["named_by"], "symbol table", "plain")
         equal(wait_row(a, go)["named_by"], "gopclntab", "go")
-        f = wait_row(a, bare, lambda f: f["frames"] > 200 and f["build_id"] and f["advice"])
-        check(f["frames_named"] < f["frames"] and f["named_by"] == "entry point", f"{f}")
+        f = wait_row(a, bare, lambda f: f["frames"] > 200 and f["build_id"] and f["advice"] and f["named_by"] == "entry point")
+        check(f["frames_named"] < f["frames"], f"{f}")
         # what it begins with is known all the same, and a function without a name is one frame
         def stacks():
             found = [s.rsplit(" ", 1)[0].split(";")[1:] for s in folded(a, "bare_grind", "2s").splitlines()]
@@ -133,10 +134,9 @@ def listed():
         (tower,) = wait_for("one frame a function", lambda: (lambda s: s if len(s) == 1 else None)(stacks()), 30, 0.5)
         equal(tower[:2], ("_start", "main"), f"{tower}")
         check("odictl symbols fetch on" in f["advice"] and "odictl symbols add" in f["advice"], f["advice"])
-        f = wait_row(a, partly, lambda f: f["frames"] > 200 and f["advice"])
-        check(f["named_by"] == "DWARF" and "debug information does not have" in f["advice"], f"{f}")
-        f = wait_row(a, nameless, lambda f: f["frames"] > 200 and f["advice"])
-        check("build id" in f["advice"], f["advice"])
+        f = wait_row(a, partly, lambda f: f["frames"] > 200 and "debug information does not have" in f["advice"])
+        equal(f["named_by"], "DWARF", f"{f}")
+        wait_row(a, nameless, lambda f: f["frames"] > 200 and "build id" in f["advice"])
         f = wait_row(a, "[kernel]", lambda f: f["frames"] > 20)
         equal(f["named_by"], "kallsyms", "kernel")
         got = rows_of(a, "--all")
