@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 400 s
+# timeout: 600 s
 """Names of JIT-compiled code: a program that writes its own jitdump or perf map, Node and Java; what others wrote for
 them is not believed; in a container by the number that the process knows itself by."""
 
