@@ -35,7 +35,8 @@ vm_commands="qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mke2fs:e
 vm_packages="debian-archive-keyring python3-venv"
 
 packages_commands="debootstrap:debootstrap lintian:lintian rpm:rpm rpmlint:rpmlint readelf:binutils file:file
-	unshare:util-linux qemu-aarch64-static:qemu-user-static gpg:gnupg python3:python3"
+	unshare:util-linux qemu-aarch64-static:qemu-user-static qemu-system-aarch64:qemu-system-arm cpio:cpio gpg:gnupg
+	python3:python3"
 packages_packages="debian-archive-keyring"
 
 missing=""

@@ -6,7 +6,8 @@
 #   deb    lintian, size, what is in it, installed and removed and purged in roots of Debian
 #   rpm    rpmlint, what it requires, its files against the deb's, installed and erased by rpm itself
 #   run    every program in roots of Debian 11, 12, 13 and the newest: two seconds of profiles in each
-#   arm64  lintian, its files against the other deb's, its programs run by an emulated processor
+#   arm64  lintian, its files against the other deb's, its programs run by an emulated processor, and a profile in a guest
+#          with a kernel for arm64 (QEMU)
 #   sums   checksums, and a signature by a key made for that
 #   twice  two builds of each, same bytes (slow)
 #
@@ -227,8 +228,7 @@ fi
 
 # ---- arm64 -----------------------------------------------------------------------------------------------------------
 
-# Libraries for arm64 are in the root that packages are built in, beside its own; nothing of it is changed. What needs a kernel for
-# arm64 is seen by tests/vm/arm64.sh.
+# Libraries for arm64 are in the root that packages are built in, beside its own; nothing of it is changed.
 on_arm64() { # COMMAND...
 	# shellcheck disable=SC2016 # the inner shell's own variables
 	unshare -m -- bash -c 'root=$1 files=$2; shift 2
@@ -258,6 +258,7 @@ if wanted arm64; then
 	verdict "arm64: agentd knows the same settings" $?
 	on_arm64 /mnt/odi/usr/bin/odictl --help >"$work/arm64.help" && diff <("$work/amd64/usr/bin/odictl" --help) "$work/arm64.help" >&2
 	verdict "arm64: odictl has the same commands" $?
+	tests/packages/arm64_vm.sh "$arm" "$build/arm64-vm" || status=1
 fi
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
