@@ -26,6 +26,9 @@ tools=(build-essential cpio debhelper fakeroot clang-13 llvm-13 bpftool protobuf
 	lintian python3)
 libraries=(libcurl4-openssl-dev libelf-dev libdw-dev libyaml-dev libsqlite3-dev libprotobuf-c-dev libsystemd-dev
 	libseccomp-dev libcap-dev libiberty-dev libzstd-dev zlib1g-dev liblzma-dev libjson-c-dev)
+# Of libjson-c-dev there can be one only, and the other architecture's must stay: its headers are the same.
+others=("${libraries[@]/libjson-c-dev/libjson-c5}")
+declare -A packages=([amd64]="${tools[*]} ${libraries[*]}" [arm64]="crossbuild-essential-arm64 ${others[*]/%/:arm64}")
 
 die() {
 	echo "${0##*/}: $*" >&2
@@ -40,9 +43,32 @@ inside() {
 		inside "$root.new" "$@"
 }
 
-apt_install() {
+# What an architecture takes; its list is kept, so that a root made before the list grew is completed.
+install_for() { # ARCHITECTURE
+	# shellcheck disable=SC2086 # many words
 	inside apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io \
-		-o Acquire::Retries=3 -o Acquire::Languages=none -o APT::Sandbox::User=root install "$@"
+		-o Acquire::Retries=3 -o Acquire::Languages=none -o APT::Sandbox::User=root install ${packages[$1]} &&
+		mkdir -p "$root.new/build/newer" && echo "${packages[$1]}" >"$root.new/build/newer/packages.$1"
+}
+
+# Not under a build that runs there (build.sh).
+take_root() {
+	exec 8>"$base/build.lock"
+	flock 8
+	mv "$root" "$root.new"
+}
+
+complete() { # ARCHITECTURE
+	[ "$(cat "$root/build/newer/packages.$1" 2>/dev/null)" != "${packages[$1]}" ] || return 0
+	echo "adding what $1 takes by now to $root" >&2
+	begin
+	take_root
+	install_for "$1" || {
+		mv "$root.new" "$root"
+		die "it could not be completed; removing that folder has it made anew"
+	}
+	mv "$root.new" "$root"
+	exec 8>&-
 }
 
 # Names of a folder's packages that its own apt must not mix with those of Debian 11.
@@ -90,7 +116,7 @@ make_native() {
 	rm -rf "$root.new"
 	debootstrap --variant=minbase --keyring="$keyring" bullseye "$root.new" "$mirror" >&2
 	prepare
-	apt_install "${tools[@]}" "${libraries[@]}"
+	install_for amd64
 	make_newer
 	make_libbpf amd64 ""
 	mv "$root.new" "$root"
@@ -98,15 +124,10 @@ make_native() {
 
 make_cross() {
 	echo "adding what arm64 takes to it" >&2
-	# not under a build that runs there (build.sh)
-	exec 8>"$base/build.lock"
-	flock 8
-	mv "$root" "$root.new"
+	take_root
 	inside dpkg --add-architecture arm64
 	inside apt-get -qq -o Acquire::Languages=none -o APT::Sandbox::User=root update
-	# of libjson-c-dev there can be one only, and the other architecture's must stay: its headers are the same
-	local others=("${libraries[@]/libjson-c-dev/libjson-c5}")
-	apt_install crossbuild-essential-arm64 "${others[@]/%/:arm64}"
+	install_for arm64
 	make_libbpf arm64 $triplet-
 	ln -s /usr/lib/$triplet/libjson-c.so.5 "$root.new/build/newer/arm64/usr/lib/libjson-c.so"
 	mv "$root.new" "$root"
@@ -118,9 +139,11 @@ make_cross() {
 		begin
 		make_native
 	fi
+	complete amd64
 	if [ "$architecture" = arm64 ] && [ ! -e "$root/build/newer/arm64/usr/lib/libbpf.a" ]; then
 		begin
 		make_cross
 	fi
+	[ "$architecture" = amd64 ] || complete arm64
 ) 9>"$(mkdir -p "$base" && echo "$base/lock")" >&2
 echo "$root"
