@@ -51,7 +51,7 @@ def get(port, path="/metrics", method="GET", timeout=10):
 def agrees():
     with OtlpReceiver() as r, Agentd() as a:
         a.add_receiver(r, 'back"end'.replace('"', "."))
-        a.ctl("destination", "set", "back.end", "min-samples=2")
+        a.ctl("destination", "set", "back.end", "min-samples=5")
         a.add_process("shares_c", "--service-name", "m")
         a.enable()
         Workload("shares_c").work(3)
