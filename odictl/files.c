@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <signal.h>
 #include <termios.h>
 
 #include "agentd/base/io.h"
@@ -26,10 +27,32 @@ static void wipe(struct buf *b)
 	buf_deinit(b);
 }
 
-/* A line from the terminal, which does not show it. */
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int sig)
+{
+	interrupted = sig;
+}
+
+/* What ends a program, so that the terminal is as it was before: signals[i] or (back) as it was, in kept. */
+static void catch_signals(struct sigaction kept[4], bool back)
+{
+	static const int signals[4] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+	const struct sigaction ours = {.sa_handler = on_signal}; /* reading ends by it */
+
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+		if (back)
+			sigaction(signals[i], &kept[i], NULL);
+		else
+			sigaction(signals[i], &ours, &kept[i]);
+	}
+}
+
+/* A line from the terminal, which does not show it. It is silent before it asks: who sees the question may type. */
 static int ask(struct cli *cli, const char *what, struct buf *out)
 {
 	struct termios old, silent;
+	struct sigaction kept[4];
 	char line[4096] = "";
 	bool got;
 
@@ -37,12 +60,16 @@ static int ask(struct cli *cli, const char *what, struct buf *out)
 		return cli_fail(cli, EXIT_FAILED, "the terminal cannot be asked: %m");
 	silent = old;
 	silent.c_lflag &= ~(tcflag_t)ECHO;
+	catch_signals(kept, false);
+	tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
 	fprintf(stderr, "%s: ", what);
 	fflush(stderr);
-	tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
 	got = fgets(line, sizeof(line), stdin) != NULL;
 	tcsetattr(STDIN_FILENO, TCSAFLUSH, &old);
 	fputs("\n", stderr);
+	catch_signals(kept, true);
+	if (interrupted)
+		raise(interrupted);
 	if (got)
 		buf_add(out, line, strcspn(line, "\r\n"));
 	explicit_bzero(line, sizeof(line));
