@@ -11,4 +11,6 @@ if [ "$(id -u)" != 0 ]; then
 	exit 1
 fi
 tests/bench/build.sh "$build/bench"
+# The one that is made of our own rooms.
+[ -x "$build/bench/spooler" ] || make -s B="$build" "$build/bench/spooler"
 ODI_BUILD=$build exec "$build/venv/bin/python" tests/bench/bench.py "$@"
