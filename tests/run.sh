@@ -152,20 +152,20 @@ jobs=$(nproc)
 python=$build/venv/bin/python
 
 if wanted build; then
-	run_step build/gcc 900 make -s -j"$jobs" B="$build" all
-	run_step build/bpf-arm64 120 make -s B="$build" bpf-arm64
-	run_step build/clang 900 make -s -j"$jobs" B="$build/clang" CC=clang all
-	run_step build/workloads 300 tests/workloads/build.sh "$build/workloads"
-	run_step build/receiver 600 bash -c build_go_receiver
-	run_step build/feeder 300 make -s B="$build" "$build/feeder"
+	run_step build/gcc 1800 make -s -j"$jobs" B="$build" all
+	run_step build/bpf-arm64 480 make -s B="$build" bpf-arm64
+	run_step build/clang 1800 make -s -j"$jobs" B="$build/clang" CC=clang all
+	run_step build/workloads 900 tests/workloads/build.sh "$build/workloads"
+	run_step build/receiver 1200 bash -c build_go_receiver
+	run_step build/feeder 900 make -s B="$build" "$build/feeder"
 fi
-wanted lint && run_cases lint 300 tests/check/lint.sh
+wanted lint && run_cases lint 900 tests/check/lint.sh
 if wanted tools; then
 	for t in tests/receivers/*_test.py tests/check/*_test.sh; do
 		[ -e "$t" ] || continue # the pattern itself
 		case $t in
-		*.py) run_cases "${t#tests/}" 120 env ODI_BUILD="$build" "$python" "$t" ;;
-		*) run_cases "${t#tests/}" 120 "$t" ;;
+		*.py) run_cases "${t#tests/}" 480 env ODI_BUILD="$build" "$python" "$t" ;;
+		*) run_cases "${t#tests/}" 480 "$t" ;;
 		esac
 	done
 fi
@@ -181,7 +181,7 @@ unit_tests() { # GROUP FOLDER MAKE_ARGUMENT...
 		log=$logs/${name//\//.}.build.log
 		if make -s B="$folder" "$@" "$t" >"$log" 2>&1 </dev/null; then
 			rm -f "$log"
-			run_cases "$name" 120 env CMOCKA_MESSAGE_OUTPUT=TAP ODI_BUILD="$folder" "$t"
+			run_cases "$name" 480 env CMOCKA_MESSAGE_OUTPUT=TAP ODI_BUILD="$folder" "$t"
 		else
 			report FAIL "$name: does not build"
 			show_log "$log"
@@ -199,7 +199,7 @@ unit_binaries() {
 wanted unit && unit_tests unit "$build"
 if wanted san; then
 	export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-	run_step build/san 900 make -s -j"$jobs" B="$build/san" SAN=1 all
+	run_step build/san 1800 make -s -j"$jobs" B="$build/san" SAN=1 all
 	unit_tests san "$build/san" SAN=1
 fi
 
