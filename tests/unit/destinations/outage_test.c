@@ -5,8 +5,8 @@
  * A child plays agentd: it makes a batch every few milliseconds, each of a service of its own, hands it over, and notes
  * in shared memory which of them it was told are kept. Its exporter is the real one, in its sandbox, with a real spool;
  * the store is shared memory. The parent kills either of them with SIGKILL, again and again, and at the end asks the
- * receiver, which stands apart: every batch that was acknowledged is there, none more than twice, twice only as often
- * as somebody was killed, and the ledger of the last agentd is, to the sample, what arrived. */
+ * receiver, which stands apart: every batch that was acknowledged is there, none again more often than
+ * somebody was killed (which may hit one batch at each of its tries), and the ledger of the last agentd is, to the sample, what arrived. */
 
 #include "tests/unit/destinations/receiver.h"
 
@@ -178,7 +178,7 @@ static _Noreturn void be_agentd(void)
 		.options = options,
 		.n_options = ARRAY_SIZE(options)};
 	struct link_config config = {
-		.hang_ms = 5000, .spool_folder = folder, .boot_id = {4}, .store = &store};
+		.hang_ms = 30000, .spool_folder = folder, .boot_id = {4}, .store = &store};
 	struct err_text err = {};
 	struct link *l = NULL;
 	sd_event *loop = NULL;
@@ -233,24 +233,24 @@ static unsigned long number_of(const char *name, unsigned long otherwise)
 static void judge(unsigned kills)
 {
 	uint64_t arrived = 0;
-	unsigned doubled = 0, kept = 0;
+	unsigned again = 0, kept = 0;
 
 	for (unsigned i = 1; i <= play->made; i++) {
 		uint32_t got = receiver.shared->got[i];
 
-		if (got % samples_of(i) || got > 2 * samples_of(i))
+		if (got % samples_of(i))
 			fail_msg("batch %u arrived with %u samples of %llu", i, got,
 				(unsigned long long)samples_of(i));
 		if (play->kept[i] && !got)
 			fail_msg("batch %u was acknowledged and never arrived", i);
 		kept += play->kept[i];
-		doubled += got == 2 * samples_of(i);
+		again += got ? got / (uint32_t)samples_of(i) - 1 : 0;
 		arrived += got ? samples_of(i) : 0;
 	}
-	printf("%u batches, %u seen as kept, %u kills, %u requests arrived twice\n", play->made,
-		kept, kills, doubled);
-	if (doubled > kills)
-		fail_msg("%u requests arrived twice with %u kills", doubled, kills);
+	printf("%u batches, %u seen as kept, %u kills, %u requests arrived again\n", play->made,
+		kept, kills, again);
+	if (again > kills)
+		fail_msg("%u requests arrived again with %u kills", again, kills);
 	assert_int_equal(play->ledger.held, 0);
 	assert_int_equal(play->ledger.other, 0);
 	assert_int_equal(play->ledger.delivered, arrived);
