@@ -48,6 +48,22 @@ def places(profiles):
     return {(os.path.basename(f.module), f.address) for s in profiles.samples() for f in s.frames if f.kind != "kernel"}
 
 
+_rested = []
+
+
+def rested():
+    """A folder with copies of all programs that are at rest, made once for all cases; `program` is shares_c."""
+    if not _rested:
+        folder = temp_folder()
+        for p in ("shares_c", "shares_cpp", "shares_go", "shares_rust"):
+            if os.path.exists(os.path.join(WORKLOADS, p)):
+                copy_program(p, p, folder)
+        copy_program("shares_c", "program", folder)
+        time.sleep(REST)
+        _rested.append(folder)
+    return _rested[0]
+
+
 @case("a symbolizer that stands still delays nothing: fallback names go out, counted, and names come later")
 def stopped():
     folder = temp_folder()
@@ -85,12 +101,9 @@ def stopped():
 
 @case("after a restart names come from the disk: no file is read for addresses that were named before")
 def restart():
-    folder = temp_folder()
+    folder = rested()
     programs = ["shares_c", "shares_cpp", *[p for p in ("shares_go", "shares_rust") if os.path.exists(os.path.join(WORKLOADS, p))]]
     leaves = {"shares_c": "leaf_sixty", "shares_cpp": "geo::Circle::area", "shares_go": "main.heavy"}
-    for p in programs:
-        copy_program(p, p, folder)
-    time.sleep(REST)
     with OtlpReceiver() as receiver, Agentd() as a:
         a.add_receiver(receiver)
         for p in programs:
@@ -146,9 +159,7 @@ def restart():
 
 @case("a program that is replaced under its name does not get the old one's names")
 def replaced():
-    folder = temp_folder()
-    path = copy_program("shares_c", "program", folder)
-    time.sleep(REST)
+    path = os.path.join(rested(), "program")
     with OtlpReceiver() as receiver, Agentd() as a:
         a.add_receiver(receiver)
         a.add_process(path, "--service-name", "program")
