@@ -422,7 +422,7 @@ int spool_segment_load(struct spool *s, uint64_t first_seq, bool newest)
 		r = scan(s, g, &w);
 	}
 	/* Of a process before: its end may be torn, so nothing is put behind it. What it wrote and did not come to sync
-	 * is kept from now on, so it is to survive a loss of power, too. Before another file is begun one is synced. */
+	 * is kept from now on, so it is to survive a loss of power, too. */
 	if (newest && fdatasync(w.fd) < 0)
 		s->state.sync_errors++;
 	g->sealed = true;
@@ -551,12 +551,13 @@ void spool_segment_seal(struct spool *s)
 	t.index_check = compress_crc32(0, index.data, index.len);
 	t.check = compress_crc32(0, &t, sizeof(t));
 	buf_add(&index, &t, sizeof(t));
-	/* One that lacks its index is read record by record: slower, no worse. */
-	if (!buf_error(&index))
-		(void)put(s, index.data, index.len);
-	if (s->write_fd >= 0 && fdatasync(s->write_fd) < 0) {
+	/* The records first: an index says that they are on the disk, and whoever finds one does not sync them again. One
+	 * that is lost, with the power or for want of room, costs time alone: the file is read record by record. */
+	if (s->segment_dirty && fdatasync(s->write_fd) < 0) {
 		s->seal_error = -errno;
 		s->state.sync_errors++;
+	} else if (!buf_error(&index)) {
+		(void)put(s, index.data, index.len);
 	}
 	closep(&s->write_fd);
 	s->segment_dirty = false;
