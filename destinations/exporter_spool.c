@@ -34,6 +34,7 @@ static struct {
 	struct spool *spool; /* NULL: it could not be opened (yet) */
 	struct spool_batch *last_adopted;
 	bool configured, told, not_ready_told;
+	bool resized;      /* its bounds are others, and what is in it may be too much */
 	uint64_t retry_ns; /* nothing is written before; 0: now */
 	/* A predecessor that was killed may hold the lock so long; 0: not tried yet. */
 	uint64_t busy_until_ns;
@@ -111,7 +112,7 @@ static void try_open(void)
 int keep_on_spool(const struct message_spool *m, int *fd)
 {
 	k.settings = *m;
-	k.asked = true;
+	k.asked = k.resized = true;
 	if (*fd >= 0 && k.dirfd < 0)
 		k.dirfd = TAKE_FD(*fd);
 	if (k.spool)
@@ -390,6 +391,15 @@ static unsigned make_room(uint64_t need)
 	return evicted;
 }
 
+static void keep_within(uint64_t need)
+{
+	unsigned evicted = make_room(need);
+
+	if (evicted)
+		log_warning("the spool is at its bound: %u of its oldest batches were given up",
+			evicted);
+}
+
 void keep_on_drop(const struct message_spool_drop *m)
 {
 	struct message_spool_dropped done = {
@@ -427,18 +437,16 @@ static bool may_write(void)
 	return k.spool && (!k.retry_ns || clock_monotonic_ns() >= k.retry_ns);
 }
 
-/* Into the spool, not synced. */
+/* Into the spool, not synced. -EFBIG: it is larger than the spool may be; others are not held up by that. */
 static int put(struct held_batch *b, const uint32_t *destinations, size_t n)
 {
-	unsigned evicted;
 	int r;
 
+	if (!spool_could_hold(k.spool, b->size))
+		return -EFBIG;
 	if (k.n_uncommitted == UNCOMMITTED)
 		keep_commit();
-	evicted = make_room(b->size);
-	if (evicted)
-		log_warning("the spool is at its bound: %u of its oldest batches were given up",
-			evicted);
+	keep_within(b->size);
 	if (!spool_has_room(k.spool, b->size))
 		r = -ENOSPC;
 	else
@@ -458,11 +466,19 @@ static void put_new(struct held_batch *b, const struct message_batch *m)
 {
 	uint32_t destinations[PROTOCOL_DESTINATIONS];
 	size_t n = 0;
+	int r;
 
 	for (size_t i = 0; i < m->n_routes; i++)
 		if (exporter_find(m->routes[i].destination))
 			destinations[n++] = m->routes[i].destination;
-	if (!n || !may_write() || put(b, destinations, n) < 0)
+	if (!n || !may_write())
+		return;
+	r = put(b, destinations, n);
+	if (r == -EFBIG)
+		log_warning("a batch of %zu bytes is larger than the spool may be, and is held in "
+			    "memory: raise exporter/spool-bytes",
+			b->size);
+	if (r < 0)
 		return;
 	for (size_t i = 0; i < m->n_routes; i++)
 		if (m->routes[i].row)
@@ -505,23 +521,24 @@ int keep_on_batch(const struct message_batch *m, size_t len, int fd)
 	return 0;
 }
 
-/* Those in memory, once writing may work again. */
-static void move_to_spool(void)
+/* Those in memory, once writing may work again. true: there are more, for the next turn. */
+static bool move_to_spool(void)
 {
 	uint32_t destinations[PROTOCOL_DESTINATIONS], memory;
 	struct held_batch *b = NULL;
+	unsigned moved = 0;
 
 	(void)held_batch_memory(&memory);
-	for (unsigned moved = 0; memory && moved < MOVES_A_TURN && (b = held_batch_next(b));) {
+	while (memory && moved < MOVES_A_TURN && (b = held_batch_next(b))) {
 		size_t n = 0;
 
-		if (b->kept || b->spool)
+		if (b->kept || b->spool || !spool_could_hold(k.spool, b->size))
 			continue;
 		for (size_t i = 0; exporter_at(i) && n < ARRAY_SIZE(destinations); i++)
 			if (deliver_find(exporter_at(i), b))
 				destinations[n++] = deliver_id(exporter_at(i));
 		if (!n || put(b, destinations, n) < 0)
-			return;
+			return false;
 		for (size_t i = 0; i < n; i++) {
 			const struct queue_item *item =
 				deliver_find(exporter_find(destinations[i]), b);
@@ -532,6 +549,7 @@ static void move_to_spool(void)
 		}
 		moved++;
 	}
+	return moved == MOVES_A_TURN;
 }
 
 /* ---- progress ------------------------------------------------------------------------------------ */
@@ -626,6 +644,9 @@ void keep_run(uint64_t now_ns, uint64_t *wake_ns)
 	if (k.configured)
 		tell_recovered();
 	if (k.spool) {
+		if (k.resized)
+			keep_within(0);
+		k.resized = false;
 		expiry = spool_next_expiry(k.spool);
 		if (expiry <= boot) {
 			evicted = make_room(0);
@@ -641,11 +662,12 @@ void keep_run(uint64_t now_ns, uint64_t *wake_ns)
 				(expiry == UINT64_MAX           ? RETRY_NS * 12
 						: expiry > boot ? expiry - boot
 								: NSEC_PER_SEC));
-		if (may_write())
-			move_to_spool();
+		if (may_write() && move_to_spool())
+			*wake_ns = MIN(*wake_ns, now_ns + NSEC_PER_MSEC);
 	}
-	if (k.retry_ns)
-		*wake_ns = MIN(*wake_ns, MAX(k.retry_ns, now_ns + NSEC_PER_MSEC));
+	/* Once it is over, what there was to try was tried; what comes then is tried when it comes. */
+	if (k.retry_ns > now_ns)
+		*wake_ns = MIN(*wake_ns, k.retry_ns);
 	tell_state(now_ns, wake_ns);
 }
 

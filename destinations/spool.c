@@ -27,6 +27,7 @@
 #define MAX_BYTES_DEFAULT  (512ULL << 20)
 #define MAX_AGE_DEFAULT_NS (24 * 3600 * NSEC_PER_SEC)
 #define BYTES_MIN          (1ULL << 20)
+_Static_assert(SPOOL_JOURNAL_ROOM < BYTES_MIN, "there is room beside the journal");
 
 /* ---- opening ------------------------------------------------------------------------------------- */
 
@@ -528,6 +529,11 @@ static uint64_t used(const struct spool *s)
 	return s->bytes + MAX(s->journal_room, s->journal_size);
 }
 
+bool spool_could_hold(const struct spool *s, uint64_t need)
+{
+	return need <= s->config.max_bytes - SPOOL_JOURNAL_ROOM;
+}
+
 static bool disk(const struct spool *s, uint64_t *total, uint64_t *avail)
 {
 	struct statfs st;
@@ -560,7 +566,8 @@ struct spool_batch *spool_over(struct spool *s, uint64_t need)
 	while (b && b->spared == s->round);
 	if (b && age(s, b) > s->config.max_age_ns)
 		return b;
-	if (spool_has_room(s, need))
+	/* What no giving up makes room for costs nobody anything. */
+	if (spool_has_room(s, need) || !spool_could_hold(s, need))
 		return NULL;
 	spool_reap(s);
 	if (spool_has_room(s, need))

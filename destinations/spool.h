@@ -104,6 +104,8 @@ void spool_spare(struct spool *s, struct spool_batch *b);
 void spool_spare_none(struct spool *s);
 /* Whether `need` more bytes are within all bounds. */
 bool spool_has_room(struct spool *s, uint64_t need);
+/* Whether they would be if all else went. */
+bool spool_could_hold(const struct spool *s, uint64_t need);
 /* When the next batch becomes too old; boot time, UINT64_MAX: none. */
 uint64_t spool_next_expiry(const struct spool *s);
 

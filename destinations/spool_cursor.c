@@ -27,7 +27,6 @@
 
 #define JOURNAL_MAGIC 0x3143444fU /* "ODC1" */
 #define ENTRY_MAGIC   0x3145444fU /* "ODE1" */
-#define ROOM          (256ULL << 10)
 #define COMPACT_MIN   (1ULL << 20)
 #define JOURNAL_MAX   (256ULL << 20)
 #define CELLS         (FATES * PROTOCOL_TYPES)
@@ -367,11 +366,11 @@ void spool_cursor_discarded(struct spool *s, uint64_t first, uint64_t last)
 
 static void reserve(struct spool *s)
 {
-	if (s->journal_room >= s->journal_size + ROOM / 4)
+	if (s->journal_room >= s->journal_size + SPOOL_JOURNAL_ROOM / 4)
 		return;
 	/* Without it a full disk costs progress; no more. */
-	if (fallocate(s->journal, 0, 0, (off_t)(s->journal_size + ROOM)) == 0)
-		s->journal_room = s->journal_size + ROOM;
+	if (fallocate(s->journal, 0, 0, (off_t)(s->journal_size + SPOOL_JOURNAL_ROOM)) == 0)
+		s->journal_room = s->journal_size + SPOOL_JOURNAL_ROOM;
 }
 
 /* What there is to say, and no more. */

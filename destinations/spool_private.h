@@ -17,6 +17,7 @@
 #define SPOOL_MAX_SEGMENTS 4096
 #define SPOOL_UNDEAD       64
 #define SPOOL_PENDING_MAX  (1U << 20)
+#define SPOOL_JOURNAL_ROOM (256ULL << 10) /* that the journal reserves ahead */
 
 struct spool_segment {
 	uint64_t first_seq, last_seq;

@@ -673,6 +673,24 @@ static void test_bound_of_bytes(void **state)
 	assert_int_equal(total(w, 8, FATE_EVICTED), 100 * evicted);
 }
 
+/* What is larger than the whole spool may be drives nothing out of it. */
+static void test_larger_than_the_spool(void **state)
+{
+	struct world *w = *state;
+
+	w->config.max_bytes = 1 << 20;
+	begin(w);
+	put(w, 1, 100000, 1);
+	put(w, 2, 100000, 1);
+	assert_int_equal(spool_commit(w->spool), 0);
+	assert_true(spool_could_hold(w->spool, 500000));
+	assert_false(spool_could_hold(w->spool, 1 << 20)); /* the journal has its room */
+	assert_false(spool_has_room(w->spool, 1 << 20));
+	assert_null(spool_over(w->spool, 1 << 20));
+	assert_null(spool_over(w->spool, UINT64_MAX));
+	assert_int_equal(count(w), 2);
+}
+
 static void test_spared(void **state)
 {
 	struct world *w = *state;
@@ -1030,6 +1048,7 @@ int main(void)
 		TEST(test_another_installation),
 		TEST(test_one_at_a_time),
 		TEST(test_bound_of_bytes),
+		TEST(test_larger_than_the_spool),
 		TEST(test_spared),
 		TEST(test_bound_of_free_room),
 		TEST(test_age),
