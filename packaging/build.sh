@@ -37,8 +37,9 @@ if [ -z "${SOURCE_DATE_EPOCH:-}" ]; then
 	SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y VERSION)
 fi
 
-# Builds of one root take turns: the path in it is the same for all. What is mounted goes with the name space.
-exec 9>"$root/../build.lock"
+# Builds of one root take turns: the path in it is the same for all; while root.sh adds to it, it has another name. What is
+# mounted goes with the name space.
+exec 9>"${root%/*}/build.lock"
 flock 9
 work=$root/build/odi
 rm -rf "$work" "$root/build/out"
