@@ -387,6 +387,11 @@ const struct policy *daemon_policy(const struct daemon *d)
 	return &d->handover->policy;
 }
 
+const char *daemon_policy_file(const struct daemon *d)
+{
+	return d->handover->policy_file.path;
+}
+
 void daemon_forget_files(void *userdata)
 {
 	struct daemon *d = userdata;

@@ -25,6 +25,9 @@ void daemon_handed_free(struct handed *h);
 /* Why it is not handed over: the policy. NULL: it is. */
 const char *daemon_handover_forbidden(struct daemon *d, const struct config_destination *c);
 const struct policy *daemon_policy(const struct daemon *d);
+const char *daemon_policy_file(const struct daemon *d);
+/* struct control_ops (daemon_policy.c). */
+void daemon_get_policy(void *userdata, struct control_reply *r);
 
 /* struct control_ops: what a change names by descriptor. value: "" to keep it, "file:/PATH" to name it. *ret_value is
  * what the document gets (free() it). */

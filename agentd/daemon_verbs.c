@@ -117,6 +117,7 @@ void daemon_verbs_init(struct daemon *d)
 		.source_kinds = daemon_source_kinds,
 		.symbols = daemon_get_symbols,
 		.metrics = daemon_get_metrics,
+		.policy = daemon_get_policy,
 		.test_destination = daemon_test_destination,
 		.query = daemon_query,
 	};

@@ -223,6 +223,7 @@ int cmd_destination_rename(struct cli *cli, struct args *args);
 int cmd_destination_set(struct cli *cli, struct args *args);
 int cmd_spool_list(struct cli *cli, struct args *args);
 int cmd_spool_show(struct cli *cli, struct args *args);
+int cmd_policy_show(struct cli *cli, struct args *args);
 int cmd_spool_drop(struct cli *cli, struct args *args);
 int cmd_top(struct cli *cli, struct args *args);
 int cmd_flamegraph(struct cli *cli, struct args *args);

@@ -416,6 +416,15 @@ const struct command commands[] = {
 		.options = spool_drop_options,
 		.minor = true,
 		.run = cmd_spool_drop},
+	{.words = "policy show",
+		.positional = "",
+		.summary =
+			"what the administrator of this host allows, and which destinations it forbids",
+		.details =
+			"It is /etc/odi/policy.yaml, which only root changes; agentd reads it again at once.",
+		.example = "odictl policy show",
+		.minor = true,
+		.run = cmd_policy_show},
 	{.words = "top",
 		.positional = "",
 		.summary = "where the CPU time goes, as a table",

@@ -62,6 +62,7 @@ struct control_ops { /* each fills and sends its reply, now or later; called fro
 	void (*symbols)(
 		void *userdata, struct control_reply *r, const Control__GetSymbols *request);
 	void (*metrics)(void *userdata, struct control_reply *r);
+	void (*policy)(void *userdata, struct control_reply *r);
 	void (*spool)(void *userdata, struct control_reply *r, const Control__GetSpool *request);
 	void (*drop_spool)(
 		void *userdata, struct control_reply *r, const Control__DropSpool *request);

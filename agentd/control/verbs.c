@@ -356,6 +356,7 @@ FORWARD(on_query, query, run_query)
 FORWARD_PLAIN(on_destination_types, destination_types)
 FORWARD_PLAIN(on_source_kinds, source_kinds)
 FORWARD_PLAIN(on_metrics, metrics)
+FORWARD_PLAIN(on_policy, policy)
 FORWARD(on_symbols, symbols, get_symbols)
 FORWARD(on_spool, spool, get_spool)
 FORWARD(on_drop_spool, drop_spool, drop_spool)
@@ -383,6 +384,7 @@ static const struct verb {
 	[CONTROL__REQUEST__VERB_GET_KEYS] = {on_get_keys, false},
 	[CONTROL__REQUEST__VERB_GET_METRICS] = {on_metrics, false},
 	[CONTROL__REQUEST__VERB_GET_SPOOL] = {on_spool, false},
+	[CONTROL__REQUEST__VERB_GET_POLICY] = {on_policy, false},
 	[CONTROL__REQUEST__VERB_DROP_SPOOL] = {on_drop_spool, true},
 };
 
