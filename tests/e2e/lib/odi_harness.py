@@ -334,15 +334,20 @@ class Agentd:
     def settle(self, receiver, service, at_least=1, seconds=20):
         """Waits until what was sampled up to now has arrived, while profiling goes on: the interval that is open now is
         closed and delivered (or rejected) where the receiver listens, and so many samples of the service are there."""
-        # What is idle or ignored is counted at once, so that it says nothing of the samples that are on their way.
-        first, names = self.ledger(), self._destinations_at(receiver)
-        taken = sum(first[k] for k in ("lost", "profiled", "open"))
+        names = self._destinations_at(receiver)
 
-        def closed():
+        def booked():
+            """Samples of all sources since agentd started: asking for them collects what the kernel has counted."""
+            return sum(field(s, "samples") for s in self.sources().values())
+
+        def closed(wanted):
             l = self.ledger()
-            return l if not l["open"] or l["lost"] + l["profiled"] >= taken else None
+            return l if l["profiled"] + l["lost"] >= wanted else None
 
-        routed = {n: d["routed"] for n, d in wait_for("the open interval closes", closed, seconds, 0.2)["destinations"].items()}
+        for _ in range(2):  # what still waited for facts about its program is booked when the first interval is closed
+            wanted = booked()
+            l = wait_for("the open interval closes", lambda: closed(wanted), seconds, 0.2)
+        routed = {n: d["routed"] for n, d in l["destinations"].items()}
 
         def through():
             found = self.ledger()["destinations"]
