@@ -33,6 +33,7 @@
 #define FLUSH_STEP_MS     50
 #define SOCKET_BYTES      (1 << 20)
 #define END_WAIT_MS       100
+#define LAND_MS           10000 /* at a stop, for the disk: a third of what systemd waits */
 
 static bool has_enabled(const struct link *l)
 {
@@ -618,12 +619,24 @@ static bool flows(const struct link *l)
 	return false;
 }
 
+/* Whether what only memory has can still be expected on the disk, however its destinations are. */
+static bool lands(const struct link *l)
+{
+	if (!l->spool_wanted || l->unreachable || (l->spool.known && !l->spool.on))
+		return false;
+	for (size_t i = 0; i < l->n_batches; i++)
+		if (!l->batches[i]->durable)
+			return true;
+	return false;
+}
+
 void link_flush(struct link *l, unsigned deadline_ms)
 {
-	uint64_t end = clock_monotonic_ns() + deadline_ms * NSEC_PER_MSEC, held = 0;
+	uint64_t now = clock_monotonic_ns(), end = now + deadline_ms * NSEC_PER_MSEC, held = 0;
+	uint64_t land_by = MAX(end, now + LAND_MS * NSEC_PER_MSEC);
 
 	l->flushing = true;
-	while (flows(l) && clock_monotonic_ns() < end) {
+	while ((now < end && flows(l)) || (now < land_by && lands(l))) {
 		/* A negative descriptor is passed over. */
 		struct pollfd p[] = {{.fd = l->child.sock, .events = POLLIN},
 			{.fd = l->child.pidfd, .events = POLLIN}};
@@ -635,6 +648,7 @@ void link_flush(struct link *l, unsigned deadline_ms)
 		else if (link_alive(l) && p[1].revents)
 			replace(l, NULL);
 		tick(l);
+		now = clock_monotonic_ns();
 	}
 	held = ledger_evict_memory(l);
 	if (held)

@@ -163,7 +163,8 @@ void link_fetch_cancel(struct link *l);
 /* Batches wait at a destination that works: what could wait should leave the network to them. */
 bool link_is_behind(const struct link *l);
 
-/* At a stop: waits until all that was handed over is delivered or held, at most so long. */
+/* At a stop: waits until all that was handed over is delivered, at most so long, or on the disk, at most 10 s. What is
+ * neither is evicted, counted. */
 void link_flush(struct link *l, unsigned deadline_ms);
 pid_t link_child_pid(struct link *l);
 uint32_t link_restarts(struct link *l);

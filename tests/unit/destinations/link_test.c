@@ -1165,6 +1165,40 @@ static void test_flush(void **state)
 	assert_int_equal(r->shared->samples, w->sent);
 }
 
+static int get_only_instance(void *userdata, const char *key, uint64_t *value)
+{
+	*value = INSTANCE;
+	return streq(key, "exporter/instance") ? 0 : -ENOENT;
+}
+
+/* While nothing can be sent, what was handed over last is waited for until the disk has it. */
+static void test_flush_to_disk(void **state)
+{
+	static const struct link_store store = {get_only_instance, set_nothing};
+	struct world *w = *state;
+	struct receiver *r = receive(w, 0);
+	struct link_config config = {.hang_ms = 30000, .store = &store};
+	struct link_spool s = {};
+	struct err_text err = {};
+	char folder[96];
+
+	r->shared->status = 503;
+	snprintf(folder, sizeof(folder), "%s/landed", test_folder);
+	config.spool_folder = folder;
+	link_free(w->link);
+	assert_int_equal(link_new(&w->link, w->loop, &config, &err), 0);
+	add(w, "p", "pyroscope", r->url);
+	configure(w);
+	send_batch(w);
+	RUN_UNTIL(w, (link_spool(w->link, &s), s.on && streq(row(w, "p")->state, "failing")));
+	send_batch(w);
+	assert_true(sd_event_exit(w->loop, 0) >= 0);
+	assert_true(sd_event_loop(w->loop) >= 0);
+	link_flush(w->link, 1);
+	assert_int_equal(row(w, "p")->ledger[0].evicted, 0);
+	assert_int_equal(row(w, "p")->ledger[0].held, w->sent);
+}
+
 static void test_refuses(void **state)
 {
 	struct world *w = *state;
@@ -1249,6 +1283,7 @@ int main(int argc, char **argv)
 		TEST(test_destination_test),
 		TEST(test_secrets_stay_secret),
 		TEST(test_flush),
+		TEST(test_flush_to_disk),
 		TEST(test_refuses),
 		TEST(test_not_a_batch),
 	};
