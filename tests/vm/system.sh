@@ -48,7 +48,7 @@ needed_packages() {
 	own_apt "${suite%-backports}" "$arch"
 	rm -f "$cache/apt/${suite%-backports}-$arch"/cache/archives/*.deb
 	apt-get "${apt_options[@]}" -o Dir::State::status="$system/status" -qq -y --no-install-recommends --download-only install \
-		"$(realpath "$deb")" >&2
+		"$(realpath "$deb")" sudo >&2
 	cp "$cache/apt/${suite%-backports}-$arch"/cache/archives/*.deb "$disk/needs/" 2>/dev/null || true
 	rm -f "$disk"/needs/odi_*.deb
 	index_packages "$disk/needs"
@@ -62,7 +62,8 @@ make_disk() {
 		older_package
 	fi
 	needed_packages
-	cp "$here"/guest/{lib,steps,first_boot,second_boot,index}.sh "$here/guest/receiver.py" "$disk/guest/"
+	cp "$here"/guest/{lib,steps,first_boot,second_boot,index}.sh "$here"/guest/{receiver,terminal}.py "$disk/guest/"
+	cp README.md tests/packages/inside.sh "$disk/guest/"
 	# static, so that it runs on systems older than this one; as distributions build: no frame pointers
 	gcc -std=gnu17 -D_GNU_SOURCE -O2 -g -Wall -Wextra -fomit-frame-pointer -fno-optimize-sibling-calls -fno-ipa-icf \
 		-fasynchronous-unwind-tables -fno-pie -static -o "$disk/workloads/shares" tests/workloads/c/shares.c

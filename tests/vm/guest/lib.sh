@@ -53,6 +53,23 @@ await() { # SECONDS COMMAND...: until it succeeds
 	done
 }
 
+# The one line of README's commands on installing it that begins so, as a user copies it.
+readme_line() { # WORDS
+	readme_lines | grep -e "^$1" | tee -a "$state/typed"
+}
+
+readme_lines() {
+	awk '/^## / { on = $0 == "## Install" } on && /^```/ { code = !code; next } on && code' /test/guest/README.md
+}
+
+# What a user sees who types the line at a terminal (terminal.py), in the folder where the package lies.
+as_typed() { # SECONDS LINE [TEXT...]: exit status of the line, and not 0 where a text is not seen
+	local limit=$(($1 * patience))
+	shift
+	[ -n "$1" ] || why "README has no such line" || return
+	(cd /root && exec python3 /test/guest/terminal.py $limit "$@")
+}
+
 # A value of a JSON text by its path: json 'd["profiling"]["enabled"]' <text
 json() {
 	python3 -c 'import json, sys
@@ -76,8 +93,32 @@ start_receiver() {
 	systemd-run -q --unit=receiver python3 /test/guest/receiver.py 4318 "$state/received"
 }
 
+# A request may be under way that it took and does not answer any more: the judge is told when.
 stop_receiver() {
-	systemctl stop receiver
+	ends_at systemctl stop receiver
+}
+
+ends_at() { # COMMAND...: what ends one of both sides of a delivery, and may leave its last request without an answer
+	local began=$EPOCHREALTIME status=0
+	"$@" || status=$?
+	echo "$began $EPOCHREALTIME" >>"$state/ends"
+	return $status
+}
+
+inside() { # COUNT: of the destination's ledger
+	odictl status --json 2>/dev/null | json "d['ledger']['destinations']['inside']['$1']"
+}
+
+held_more_than() { # NUMBER
+	local n
+	n=$(inside held) && [ "$n" -gt "$1" ]
+}
+
+# However it was started and stopped since the destination was added: all that was routed is accounted for, and nothing gone.
+nothing_lost() {
+	await 30 status_is 'd["ledger"]["closes"]' || why "the ledger does not close" || return
+	status_is 'd["ledger"]["lost"] == 0' || why "$(odictl status --json | json 'd["ledger"]["lost_by"]') were lost" || return
+	[ "$(inside evicted) $(inside rejected)" = "0 0" ] || why "$(inside evicted) evicted, $(inside rejected) rejected"
 }
 
 received() { # TEXT SINCE: a body that came after the file SINCE holds the text

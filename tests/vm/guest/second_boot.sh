@@ -42,6 +42,27 @@ came_from_before() {
 	PYTHON
 }
 
+# The clock is set a day forth, two back and one forth again while nothing can be sent.
+clock_is_set() {
+	local step n pid delivered
+	pid=$(main_pid)
+	stop_receiver
+	for step in 86400 -172800; do
+		n=$(inside held)
+		date -s "@$(($(date +%s) + step))" || return
+		await 60 held_more_than "$n" || why "nothing is held after the clock was set by $step s" || return
+	done
+	date -s "@$(($(date +%s) + 86400))" || return
+	odictl destination show inside
+	delivered=$(inside delivered) n=$(inside held)
+	touch "$state/clock-set"
+	start_receiver
+	await 120 status_is "d['ledger']['destinations']['inside']['delivered'] >= $((delivered + n))" ||
+		why "$delivered were delivered and $n held, now $(inside delivered) and $(inside held)" || return
+	[ "$(main_pid)" = "$pid" ] || why "agentd was restarted" || return
+	nothing_lost
+}
+
 module_frames() {
 	local status
 	mkdir -p /var/tmp/over/{upper,work,merged}
@@ -70,6 +91,7 @@ second_status() {
 	await 60 status_is 'd["healthy"] and d["ledger"]["closes"]' || why "$(odictl status 2>&1 | head -n 6 | tr '\n' ' ')" || return
 	odictl status --json >"$state/status-$boot.json"
 	odictl status --verbose
+	nothing_lost
 }
 
 says_no_btf() {
@@ -100,7 +122,10 @@ leaves_no_process() {
 }
 
 removes() {
-	apt remove -y odi || why "apt remove failed: $(tail -n 3 "$state/log" | tr '\n' ' ')" || return
+	# what arrived until now is what it says
+	await 30 status_is 'd["ledger"]["closes"]' || return
+	odictl status --json >"$state/status-stopped.json" || [ -s "$state/status-stopped.json" ] || return
+	as_typed 120 "$(readme_line 'sudo apt remove')" || why "apt remove failed: $(tail -n 3 "$state/log" | tr '\n' ' ')" || return
 	[ "$(dpkg-query -W -f '${db:Status-Status}' odi)" = config-files ] || why "$(dpkg-query -W -f '${db:Status-Status}' odi)" || return
 	leaves_no_process || return
 	[ ! -e /usr/bin/odictl ] || why "odictl is still there" || return
@@ -109,15 +134,17 @@ removes() {
 }
 
 comes_back() {
-	apt install -y odi || why "apt install failed: $(tail -n 3 "$state/log" | tr '\n' ' ')" || return
+	cp /test/new/odi_*.deb /root/ || return
+	as_typed 300 "$(readme_line 'sudo apt install')" || why "apt install failed: $(tail -n 3 "$state/log" | tr '\n' ' ')" || return
 	await 60 systemctl -q is-active odi || why "odi.service is $(systemctl is-active odi)" || return
 	await 60 status_is 'd["profiling"]["enabled"] and d["ledger"]["profiled"] > 0' || why "it does not profile" || return
-	odictl source list | grep -q known-work || why "the source is gone"
+	odictl source list | grep -q known-work || why "the source is gone" || return
+	nothing_lost
 }
 
 purges() {
 	local left
-	apt purge -y odi || why "apt purge failed: $(tail -n 3 "$state/log" | tr '\n' ' ')" || return
+	as_typed 120 "$(readme_line 'sudo apt purge')" || why "apt purge failed: $(tail -n 3 "$state/log" | tr '\n' ' ')" || return
 	leaves_no_process || return
 	apt-get autoremove -y --purge || return
 	# what the tests made
@@ -138,8 +165,16 @@ purges() {
 	[ -z "$(systemctl list-units --all --no-legend --plain 'odi*')" ] || why "$(systemctl list-units --all --no-legend --plain 'odi*')"
 }
 
+all_of_readme() {
+	local left
+	left=$(comm -3 <(readme_lines | sort -u) <(sort -u "$state/typed"))
+	[ -z "$left" ] || why "not run, or not there: $left" || return
+	[ "$(readme_lines | wc -l)" -ge 5 ] || why "README has $(readme_lines | wc -l) commands"
+}
+
 case_of "after a reboot it profiles again, by itself" goes_on
 case_of "what was held when the machine went down arrives" sends_held
+case_of "a clock that is set by days stops no delivery" clock_is_set
 case_of "functions of a kernel module have names" module_frames
 case_of "odictl status is healthy after a reboot, and its ledger closes" second_status
 case_of "without BTF it says so, and why, and samples nothing" says_no_btf
@@ -148,3 +183,4 @@ systemctl -q disable --now work.service
 case_of "apt remove keeps settings and state, and nothing runs" removes
 case_of "installed again, it goes on where it was" comes_back
 case_of "apt purge leaves nothing" purges
+case_of "each command of README's section was run as it stands there" all_of_readme

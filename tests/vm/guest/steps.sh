@@ -20,6 +20,9 @@ case $boot in
 	# Emulated, each package that is only recommended, and each flush, costs seconds.
 	echo 'APT::Install-Recommends "0";' >/etc/apt/apt.conf.d/90test
 	echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/test
+	# the index of manual pages, made anew after each package
+	rm -f /var/lib/man-db/auto-update
+	echo man-db man-db/auto-update boolean false | debconf-set-selections
 	. /test/guest/first_boot.sh
 	tell "guest: boot 1 ends after $(cut -d ' ' -f 1 /proc/uptime) s"
 	systemctl reboot
@@ -29,6 +32,7 @@ case $boot in
 	tell "guest: boot 2 ends after $(cut -d ' ' -f 1 /proc/uptime) s"
 	journalctl -b -1 --no-pager >"$state/journal.1"
 	journalctl -b 0 --no-pager >"$state/journal.2"
+	journalctl -o short-unix --no-pager -u odi | grep 'profiling is on' | cut -d ' ' -f 1 >"$state/starts"
 	dmesg >"$state/dmesg"
 	sync
 	tar -c -C "$state" . >/dev/vdc
