@@ -40,6 +40,7 @@ enum behaviour {
 
 struct receiver_shared {
 	_Atomic int behaviour, status, retry_after, number, delay_ms, fail_next;
+	_Atomic unsigned hold_after; /* so many requests the next one waits, while this is set */
 	_Atomic unsigned requests, connections, taken, broken;
 	_Atomic size_t biggest;  /* body, uncompressed */
 	_Atomic size_t max_body; /* uncompressed; what is longer is answered 413; 0 none */
@@ -127,6 +128,8 @@ static inline void receiver_answer(
 
 	buf_init(&plain, 0);
 	s->requests++;
+	while (s->hold_after && s->requests > s->hold_after)
+		usleep(1000);
 	if (s->fail_next > 0 && atomic_fetch_sub(&s->fail_next, 1) > 0)
 		status = 503;
 	if (s->delay_ms)
