@@ -259,7 +259,7 @@ static __always_inline int find_rule(void *ctx, __u64 key, __u32 offset, struct 
 	struct rows_view view;
 	struct rows_set *set;
 	struct rows_way *way;
-	__u32 index = ROWS_SET(key, index_bits), chunk, seq, n, row, unit;
+	__u32 index = ROWS_SET(key, index_bits), chunk, seq, n, part, first, row, unit;
 	__u64 at;
 
 	set = bpf_map_lookup_elem(&rows_index, &index);
@@ -282,7 +282,10 @@ static __always_inline int find_rule(void *ctx, __u64 key, __u32 offset, struct 
 	if (n - 1 >= ROWS_MAX)
 		return WALK_MISS_ROWS;
 	view.pcs = at + sizeof(struct rows_slot);
-	row = unwind_search(&view, n, offset);
+	part = offset >> ROWS_PART_SHIFT & (ROWS_PARTS - 1);
+	first = slot->part[part];
+	row = unwind_search(
+		&view, first, (__u16)(slot->part[part + 1] - first) + 1, offset, ROWS_PART_TURNS);
 	row = rows_pc(&view, n + row);
 	at = (at + slot->rules_at + sizeof(struct unwind_rule) * (__u64)row) &
 		(ROWS_CHUNK - sizeof(struct unwind_rule));

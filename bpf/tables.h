@@ -26,6 +26,10 @@
  *
  *   struct rows_slot | pc: u16[n_rows] | rule: u16[n_rows] | pad to 16 | struct unwind_rule[n_rules]
  *
+ * Between two samples the program has used the caches for itself: a look-up costs the lines that it
+ * touches, not its turns. So the head says where each part of the page begins among the rows, and what
+ * is left to search lies in one line or two, where a search of the whole page touched seven.
+ *
  * A page carries its own rules, those that its rows name, the fixed ones first: a slot stands for
  * itself, so that it can be replaced without asking what else names its rules.
  *
@@ -38,6 +42,9 @@
 #define ROWS_UNIT            (1 << ROWS_UNIT_SHIFT)
 #define ROWS_MAX             16384 /* in a slot; UNWIND_PAGE_ROWS */
 #define ROWS_RULES_MAX       2048  /* in a slot */
+#define ROWS_PART_SHIFT      10    /* bytes of text */
+#define ROWS_PARTS           (UNWIND_PAGE_SIZE >> ROWS_PART_SHIFT)
+#define ROWS_PART_TURNS      (ROWS_PART_SHIFT + 1) /* of a search among a part's rows */
 #define ROWS_KEY(file, page) ((sample_u64)(file) << 32 | (sample_u32)(page))
 
 struct rows_slot {
@@ -48,8 +55,11 @@ struct rows_slot {
 	sample_u32 n_rules;  /* UNWIND_FIXED_RULES to ROWS_RULES_MAX */
 	sample_u32 rules_at; /* bytes from the head */
 	sample_u32 size;     /* bytes of the whole slot */
+	/* The row in which each part of the page begins; behind the last one, the last row. */
+	sample_u16 part[ROWS_PARTS + 1];
+	sample_u16 pad2[7];
 };
-_Static_assert(sizeof(struct rows_slot) == 32, "slot");
+_Static_assert(sizeof(struct rows_slot) == 176, "slot");
 #define ROWS_SLOT_MAX (sizeof(struct rows_slot) + ROWS_MAX * 4 + ROWS_RULES_MAX * 16)
 
 /* From a key to its slot: sets of four ways, a cache line each. The set: ROWS_SET(). A way's key is

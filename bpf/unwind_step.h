@@ -25,16 +25,15 @@
  * ways of each. */
 #define UNWIND_OPAQUE(x) __asm__ volatile("" : "+r"(x))
 
-/* The row for an offset within the page, among n rows (1 to 65536) of which the first has pc 0:
- * the last with pc <= offset. The same number of turns for any n and no branch within: a half of 0
- * changes nothing. */
+/* The row for an offset within the page, among n rows (1 to 1 << turns) from row `at` on, of which the
+ * first has a pc that is not higher: the last with pc <= offset. No branch within a turn. */
 static __inline__ __attribute__((always_inline)) sample_u32 unwind_search(
-	void *ctx, sample_u32 n, sample_u32 offset)
+	void *ctx, sample_u64 at, sample_u32 n, sample_u32 offset, int turns)
 {
-	sample_u64 at = 0, left = n;
+	sample_u64 left = n;
 
 	(void)ctx;
-	for (int i = 0; i <= UNWIND_PAGE_SHIFT; i++) {
+	for (int i = 0; i < turns; i++) {
 		sample_u64 half = left >> 1;
 
 		if (!half)

@@ -232,6 +232,7 @@ static void put_in(struct rows *r, struct rows_way *way, uint32_t unit, uint64_t
 	to->n_rules = from->n_rules;
 	to->rules_at = from->rules_at;
 	to->size = from->size;
+	memcpy(to->part, from->part, sizeof(to->part));
 	__atomic_store_n(&to->key, key, __ATOMIC_RELEASE);
 	way->unit = unit;
 	way->used = 0; /* whoever asked for it marks it by looking, and so does the next walk */

@@ -12,6 +12,6 @@ uint16_t unwind_page_find(const struct unwind_page *page, uint64_t offset)
 {
 	if (page->n == 0 || page->n > UNWIND_PAGE_ROWS)
 		return UNWIND_CFA_NONE;
-	return page->rule[unwind_search(
-		(void *)page->pc, page->n, (uint32_t)offset & (UNWIND_PAGE_SIZE - 1))];
+	return page->rule[unwind_search((void *)page->pc, 0, page->n,
+		(uint32_t)offset & (UNWIND_PAGE_SIZE - 1), UNWIND_PAGE_SHIFT)];
 }

@@ -17,6 +17,7 @@
  *
  * Invariants of a checked slot: the arrays lie one behind the other as tables.h has them, with
  * nothing between or behind; the first pc is 0 and they rise; each row names a rule that is there;
+ * each part begins in the row that is said;
  * the first rules are the fixed ones. Source: bpf/tables.h. */
 
 #define UNWIND_PC(ctx, i) (((const sample_u16 *)(ctx))[i])
@@ -49,6 +50,19 @@ static struct rows_slot *begin(struct rows_slot *to, uint32_t n_rows, uint32_t n
 	return to;
 }
 
+/* Of a page's rows: the last one that begins at or below the part. */
+static void fill_parts(struct rows_slot *to)
+{
+	const uint16_t *pc = (const void *)(to + 1);
+	uint32_t row = 0;
+
+	for (uint32_t i = 0; i <= ROWS_PARTS; i++) {
+		while (row + 1 < to->n_rows && pc[row + 1] <= i << ROWS_PART_SHIFT)
+			row++;
+		to->part[i] = (uint16_t)row;
+	}
+}
+
 size_t rows_slot_pack(const struct unwind_page *page, const struct unwind_rules *d,
 	struct rows_slot *to, size_t room)
 {
@@ -60,6 +74,7 @@ size_t rows_slot_pack(const struct unwind_page *page, const struct unwind_rules 
 		return rows_slot_empty(to, UNWIND_CFA_NONE);
 	begin(to, page->n, n_rules);
 	memcpy(at, page->pc, page->n * sizeof(page->pc[0]));
+	fill_parts(to);
 	at += page->n * sizeof(page->pc[0]);
 	for (uint32_t i = 0; i < page->n; i++, at += sizeof(uint16_t)) {
 		uint16_t rule = page->rule[i] < n_rules ? page->rule[i] : UNWIND_CFA_UNSUPPORTED;
@@ -111,6 +126,13 @@ int rows_slot_check(const struct rows_slot *slot, size_t size)
 	for (uint32_t i = 0; i < slot->n_rows; i++)
 		if (rule[i] >= slot->n_rules || (i && pc[i] <= pc[i - 1]))
 			return -EBADMSG;
+	for (uint32_t i = 0; i <= ROWS_PARTS; i++) {
+		uint32_t row = slot->part[i], begin = i << ROWS_PART_SHIFT;
+
+		if (row >= slot->n_rows || pc[row] > begin ||
+			(row + 1 < slot->n_rows && pc[row + 1] <= begin))
+			return -EBADMSG;
+	}
 	return 0;
 }
 
@@ -119,6 +141,8 @@ const struct unwind_rule *rows_slot_rule(const struct rows_slot *slot, uint32_t 
 	const uint16_t *pc = (const void *)(slot + 1), *rule = pc + slot->n_rows;
 	const struct unwind_rule *rules = (const void *)((const uint8_t *)slot + slot->rules_at);
 
-	return &rules[rule[unwind_search(
-		(void *)pc, slot->n_rows, offset & (UNWIND_PAGE_SIZE - 1))]];
+	uint32_t part = offset >> ROWS_PART_SHIFT & (ROWS_PARTS - 1), first = slot->part[part];
+
+	return &rules[rule[unwind_search((void *)pc, first, slot->part[part + 1] - first + 1U,
+		offset & (UNWIND_PAGE_SIZE - 1), ROWS_PART_TURNS)]];
 }

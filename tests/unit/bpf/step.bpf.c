@@ -42,8 +42,8 @@ struct {
 
 static __always_inline int one(struct walk *w, sample_u32 i)
 {
-	sample_u32 row =
-		unwind_search(w, w->n_rows, (sample_u32)(unwind_lookup_pc(&w->regs) - w->base));
+	sample_u32 row = unwind_search(
+		w, 0, w->n_rows, (sample_u32)(unwind_lookup_pc(&w->regs) - w->base), 16);
 	int result = unwind_step(&w->regs, &w->rules[w->rule[row & (ROWS - 1)] & (RULES - 1)], w);
 
 	w->frames[i & (FRAMES - 1)].pc = w->regs.pc;

@@ -159,6 +159,8 @@ static void on_event(void *userdata, const struct sampler_event *e)
 	case SAMPLER_LOST_EVENTS:
 		seen->lost = e->lost;
 		break;
+	case SAMPLER_KERNEL_CODE: /* of this host, at any time */
+		break;
 	default:
 		seen->image = e->process->image;
 		seen->parent = e->process->parent;

@@ -78,6 +78,9 @@ static size_t make_page(
 	for (uint32_t i = 0; i < n_rows; i++) {
 		pc[i] = (uint16_t)(i * (65536 / n_rows));
 		rule[i] = (uint16_t)(UNWIND_FIXED_RULES + i % (n_rules - UNWIND_FIXED_RULES));
+		for (uint32_t part = 0; part <= ROWS_PARTS; part++)
+			if (pc[i] <= part << ROWS_PART_SHIFT)
+				page.slot.part[part] = (uint16_t)i;
 	}
 	memset(rules, 0, n_rules * sizeof(*rules));
 	for (uint32_t i = 0; i < n_rules; i++) {

@@ -54,7 +54,7 @@ static void walk_here(struct walk *w)
 {
 	for (uint32_t i = 0; i < FRAMES; i++) {
 		uint32_t row = unwind_search(
-			w, w->n_rows, (uint32_t)(unwind_lookup_pc(&w->regs) - w->base));
+			w, 0, w->n_rows, (uint32_t)(unwind_lookup_pc(&w->regs) - w->base), 16);
 		int result = unwind_step(
 			&w->regs, &w->rules[w->rule[row & (ROWS - 1)] & (RULES - 1)], w);
 

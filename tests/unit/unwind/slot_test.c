@@ -141,6 +141,11 @@ static void test_everything_else_is_refused(void **state)
 	REFUSED(s.slot.rules_at = 0);
 	REFUSED(s.slot.rules_at = UINT32_MAX);
 	REFUSED(pc[0] = 1);
+	REFUSED(s.slot.part[0] = 1);
+	REFUSED(s.slot.part[1]++);
+	REFUSED(s.slot.part[1] = 0xffff);
+	REFUSED(s.slot.part[ROWS_PARTS]--);
+	REFUSED(s.slot.part[ROWS_PARTS] = 101);
 	REFUSED(pc[50] = pc[49]);
 	REFUSED(pc[100] = 0);
 	REFUSED(rule[0] = (uint16_t)s.slot.n_rules);
