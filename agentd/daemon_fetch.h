@@ -6,7 +6,7 @@
 #include "agentd/daemon.h"
 
 /* Its place among those of open_debug(): behind all on the host, and one that is still asked for stands behind it. */
-#define FETCH_PLACE 250
+#define FETCH_PLACE SYMBOL_DEBUG_LAST_PLACE
 
 /* Of one build id. */
 enum fetch_state {

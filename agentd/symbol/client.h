@@ -14,8 +14,7 @@
 #define SYMBOL_EXTRA_KEY (1ULL << 63)
 #define PENDING_MAX      65536 /* addresses waiting over all files */
 
-#define DEBUG_PLACES_MAX 256 /* where they may be */
-#define DEBUG_TRIES_MAX  16  /* debug files tried for one file */
+#define DEBUG_TRIES_MAX 16 /* debug files tried for one file */
 
 enum debug_state {
 	DEBUG_UNKNOWN, /* not known yet whether a separate debug file is wanted */

@@ -56,7 +56,8 @@ static int make_key(struct symbolizer *s, struct symbol_file *f)
 	return 0;
 }
 
-/* Of all debug files that there are for it, in their order. The same after a restart if they are the same. */
+/* Of all debug files that there are for it, in their order. The same after a restart if they are the same. No place
+ * behind the last one is asked for, which would say that what was there is not the right one. */
 static uint64_t debug_files(struct symbolizer *s, uint32_t file, const struct symbol_file_facts *f)
 {
 	static const struct hash_key fixed = {{1, 2}};
@@ -64,7 +65,7 @@ static uint64_t debug_files(struct symbolizer *s, uint32_t file, const struct sy
 
 	if (f->has_debug_info || !s->ops->open_debug)
 		return 0;
-	for (unsigned n = 0; n < DEBUG_PLACES_MAX; n++) {
+	for (unsigned n = 0; n <= SYMBOL_DEBUG_LAST_PLACE; n++) {
 		_cleanup_close_ int fd =
 			s->ops->open_debug(s->userdata, file, f->build_id, f->debuglink, &n);
 		struct stat st;

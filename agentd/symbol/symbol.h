@@ -17,6 +17,9 @@
 #define SYMBOL_FILE_KERNEL 1 /* FILE_ID_KERNEL and FILE_ID_VDSO of the process room */
 #define SYMBOL_FILE_VDSO   2
 
+/* Of open_debug (struct symbol_ops): the last place where a debug file may be. */
+#define SYMBOL_DEBUG_LAST_PLACE 250
+
 /* One function of the chain that an address stands for: innermost (inlined) first, the last is the
  * function that holds the code. Strings are interned by the symbolizer client: equal pointers are equal
  * texts; they live until the next symbol_trim() or symbol_free(). "" where not known, name never. */
@@ -103,7 +106,7 @@ struct symbol_ops {
 	 * n-th place on where it may be (*n: the place it was found at); -ENOENT: nowhere from there on. build_id: hex, or
 	 * ""; debuglink: a name without folders, or "". What they say is the file's own claim; whether
 	 * what was found is the right one is found out in the sandbox, and if it is not, the next place is
-	 * asked for. May be NULL. */
+	 * asked for, also behind the last (SYMBOL_DEBUG_LAST_PLACE). May be NULL. */
 	int (*open_debug)(void *userdata, uint32_t file, const char *build_id,
 		const char *debuglink, unsigned *n);
 	/* The same of the alternate file (of dwz) that its debug information refers to by a path; its build id may be

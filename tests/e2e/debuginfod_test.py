@@ -228,6 +228,9 @@ def real_server():
             lines.setdefault(f.name, set()).add(f.line)
         for name, wanted in LINES.items():
             check(lines.get(name, set()) & wanted, f"{name} has lines {lines.get(name)}, wanted one of {wanted}: {lines}")
+        # nor is it removed when names go to the disk, a second after they were made
+        receiver.reset()
+        a.settle_running(receiver, "spinner", 1000)
         check(program.build_id in cached(a), f"the cache: {cached(a)}")
         mode = os.stat(os.path.join(a.state, "debuginfo", program.build_id)).st_mode & 0o777
         equal(mode, 0o600, "mode of the fetched file")
