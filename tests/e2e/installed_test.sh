@@ -141,7 +141,7 @@ verdict "profiling enable survives a restart" $?
 # until some are named, with work for the kernel meanwhile
 for _ in $(seq 30); do
 	timeout 1 cat /dev/zero >/dev/null
-	hurry "$odictl" top --since 60s --limit 200 >"$work/top" 2>&1
+	hurry "$odictl" top --since 60s -n 200 >"$work/top" 2>&1
 	grep -q vmlinux "$work/top" && break
 done
 cat "$work/top" >&2
