@@ -26,7 +26,7 @@
 #include "agentd/base/sandbox.h"
 #include "destinations/link.h"
 
-#define WAIT_MS  30000
+#define WAIT_MS  60000
 #define BUILD_ID "0123456789abcdef0123456789abcdef01234567"
 #define SIZE     100000 /* of the sound file */
 
@@ -242,7 +242,7 @@ static void start_server(struct world *w)
 static int set_up(void **state)
 {
 	struct world *w = calloc(1, sizeof(*w));
-	struct link_config config = {.hang_ms = 5000};
+	struct link_config config = {.hang_ms = 30000};
 	struct err_text err;
 
 	assert_non_null(w);
@@ -282,9 +282,9 @@ static int ask(struct world *w, const char *url, uint64_t max_bytes)
 	struct link_fetch what = {.url = url,
 		.build_id = BUILD_ID,
 		.max_bytes = max_bytes,
-		.connect_ms = 3000,
-		.stall_ms = 1000,
-		.total_ms = 6000};
+		.connect_ms = 20000,
+		.stall_ms = 2000, /* a server that waits for a CPU is none that stalls */
+		.total_ms = strstr(url, "/trickle") ? 6000 : 30000};
 
 	return link_fetch(w->link, &what, w->file, on_done, w);
 }
