@@ -28,10 +28,12 @@ say_of("load-bpf", syscall($nr{bpf}, 0, $attr, length $attr) >= 0);
 my $perf = pack("L2 Q5 x72", 1, 112, 9, 0, 0, 0, 1);
 say_of("perf", syscall($nr{perf}, $perf, 0, -1, -1, 0) >= 0);
 say_of("ptrace", syscall($nr{ptrace}, 16, 1, 0, 0) >= 0);
-say_of("mount", syscall($nr{mount}, "none", "/mnt", "tmpfs", 0, 0) >= 0);
+# syscall() takes no literal texts
+my ($none, $mnt, $tmpfs, $empty) = ("none", "/mnt", "tmpfs", "");
+say_of("mount", syscall($nr{mount}, $none, $mnt, $tmpfs, 0, 0) >= 0);
 say_of("setuid", syscall($nr{setuid}, 0) >= 0);
 say_of("unshare", syscall($nr{unshare}, 0x10000000) >= 0);
-say_of("module", syscall($nr{init_module}, 0, 0, "") >= 0 || $!{EFAULT} || $!{ENOEXEC});
+say_of("module", syscall($nr{init_module}, 0, 0, $empty) >= 0 || $!{EFAULT} || $!{ENOEXEC});
 socket(my $s, 2, 1, 0) and say_of("socket", 1) or say_of("socket", 0);
 say_of("write-etc", writable("/etc/odi/probe"));
 say_of("write-usr", writable("/usr/lib/odi/probe"));
@@ -50,7 +52,7 @@ PERL
 try() { # UNIT
 	sed -e 's,^ExecStart=.*,ExecStart=/usr/bin/perl /run/odi-inside/probe.pl,' -e 's/^Type=.*/Type=oneshot/' \
 		-e '/^WatchdogSec=/d' -e '/^Restart/d' -e '/^ExecReload=/d' -e '/^\[Install\]/,$d' -e '/^Requires=/d' -e '/^Wants=/d' \
-		-e '/^\[Service\]/a StandardOutput=file:/run/odi-inside/'"$1"'.out\nStandardError=inherit' \
+		-e '/^\[Service\]/a StandardOutput=file:/run/odi-inside/'"$1"'.out' \
 		"/usr/lib/systemd/system/$1.service" >"/run/systemd/system/$1-probe.service"
 	systemctl daemon-reload
 	systemctl start "$1-probe.service" >&2 || journalctl -u "$1-probe.service" --no-pager -n 20 >&2

@@ -49,7 +49,7 @@ user_units() {
 		[Service]
 		ExecStart=/test/workloads/shares
 		# what is left of an emulated machine is for what is tested
-		CPUQuota=40%
+		CPUQuota=25%
 		Nice=19
 		[Install]
 		WantedBy=multi-user.target
