@@ -103,7 +103,10 @@ def chain_programs(mode, truth):
 
 @case("compilers, levels, linking: every shape of frame")
 def matrix():
-    check_all(there([*chain_programs(None, "chain"), ("chain_no_tables", "chain")]), 3)
+    # Without tables it goes by frame pointers, and by a search of the stack before a function has made its frame: its first
+    # instruction or two, which few samples meet. A guess may skip a caller there, and is marked as one.
+    bare = dict(STACKS["chain"], wrong=0.001)
+    check_all(there([*chain_programs(None, "chain"), ("chain_no_tables", bare)]), 3)
 
 
 @case("compilers, levels, linking: within prologues and epilogues")

@@ -194,7 +194,7 @@ def check_stacks(profiles, service, truth, program, what, twin=None, open_=False
             say(f"#   {k}: {line}")
     check(n >= enough, f"{what}: {n} samples, too few to tell")
     # only where code that nothing describes is guessed through (and marked so)
-    check(counts["wrong"] <= truth.get("wrong", 0) * n, f"{what}: {counts['wrong']} of {n} stacks are wrong, such as {shown.get('wrong')}")
+    check(counts["wrong"] <= few(truth.get("wrong", 0), n), f"{what}: {counts['wrong']} of {n} stacks are wrong, such as {shown.get('wrong')}")
     wanted = truth.get("share", 0.99)
     good = counts["whole"] + counts["outside"]
     check(n - good <= few(1 - wanted, n) + not_kept, f"{what}: {good} of {n} stacks are whole, {wanted} is wanted; {shown.get('cut')}")
