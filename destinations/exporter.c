@@ -5,8 +5,8 @@
  * It gets its destinations and batches from agentd as sealed memfds, delivers, and says how far it is; and where an
  * administrator allowed it, it fetches debug files into descriptors of agentd's (fetch.c). It holds no
  * capability, is nobody, has an empty environment, calls nothing that is not on its list below, and can open no file but
- * its own and what resolving names and checking certificates takes (confine.c). It is trusted with profiles and with secrets of destinations, and with nothing
- * else: agentd checks every count it gives.
+ * its own and what resolving names and checking certificates takes (confine.c). It is trusted with profiles and with
+ * secrets of destinations, and with nothing else: agentd checks every count it gives.
  *
  * One loop: messages of agentd and all transfers wait in transport_wait(). Nothing in it blocks but the socket to
  * agentd, which always reads. When agentd is gone the socket ends and so does this process: what waits here agentd

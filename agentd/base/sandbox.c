@@ -33,6 +33,7 @@
 #include <sys/syscall.h>
 #include <grp.h>
 
+#include "agentd/base/capability.h"
 #include "agentd/base/landlock.h"
 #include "agentd/base/sandbox.h"
 
@@ -292,10 +293,6 @@ static void free_caps(cap_t *caps)
 	if (*caps)
 		cap_free(*caps);
 }
-
-#ifndef CAP_CHECKPOINT_RESTORE
-#define CAP_CHECKPOINT_RESTORE 40
-#endif
 
 static bool permitted(cap_t caps, cap_value_t cap)
 {

@@ -17,8 +17,8 @@
  *
  * Invariants of a checked slot: the arrays lie one behind the other as tables.h has them, with
  * nothing between or behind; the first pc is 0 and they rise; each row names a rule that is there;
- * each part begins in the row that is said;
- * the first rules are the fixed ones. Source: bpf/tables.h. */
+ * each part begins in the row that the head says; the first rules are the fixed ones. Source:
+ * bpf/tables.h. */
 
 #define UNWIND_PC(ctx, i) (((const sample_u16 *)(ctx))[i])
 
@@ -140,7 +140,6 @@ const struct unwind_rule *rows_slot_rule(const struct rows_slot *slot, uint32_t 
 {
 	const uint16_t *pc = (const void *)(slot + 1), *rule = pc + slot->n_rows;
 	const struct unwind_rule *rules = (const void *)((const uint8_t *)slot + slot->rules_at);
-
 	uint32_t part = offset >> ROWS_PART_SHIFT & (ROWS_PARTS - 1), first = slot->part[part];
 
 	return &rules[rule[unwind_search((void *)pc, first, slot->part[part + 1] - first + 1U,
