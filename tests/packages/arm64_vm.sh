@@ -10,6 +10,8 @@ deb=$(realpath "${1:?usage: arm64_vm.sh DEB OUT_FOLDER}")
 mkdir -p "${2:?usage: arm64_vm.sh DEB OUT_FOLDER}"
 out=$(realpath "$2")
 cd "$(dirname "$0")/../.."
+# shellcheck source=tests/vm/boot_arm64.sh
+. tests/vm/boot_arm64.sh
 triplet=aarch64-linux-gnu
 from=$(packaging/root.sh arm64)
 guest=$out/guest
@@ -61,12 +63,7 @@ printf '%s:x:%s:\n' root 0 odi-agent 990 odi-exporter 991 odi 992 odi-view 993 >
 folder=$(tests/vm/fetch.sh 6.12 trixie arm64)
 echo "# $(cat "$folder/package")" >&2
 status=0
-timeout -k 10 1000 qemu-system-aarch64 -M virt -cpu cortex-a57 -accel tcg,thread=multi -smp 2 -m 1024 -nodefaults \
-	-display none -no-reboot -kernel "$folder/vmlinuz" -initrd "$out/image.cpio" \
-	-append "console=ttyAMA0 panic=-1 oops=panic loglevel=4 rdinit=/init" \
-	-serial "file:$out/console.log" </dev/null >&2 || status=$?
-tr -d '\000\r' <"$out/console.log" >"$out/console.txt"
-cat "$out/console.txt" >&2
+boot_arm64 "$out" "$folder/vmlinuz" || status=$?
 grep -E '^(not ok|ok) - ' "$out/console.txt" || true
 if grep -q '^guest: done$' "$out/console.txt"; then
 	echo "ok - arm64 kernel: the guest came to its end"

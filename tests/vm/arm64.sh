@@ -11,6 +11,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/vm/apt.sh
 . "$here/apt.sh"
+# shellcheck source=tests/vm/boot_arm64.sh
+. "$here/boot_arm64.sh"
 
 build=$(cd "${1:?usage: arm64.sh BUILD_FOLDER KERNEL SUITE}" && pwd)
 kernel=${2:?usage: arm64.sh BUILD_FOLDER KERNEL SUITE}
@@ -81,12 +83,7 @@ echo "# $(cat "$folder/package")" >&2
 [ "$(cat "$sysroot/packages" 2>/dev/null)" = "${packages[*]}" ] || fetch_libraries
 make_image >&2
 status=0
-timeout -k 10 1000 qemu-system-aarch64 -M virt -cpu cortex-a57 -accel tcg,thread=multi -smp 2 -m 1024 -nodefaults \
-	-display none -no-reboot -kernel "$folder/vmlinuz" -initrd "$out/image.cpio" \
-	-append "console=ttyAMA0 panic=-1 oops=panic loglevel=4 rdinit=/init" \
-	-serial "file:$out/console.log" </dev/null >&2 || status=$?
-tr -d '\000\r' <"$out/console.log" >"$out/console.txt"
-cat "$out/console.txt" >&2
+boot_arm64 "$out" "$folder/vmlinuz" || status=$?
 # each test's own cases, under its name
 awk '/^guest: test / { name = $3 ": " }
 	/^(not ok|ok) [0-9]+/ { sub(/ok [0-9]+ (- )?/, "&" name) }
