@@ -262,15 +262,39 @@ static void report(struct victim *v, const struct user_regs_struct *regs, size_t
 
 /* gcc's description of an epilogue that undoes a realigned stack still says, behind pop %rbp, that
  * rbp is saved where it points: the last two instructions, lea -8(%r10),%rsp and ret. */
-static bool described_wrongly(struct victim *v, const struct user_regs_struct *regs)
+static bool described_wrongly(struct victim *v, uint64_t pc)
 {
 	uint8_t code[8];
 
-	if (read_victim(v, code, sizeof(code), regs->rip - 4) < 0)
+	if (read_victim(v, code, sizeof(code), pc - 4) < 0)
 		return false;
 	for (int at = 0; at <= 4; at += 4) {
 		if ((code[at] & 0xfe) == 0x48 && code[at + 1] == 0x8d &&
 			(code[at + 2] & 0xf8) == 0x60 && code[at + 3] == 0xf8)
+			return true;
+	}
+	return false;
+}
+
+/* Such code is where the program is, or where a signal found it. */
+static bool known_wrong(struct victim *v, uint64_t pc)
+{
+	if (described_wrongly(v, pc)) {
+		v->known_wrong++;
+		return true;
+	}
+	for (size_t i = 0; i < v->n_calls; i++) {
+		if (v->calls[i].signal && described_wrongly(v, v->calls[i].address))
+			return true;
+	}
+	return false;
+}
+
+/* Whether the first `frames` steps of a walk led out of a handler. */
+static bool through_signal(const struct victim *v, size_t frames)
+{
+	for (size_t i = 1; i <= frames; i++) {
+		if (v->calls[v->n_calls - i].signal)
 			return true;
 	}
 	return false;
@@ -291,10 +315,8 @@ static void walk(struct victim *v, const struct user_regs_struct *regs)
 		if (result != UNWIND_OK)
 			break;
 		if (frame >= v->n_calls || v->calls[v->n_calls - 1 - frame].address != r.pc) {
-			if (described_wrongly(v, regs)) {
-				v->known_wrong++;
+			if (known_wrong(v, regs->rip))
 				return;
-			}
 			v->wrong++;
 			report(v, regs, frame, r.pc, result);
 			return;
@@ -302,15 +324,16 @@ static void walk(struct victim *v, const struct user_regs_struct *regs)
 	}
 	if (frame == v->n_calls && result == UNWIND_ENDED)
 		return;
-	/* What the files do not describe: gcc's start-up code, longjmp's last instructions. */
+	/* What the files do not describe: gcc's start-up code, longjmp's last instructions. Where
+	 * signals arrive is chance, so a handler that interrupted such code adds nothing: the code's
+	 * own instructions are counted. */
 	if (result == UNWIND_NO_INFORMATION || result == UNWIND_UNSUPPORTED) {
-		v->no_information++;
+		if (!through_signal(v, frame))
+			v->no_information++;
 		return;
 	}
-	if (described_wrongly(v, regs)) {
-		v->known_wrong++;
+	if (known_wrong(v, regs->rip))
 		return;
-	}
 	v->wrong++;
 	report(v, regs, frame, r.pc, result);
 }
