@@ -11,6 +11,12 @@
 # A test is a program that prints `ok - NAME`, `not ok - NAME` or `cannot run - NAME: REASON` for each of its
 # cases (cmocka does, told to speak TAP) and exits 0 when none failed. A comment `timeout: N s` in an end-to-end
 # test sets how long it may take (120 s else). One that prints no case, or fails without naming one, failed.
+#
+# A program that failed is run once more, as a whole, up to SECOND_CHANCES programs a run: samples and schedulers
+# have chance in them, and one verdict in thousands by chance would say nothing about a change. What fails again,
+# failed. What passed at the second run is called unsteady: its first log is shown, it is listed again at the end,
+# and it is a fault of the test or of the program to be mended. A crash or a sanitizer's finding is never excused.
+SECOND_CHANCES=3
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 export LC_ALL=C.UTF-8
@@ -33,6 +39,8 @@ passed=0
 failed=0
 cannot=()
 failures=()
+unsteady=()
+second_chances=$SECOND_CHANCES
 started=$SECONDS
 
 wanted() {
@@ -63,47 +71,73 @@ show_log() {
 	echo "----"
 }
 
-# Runs one program and counts its cases.
-run_cases() { # NAME SECONDS COMMAND...
-	local name=$1 seconds=$2 log status cases=0 bad=0 line plan=0
-	shift 2
-	log=$logs/${name//\//.}.log
+# Runs one program; its cases go to `results`, a line each as report() takes them, how many failed to `bad`,
+# whether a signal ended it to `died`.
+results=()
+bad=0
+died=no
+try_cases() { # NAME SECONDS LOG COMMAND...
+	local name=$1 seconds=$2 log=$3 status line plan=0
+	shift 3
+	results=()
+	bad=0
+	died=no
 	timeout -k 20 "$seconds" "$@" >"$log.out" 2>"$log" </dev/null
 	status=$?
 	while IFS= read -r line; do
 		case $line in
 		"1.."*) plan=$((plan + ${line#1..})) ;;
-		*"ok "*"# SKIP "*)
-			report NONE "$name: ${line#*# SKIP }: skipped by the test itself"
-			cases=$((cases + 1))
-			;;
+		*"ok "*"# SKIP "*) results+=("NONE $name: ${line#*# SKIP }: skipped by the test itself") ;;
 		"not ok"*)
-			report FAIL "$name: $(case_name "$line")"
-			cases=$((cases + 1))
+			results+=("FAIL $name: $(case_name "$line")")
 			bad=$((bad + 1))
 			;;
-		"ok "*)
-			report PASS "$name: $(case_name "$line")"
-			cases=$((cases + 1))
-			;;
-		"cannot run - "*)
-			report NONE "$name: ${line#cannot run - }"
-			cases=$((cases + 1))
-			;;
+		"ok "*) results+=("PASS $name: $(case_name "$line")") ;;
+		"cannot run - "*) results+=("NONE $name: ${line#cannot run - }") ;;
 		esac
 	done <"$log.out"
 	cat "$log.out" >>"$log"
 	rm -f "$log.out"
 	if [ $status = 124 ] || [ $status = 137 ]; then
-		report FAIL "$name: did not end within $seconds s"
+		results+=("FAIL $name: did not end within $seconds s")
 		bad=$((bad + 1))
+	elif [ $status -gt 128 ]; then
+		results+=("FAIL $name: ended by signal $((status - 128))")
+		bad=$((bad + 1))
+		died=yes
 	elif [ $status != 0 ] && [ $bad = 0 ]; then
-		report FAIL "$name: exit status $status"
+		results+=("FAIL $name: exit status $status")
 		bad=$((bad + 1))
-	elif [ $cases = 0 ] || [ $plan -gt $cases ]; then
-		report FAIL "$name: $cases of $plan cases ran"
+	elif [ ${#results[@]} = 0 ] || [ $plan -gt ${#results[@]} ]; then
+		results+=("FAIL $name: ${#results[@]} of $plan cases ran")
 		bad=$((bad + 1))
 	fi
+}
+
+crashed() { # LOG of the program tried last
+	[ $died = yes ] || grep -qE 'ERROR: [A-Za-z]+Sanitizer|: runtime error: |Test failed with exception' "$1"
+}
+
+# Runs one program, a second time if it failed, and counts its cases.
+run_cases() { # NAME SECONDS COMMAND...
+	local name=$1 seconds=$2 log line first=()
+	shift 2
+	log=$logs/${name//\//.}.log
+	try_cases "$name" "$seconds" "$log" "$@"
+	if [ $bad -gt 0 ] && [ $second_chances -gt 0 ] && ! crashed "$log"; then
+		second_chances=$((second_chances - 1))
+		mv "$log" "$log.first"
+		for line in "${results[@]}"; do
+			case $line in FAIL*) first+=("${line#FAIL }") ;; esac
+		done
+		printf 'once more, since it went wrong: %s\n' "${first[@]}"
+		show_log "$log.first"
+		try_cases "$name" "$seconds" "$log" "$@"
+		[ $bad -gt 0 ] || unsteady+=("${first[@]}")
+	fi
+	for line in "${results[@]}"; do
+		report "${line%% *}" "${line#* }"
+	done
 	[ $bad = 0 ] || show_log "$log"
 }
 
@@ -254,6 +288,10 @@ echo "took $((SECONDS - started)) s; logs are in $logs"
 if [ ${#cannot[@]} -gt 0 ]; then
 	echo "${#cannot[@]} could not run on this machine:"
 	printf '  %s\n' "${cannot[@]}"
+fi
+if [ ${#unsteady[@]} -gt 0 ]; then
+	echo "unsteady, passed at the second run (the first one's log ends in .log.first):"
+	printf '  %s\n' "${unsteady[@]}"
 fi
 if [ ${#failures[@]} -gt 0 ]; then
 	echo "failed:"
