@@ -50,7 +50,13 @@ wanted() {
 	esac
 }
 
-report() { # PASS|FAIL|NONE TEXT
+lane= # of in_pairs, whose reports are counted when they are told
+
+report() { # PASS|FAIL|NONE|UNSTEADY TEXT
+	if [ -n "$lane" ]; then
+		printf '\036%s\n' "$*"
+		return
+	fi
 	case $1 in
 	PASS) passed=$((passed + 1)) ;;
 	FAIL)
@@ -58,9 +64,11 @@ report() { # PASS|FAIL|NONE TEXT
 		failures+=("$2")
 		;;
 	NONE) cannot+=("$2") ;;
+	UNSTEADY) unsteady+=("$2") ;;
 	esac
 	case $1 in
 	NONE) echo "cannot run $2" ;;
+	UNSTEADY) ;; # said when it happened
 	*) echo "$1 $2" ;;
 	esac
 }
@@ -164,6 +172,51 @@ run_step() { # NAME SECONDS COMMAND...
 	report FAIL "$name"
 	show_log "$log"
 	return 1
+}
+
+# Runs FUNCTION with each list of WORDS, two at a time: what has its own machine in QEMU. What each reports is told in
+# their order, whole. One that fails, hangs or dies leaves the others as they are; each has a second chance of its own.
+in_pairs() { # FUNCTION WORDS...
+	local function=$1 words files=() pids=() i
+	shift
+	for words; do
+		[ ${#pids[@]} -lt 2 ] || wait -n
+		files+=("$logs/$function.${words// /.}.said")
+		in_lane "$function" "$words" >"${files[-1]}" &
+		pids+=($!)
+	done
+	for i in "${!files[@]}"; do
+		wait "${pids[i]}" 2>/dev/null # one that ended long ago is known no more
+		tell_lane "${files[i]}"
+	done
+}
+
+in_lane() { # FUNCTION WORDS
+	local line
+	lane=$2
+	unsteady=()
+	second_chances=1
+	# shellcheck disable=SC2086 # a list of words on purpose
+	"$1" $2
+	for line in "${unsteady[@]}"; do
+		report UNSTEADY "$line"
+	done
+	report END
+}
+
+tell_lane() { # FILE of what it said
+	local line ended=no
+	while IFS= read -r line; do
+		case $line in
+		$'\036END') ended=yes ;;
+		$'\036'*)
+			line=${line#?}
+			report "${line%% *}" "${line#* }"
+			;;
+		*) printf '%s\n' "$line" ;;
+		esac
+	done <"$1"
+	[ $ended = yes ] || report FAIL "${1##*/}: was ended before its end"
 }
 
 build_go_receiver() {
@@ -275,12 +328,16 @@ if wanted kernels && run_step kernels/build 900 tests/vm/build.sh "$build"; then
 fi
 
 # The package in Debian's own systems, from installing it to purging it. Making the systems, once, takes minutes.
+vm_system() { # NAME SUITE
+	run_cases "vm/$1" 2000 tests/vm/system.sh "$build" "$@"
+}
 if wanted vm; then
+	systems=()
 	for t in "5.10 bullseye" "6.1 bookworm" "6.12 trixie" "newest trixie-backports"; do
 		# shellcheck disable=SC2086 # two words
-		run_step "vm/${t% *}: the system is made" 1800 tests/vm/root.sh $t &&
-			run_cases "vm/${t% *}" 2000 tests/vm/system.sh "$build" $t
+		run_step "vm/${t% *}: the system is made" 1800 tests/vm/root.sh $t && systems+=("$t")
 	done
+	in_pairs vm_system "${systems[@]}"
 fi
 
 echo

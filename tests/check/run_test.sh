@@ -35,8 +35,8 @@ program_unsteady() { # NAME
 	END
 }
 
-run() {
-	"$tree/tests/run.sh" "$tree/build" tools >"$tree/out" 2>&1
+run() { # [GROUP]
+	"$tree/tests/run.sh" "$tree/build" "${1:-tools}" >"$tree/out" 2>&1
 	status=$?
 }
 
@@ -110,5 +110,39 @@ run
 expect "no case, too few cases and a bad exit status are failures" 1 \
 	"FAIL check/silent_test.sh: 0 of 0 cases ran" "FAIL check/short_test.sh: 1 of 2 cases ran" \
 	"FAIL check/status_test.sh: exit status 3" "2 passed, 3 failed"
+
+# Guests: the first two wait for each other, the third fails once, of the last one even its runner is killed.
+fresh
+mkdir "$tree/tests/vm"
+echo '#!/bin/sh' | tee "$tree/tests/vm/root.sh" >"$tree/tests/vm/system.sh"
+cat >>"$tree/tests/vm/system.sh" <<'END'
+touch "$1/$2.began"
+meet() {
+	for i in $(seq 600); do
+		[ -e "$1" ] && return
+		sleep 0.1
+	done
+	echo "not ok 1 - the other one runs, too"
+	exit 1
+}
+case $2 in
+5.10) meet "$1/6.1.began" ; meet "$1/6.1.ended" ;;
+6.1) meet "$1/5.10.began"; touch "$1/6.1.ended"; echo "not ok 1 - sound"; exit 1 ;;
+6.12) [ -e "$1/tried" ] || { touch "$1/tried"; echo "not ok 1 - sound"; exit 1; } ;;
+newest) kill -KILL "$(ps -o ppid= "$PPID" | tr -d ' ')"; exit 1 ;;
+esac
+echo "ok 1 - sound"
+END
+chmod +x "$tree"/tests/vm/*.sh
+run vm
+expect "guests run two at a time, and one takes no other along" 1 \
+	"PASS vm/5.10: sound" "FAIL vm/6.1: sound" "PASS vm/6.12: sound" "  vm/6.12: sound" \
+	"FAIL vm_system.newest.trixie-backports.said: was ended before its end" "6 passed, 2 failed"
+order=$(sed -n 's/^\(PASS\|FAIL\) vm[^ ]*[/.]\(5.10\|6.1\|6.12\|newest\)[.:].* \(sound\|end\)$/\2/p' "$tree/out" | tr '\n' ' ')
+if [ "$order" = "5.10 6.1 6.12 newest " ]; then
+	echo "ok - what guests say is told in their order"
+else
+	wrong "what guests say is told in their order" "$order"
+fi
 
 exit $bad

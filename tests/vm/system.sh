@@ -43,8 +43,10 @@ older_package() { # a package of a lower version, with the same in it
 	rm -rf "$out/older"
 }
 
-# What apt would fetch for it on this very system, from the distribution.
-needed_packages() {
+# What apt would fetch for it on this very system, from the distribution. Systems of one release share apt's folders.
+needed_packages() (
+	exec 9>"$cache/apt.lock"
+	flock 9
 	own_apt "${suite%-backports}" "$arch"
 	rm -f "$cache/apt/${suite%-backports}-$arch"/cache/archives/*.deb
 	apt-get "${apt_options[@]}" -o Dir::State::status="$system/status" -qq -y --no-install-recommends --download-only install \
@@ -52,7 +54,7 @@ needed_packages() {
 	cp "$cache/apt/${suite%-backports}-$arch"/cache/archives/*.deb "$disk/needs/" 2>/dev/null || true
 	rm -f "$disk"/needs/odi_*.deb
 	index_packages "$disk/needs"
-}
+)
 
 make_disk() {
 	cp "$deb" "$disk/new/"
