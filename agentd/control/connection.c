@@ -283,12 +283,20 @@ static void on_request(struct connection *c, const uint8_t *payload, size_t len)
 	struct budget budget = {c->server->limits.unpack_bytes};
 	ProtobufCAllocator allocator = {budget_alloc, budget_free, &budget};
 	Control__Request *request = control__request__unpack(&allocator, len, payload);
+	size_t own, rest;
 
 	if (!request) {
 		connection_violation(c, "a frame is not a request");
 		return;
 	}
+	own = request->verb_case == CONTROL__REQUEST__VERB_APPLY
+		? MIN(request->apply->descriptors, c->n_fds)
+		: 0;
+	rest = c->n_fds - own;
 	verbs_dispatch(c, request);
+	/* Refused before they were taken: not for the next request. */
+	if (c->n_fds > rest)
+		connection_drop_fds(c, c->n_fds - rest);
 	control__request__free_unpacked(request, &allocator);
 }
 
@@ -323,6 +331,8 @@ static void handle_frames(struct connection *c)
 	if (c->in_at == c->in.len) {
 		size_t cap = c->in.cap;
 
+		/* They come with the first byte of a frame, and none is begun. */
+		connection_drop_fds(c, c->n_fds);
 		buf_reset(&c->in);
 		c->in_at = 0;
 		if (c->in.size > KEEP) {
@@ -334,65 +344,6 @@ static void handle_frames(struct connection *c)
 		c->frame_until = clock_monotonic_ns() + c->server->limits.frame_ns;
 	}
 	arm(c);
-}
-
-int connection_take_fds(struct connection *c, int *fds, size_t n)
-{
-	if (n > c->n_fds)
-		return -EBADMSG;
-	memcpy(fds, c->fds, n * sizeof(*fds));
-	c->n_fds -= n;
-	memmove(c->fds, c->fds + n, c->n_fds * sizeof(*fds));
-	return 0;
-}
-
-/* Descriptors come with the first byte of their frame, so they are here before it is whole. -EMSGSIZE: too many. */
-static int keep_fds(struct connection *c, struct msghdr *m)
-{
-	int r = m->msg_flags & MSG_CTRUNC ? -EMSGSIZE : 0;
-
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
-		size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < n; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
-			if (c->n_fds < CONTROL_MAX_FDS && c->caller.may_change) {
-				c->fds[c->n_fds++] = fd;
-			} else {
-				close(fd);
-				r = -EMSGSIZE;
-			}
-		}
-	}
-	return r;
-}
-
-/* recv(), and descriptors. */
-static ssize_t receive_bytes(struct connection *c, void *to, size_t size)
-{
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(CONTROL_MAX_FDS * sizeof(int))];
-	} control;
-	struct iovec v = {to, size};
-	struct msghdr m = {.msg_iov = &v,
-		.msg_iovlen = 1,
-		.msg_control = &control,
-		.msg_controllen = sizeof(control)};
-	ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-
-	if (n >= 0 && keep_fds(c, &m) < 0) {
-		log_info(
-			"control: a client (pid %d, uid %u) sent descriptors that nobody asked for",
-			(int)c->caller.pid, (unsigned)c->caller.uid);
-		errno = EMSGSIZE;
-		return -1;
-	}
-	return n;
 }
 
 /* 1 goes on, 0 the client has ended it, -errno. */
@@ -409,7 +360,7 @@ static int receive(struct connection *c)
 	to = buf_reserve(&c->in, CHUNK);
 	if (!to)
 		return buf_error(&c->in);
-	n = receive_bytes(c, to, CHUNK);
+	n = connection_receive(c, to, CHUNK);
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? 1 : -errno;
 	buf_commit(&c->in, (size_t)n);
@@ -521,8 +472,7 @@ void connection_close(struct connection *c)
 	sd_event_source_disable_unref(c->timer);
 	sd_event_source_disable_unref(c->more);
 	closep(&c->fd);
-	while (c->n_fds)
-		close(c->fds[--c->n_fds]);
+	connection_drop_fds(c, c->n_fds);
 	buf_deinit(&c->in);
 	buf_deinit(&c->out);
 	free(c);

@@ -75,7 +75,7 @@ struct connection {
 	uint64_t hello_until, frame_until, stall_until; /* 0: not set */
 	struct control_reply *replies;
 	size_t n_replies;
-	int fds[CONTROL_MAX_FDS]; /* that came with frames and were not taken yet */
+	int fds[CONTROL_MAX_FDS]; /* that came with frames not handled yet */
 	size_t n_fds;
 };
 
@@ -92,8 +92,14 @@ void connection_send(struct connection *c, const ProtobufCMessage *message);
 /* Says what is wrong with what it sent, and closes once that is sent. */
 void connection_violation(struct connection *c, const char *text);
 void connection_doom(struct connection *c);
+
+/* ---- descriptors.c */
+/* recv(), and the descriptors that come beside: -1 with errno EMSGSIZE when there are more than may wait. */
+ssize_t connection_receive(struct connection *c, void *to, size_t size);
 /* The first n descriptors that came become the caller's; -EBADMSG: there are not so many. */
 int connection_take_fds(struct connection *c, int *fds, size_t n);
+/* Closes the first n of those that came; n at most c->n_fds. */
+void connection_drop_fds(struct connection *c, size_t n);
 
 /* ---- reply.c */
 struct control_reply *reply_new(struct connection *c, uint64_t id);
