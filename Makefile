@@ -273,7 +273,7 @@ format:
 lint:
 	tests/check/lint.sh
 
-.PHONY: deps demo check check-kernels check-vm bench
+.PHONY: deps demo check check-long check-kernels check-vm bench
 deps:
 	tests/check/deps.sh build
 demo: 
@@ -283,10 +283,15 @@ demo:
 check:
 	tests/check/deps.sh test
 	tests/run.sh $(B)
-# What takes longer than a check may: thousands of kills and of schedules of faults.
+# What takes longer than a check may: every instruction and every file at hand unwound, thousands of kills and of
+# schedules of faults.
+LONG_TESTS := $(addprefix $(B)/tests/unit/,unwind/step_test unwind/differential_test destinations/outage_test \
+                destinations/spool_test)
 check-long:
 	tests/check/deps.sh test
-	$(MAKE) all $(B)/tests/unit/destinations/outage_test $(B)/tests/unit/destinations/spool_test
+	$(MAKE) all $(LONG_TESTS)
+	UNWIND_ALL_FILES=1 $(B)/tests/unit/unwind/step_test
+	UNWIND_ALL_FILES=1 $(B)/tests/unit/unwind/differential_test
 	ODI_TEST_KILLS=10000 $(B)/tests/unit/destinations/outage_test
 	ODI_TEST_ROUNDS=5000 $(B)/tests/unit/destinations/spool_test
 	tests/workloads/build.sh $(B)/workloads
