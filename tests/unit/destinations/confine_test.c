@@ -103,7 +103,7 @@ struct world {
 static int set_up(void **state)
 {
 	struct world *w = calloc(1, sizeof(*w));
-	struct link_config config = {.hang_ms = 5000};
+	struct link_config config = {.hang_ms = WAIT_MS};
 	struct err_text err;
 
 	assert_non_null(w);

@@ -297,19 +297,22 @@ static void test_killed_at_any_moment(void **state)
 		}
 	}
 	receiver.shared->status = 200;
+	/* Where every agentd died before it came to work, the last one does. */
+	for (play->quiet = 0; play->made <= 50;)
+		usleep(5000);
 	wait_until_through();
 	kill_agentd(agentd);
 	printf("%lu kills of agentd, %lu of its exporter\n", agents, kills - agents);
-	assert_true(play->made > 50);
 	judge((unsigned)kills);
 }
 
 /* A backend that is away for long, and three agentd after each other meanwhile. */
 static void test_outage(void **state)
 {
-	pid_t agentd = start_agentd();
+	pid_t agentd;
 
 	receiver.shared->status = 503;
+	agentd = start_agentd();
 	for (int i = 0; i < 3; i++) {
 		unsigned made = play->made;
 

@@ -36,8 +36,8 @@ static char *pprof(const char *arguments, const char *profile)
 	FILE *p;
 
 	buf_init(&out, 0);
-	snprintf(command, sizeof(command), "HOME=%s go tool pprof %s %s 2>&1", folder, arguments,
-		profile);
+	snprintf(command, sizeof(command), "TZ=UTC HOME=%s go tool pprof %s %s 2>&1", folder,
+		arguments, profile);
 	p = popen(command, "r");
 	assert_non_null(p);
 	while ((n = fread(chunk, 1, sizeof(chunk), p)) > 0)

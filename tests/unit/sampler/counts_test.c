@@ -188,7 +188,8 @@ static struct ends watch_ends(struct watch *w, pid_t pid, uint32_t tag, bool wal
 		watch_run(w, 20);
 		sampler_drain(w->s);
 		e = ends_of(w, pid, tag, from);
-		if ((walked ? e.walked : e.missed) > 20)
+		/* Slices may be refused to some of what missed. */
+		if ((walked ? e.walked : MIN(e.missed, e.slices)) > 20)
 			return e;
 	}
 	fail_msg("%u of the samples are as they should be", (unsigned)e.all);
@@ -214,7 +215,6 @@ static void test_spaces(void **state)
 	sampler_distrust_spaces(w.s);
 	e = watch_ends(&w, pid, tag, false);
 	assert_in_range(e.all, e.missed, e.missed + 2);
-	assert_true(e.slices > 20);
 
 	assert_int_equal(set_own_maps(&w, &image), tag); /* equal maps: the same block */
 	(void)watch_ends(&w, pid, tag, true);
@@ -467,8 +467,8 @@ static void test_exact(void **state)
 	/* As many as its CPU time says, five standard deviations and what came late allowed. */
 	n = count_all(&w, pid);
 	due = cpu / (NSEC_PER_SEC / RATE);
-	assert_true(n <= due + 30 || square(n - due) <= 25 * due);
-	assert_true(n + c.late + 30 >= due);
+	assert_true(n <= due || square(n - due) <= 25 * due);
+	assert_true(n + c.late >= due || square(due - n - c.late) <= 25 * due);
 	watch_close(&w);
 }
 

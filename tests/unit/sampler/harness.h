@@ -47,9 +47,8 @@ struct watch {
 	struct seen *list;
 	size_t n, size;
 	uint64_t last_time, backwards, drained_to;
-	/* The images that a running test wants ignored or divided as soon as they fork. */
+	/* Children of this process are to be ignored or divided as soon as they are heard of. */
 	bool decide;
-	pid_t decide_pid;
 	uint32_t decide_types;
 	uint16_t decide_divisor;
 	/* What sampler_collect() told; turn: how often it was called. */
@@ -171,8 +170,9 @@ static void on_event(void *userdata, const struct sampler_event *e)
 		snprintf(seen->text, sizeof(seen->text), "%.*s", (int)e->process->cgroup_len,
 			e->process->cgroup);
 	}
-	if (w->decide && e->kind == SAMPLER_FORK && (pid_t)seen->pid == w->decide_pid)
-		sampler_set_verdict(w->s, &seen->image, w->decide_types, w->decide_divisor, 0);
+	if (w->decide && e->kind == SAMPLER_FORK && (pid_t)seen->parent.tgid == getpid())
+		sampler_set_verdict(
+			w->s, &seen->image, w->decide_types, w->decide_divisor, VERDICT_UNCOUNTED);
 }
 
 static void on_drained(void *userdata, uint64_t up_to)
@@ -230,6 +230,17 @@ static void watch_run(struct watch *w, unsigned ms)
 	while ((now = clock_monotonic_ns()) < end)
 		assert_true(sd_event_run(w->loop, (end - now) / 1000 + 1) >= 0);
 }
+
+/* Until it holds of what came, however busy the machine is. */
+#define WATCH_UNTIL(w, condition)                                                                  \
+	do {                                                                                       \
+		uint64_t end_ = clock_monotonic_ns() + 60 * NSEC_PER_SEC;                          \
+		while (sampler_drain((w)->s), !(condition)) {                                      \
+			if (clock_monotonic_ns() > end_)                                           \
+				fail_msg("never came: %s", #condition);                            \
+			watch_run(w, 20);                                                          \
+		}                                                                                  \
+	} while (0)
 
 /* What must hold of the counts once nothing moves any more. */
 static void check_counts(struct watch *w, struct sampler_counters *c)

@@ -637,13 +637,14 @@ static void test_each_operation_of_opening(void **state)
 	}
 }
 
-/* A child commits and says so after each; it is killed at a random moment. */
+/* A child commits and says so after each; it is killed at a random moment, later where disk and CPU
+ * give it no time for much. */
 static void test_kill(void **state)
 {
 	uint64_t said = 0;
 
 	srand(1);
-	for (int round = 0; round < 60; round++) {
+	for (int round = 0; round < 60 || said <= 60; round++) {
 		struct store *s;
 		uint64_t head;
 		ssize_t n;
@@ -666,7 +667,7 @@ static void test_kill(void **state)
 			}
 		}
 		close(pipes[1]);
-		usleep((useconds_t)(rand() % 30000));
+		usleep((useconds_t)(rand() % 30000 * (1 + round / 60)));
 		kill(pid, SIGKILL);
 		waitpid(pid, NULL, 0);
 		while ((n = read(pipes[0], &head, sizeof(head))) == sizeof(head))
@@ -679,7 +680,6 @@ static void test_kill(void **state)
 		assert_layer(s, "local", said);
 		store_close(s);
 	}
-	assert_true(said > 60);
 }
 
 /* One byte anywhere: refused with a sentence, or everything is as it was. Never something else. */
