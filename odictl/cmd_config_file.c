@@ -284,6 +284,7 @@ static int findings_json(const Control__FilesChecked *c, size_t wrong)
 		json_close(&j, '}');
 	}
 	json_close(&j, ']');
+	json_uint(&j, "more", c->more);
 	json_close(&j, '}');
 	return json_print(&j, stdout);
 }
@@ -317,6 +318,9 @@ int cmd_config_validate(struct cli *cli, struct args *args)
 		if (!cli->json)
 			out_line(f->warning ? "warning" : "error", 9, "%s", f->text);
 	}
+	if (reply->files_checked->more && !cli->json)
+		out_line("warning", 9, "and %u more, which are not listed",
+			reply->files_checked->more);
 	if (cli->json)
 		r = findings_json(reply->files_checked, wrong);
 	else if (!wrong)

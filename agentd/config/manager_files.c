@@ -179,14 +179,20 @@ size_t config_check_files(struct config_manager *m,
 	struct config_wrongs wrongs = {};
 	struct check c = {visit, userdata};
 	size_t before = m->n_files, n;
+	char more[80];
 	int r = config_plan_files(m, &plan, &wrongs);
 
 	n = m->n_files;
 	m->n_files = before;
 	for (size_t i = 0; i < wrongs.n; i++)
 		visit(userdata, false, wrongs.list[i].text);
-	if (wrongs.more || r == -ENOMEM)
-		visit(userdata, false, wrongs.more ? "and more files are wrong" : "out of memory");
+	if (wrongs.more) {
+		snprintf(more, sizeof(more), "and %zu more: correct these, then ask again",
+			wrongs.more);
+		visit(userdata, false, more);
+	} else if (r == -ENOMEM) {
+		visit(userdata, false, "out of memory");
+	}
 	if (r == 0)
 		each_hidden(&(struct hidden){plan.docs, warn_hidden, &c});
 	return n;

@@ -22,11 +22,11 @@ static void on_finding(void *userdata, bool warning, const char *text)
 	struct findings *f = userdata;
 	Control__FileFinding *x;
 
-	if (f->checked->n_findings == MAX_FINDINGS)
+	x = f->checked->n_findings < MAX_FINDINGS ? control_alloc(f->reply, sizeof(*x)) : NULL;
+	if (!x) {
+		f->checked->more++;
 		return;
-	x = control_alloc(f->reply, sizeof(*x));
-	if (!x)
-		return;
+	}
 	control__file_finding__init(x);
 	x->warning = warning;
 	x->text = control_strdup(f->reply, text);

@@ -194,6 +194,18 @@ def documents():
         equal({p: v for p, (v, _) in config(a).items()}, values, "after the rollback")
         says(a, FAILED, "config", "rollback", "100000", err=["there is no revision 100000"])
         says(a, USAGE, "config", "rollback", "yesterday", err=["no revision"])
+        # More findings than an answer lists: how many more there are.
+        many = os.path.join(a.folder, "many.yaml")
+        with open(many, "w") as f:
+            f.write("sources:\n" + "".join(f"- {{name: s{i}, kind: process, match: x, enabled: false}}\n" for i in range(990)))
+            f.write("host:\n  labels:\n" + "".join(f"    l{i}: x\n" for i in range(60)))
+        before = a.status()["revision"]
+        says(a, DONE, "config", "apply", "-f", many)
+        listed = says(a, DONE, "config", "validate", many, out=["warning  and 50 more, which are not listed"])
+        equal(len(listed.splitlines()), 1002, "lines of validate")
+        found = json.loads(says(a, DONE, "config", "validate", many, "--json"))
+        equal((len(found["findings"]), found["more"], found["valid"]), (1000, 50, True), "findings, and how many more")
+        says(a, DONE, "config", "rollback", str(before))
         with open(path, "a") as f:
             f.write("  - {name: other, type: pyroscop}\n")
         found = json.loads(says(a, FAILED, "config", "validate", path, "--json"))["findings"][0]

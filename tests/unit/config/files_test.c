@@ -315,6 +315,22 @@ static void test_last_good(void **state)
 	is("profiling/rate", "21", "etc/agentd.yaml:3");
 }
 
+static void test_many_wrong(void **state)
+{
+	char name[64];
+
+	start();
+	for (int i = 0; i < 20; i++) {
+		snprintf(name, sizeof(name), "etc/conf.d/%02d.yaml", i);
+		put(name, "profiling: [\n");
+	}
+	assert_int_equal(check(), 20);
+	assert_int_equal(n_said, 17);
+	assert_non_null(strstr(said, "etc/conf.d/15.yaml:2:1: not valid YAML"));
+	assert_null(strstr(said, "etc/conf.d/16.yaml"));
+	assert_non_null(strstr(said, "\nand 4 more: correct these, then ask again\n"));
+}
+
 static void test_hidden(void **state)
 {
 	struct config_change changes[] = {{.path = "profiling/rate", .set = "50"},
@@ -636,6 +652,7 @@ int main(void)
 		TEST(test_shapes),
 		TEST(test_twice),
 		TEST(test_last_good),
+		TEST(test_many_wrong),
 		TEST(test_hidden),
 		TEST(test_document),
 		TEST(test_trust),

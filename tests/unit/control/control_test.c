@@ -806,6 +806,44 @@ static void test_secrets_stay(void **state)
 	api_close(c);
 }
 
+/* An answer lists so many findings, and says how many there are beyond. */
+static void test_check_files(void **state)
+{
+	Control__Apply a = CONTROL__APPLY__INIT;
+	Control__CheckFiles q = CONTROL__CHECK_FILES__INIT;
+	_cleanup_buf_ struct buf text;
+	struct api_client *c;
+
+	must_start();
+	c = must_connect();
+	buf_init(&text, 0);
+	buf_str(&text, "sources:\n");
+	for (int i = 0; i < 1000; i++)
+		buf_printf(&text, "  - {name: s%d, kind: process, match: x, enabled: false}\n", i);
+	buf_str(&text, "host:\n  labels:\n");
+	for (int i = 0; i < 60; i++)
+		buf_printf(&text, "    l%d: x\n", i);
+	buf_add(&text, "", 1);
+	a.layer = "local";
+	a.document_name = "all.yaml";
+	a.document = (char *)text.data;
+	if (CALL(c, apply, APPLY, a) < 0)
+		fail_msg("%s", err.text);
+	/* Each of them was set before, which is worth a line. */
+	q.document_name = "/etc/odi/agentd.yaml";
+	q.document = (char *)text.data;
+	assert_int_equal(CALL(c, check_files, CHECK_FILES, q), 0);
+	assert_int_equal(reply->files_checked->n_findings, 1000);
+	assert_int_equal(reply->files_checked->more, 60);
+	for (size_t i = 0; i < 1000; i++)
+		assert_true(reply->files_checked->findings[i]->warning);
+	q.document = "host:\n  labels:\n    l1: y\n";
+	assert_int_equal(CALL(c, check_files, CHECK_FILES, q), 0);
+	assert_int_equal(reply->files_checked->n_findings, 1);
+	assert_int_equal(reply->files_checked->more, 0);
+	api_close(c);
+}
+
 static void test_verbs(void **state)
 {
 	Control__GetDestinationTypes t = CONTROL__GET_DESTINATION_TYPES__INIT;
@@ -1616,6 +1654,7 @@ int main(void)
 		TEST(test_descriptors_of_two),
 		TEST(test_descriptors_too_many),
 		TEST(test_secrets_stay),
+		TEST(test_check_files),
 		TEST(test_verbs),
 		TEST(test_cancel),
 		TEST(test_access),
