@@ -22,12 +22,10 @@
 #include <sys/un.h>
 
 #include "agentd/base/clock.h"
-#include "agentd/base/compress.h"
 #include "agentd/base/fdpass.h"
 #include "agentd/base/io.h"
 #include "agentd/base/log.h"
 #include "agentd/base/sandbox.h"
-#include "agentd/base/text.h"
 #include "agentd/base/unit.h"
 #include "destinations/confine.h"
 #include "destinations/exporter_private.h"
@@ -36,7 +34,6 @@
 #include "destinations/metrics_http.h"
 #include "destinations/metrics_push.h"
 
-#define MAX_TESTS   16
 #define MAX_WAIT_MS 60000
 #define DRAIN_NS    (5 * NSEC_PER_SEC)
 #define OUT_KEPT    (256U << 10)
@@ -87,23 +84,10 @@ static const struct sandbox_policy policy = {
 	.cpu_s = RLIM_INFINITY,
 };
 
-struct test {
-	bool used;
-	uint64_t id;
-	const struct transport *transport;
-	struct sender *sender;
-	struct buf body;
-};
-
 static struct {
-	struct deliver *destinations[2 * PROTOCOL_DESTINATIONS]; /* those that leave among them */
-	size_t n_destinations;
-	struct test tests[MAX_TESTS];
-	uint64_t queue_bytes;
 	int sock;            /* to agentd; -1: a unit of its own that waits for one */
 	int listener;        /* of such a unit; else -1 */
 	uid_t agent;         /* whose its socket is: the one user but root who can connect */
-	bool confined;       /* or that is not to be had here */
 	const char *leaving; /* why another one is to take over; NULL: it is not */
 } x = {.sock = SANDBOX_FD, .listener = -1, .agent = (uid_t)-1};
 
@@ -155,39 +139,9 @@ static void flush(void)
 	buf_reset(&out);
 }
 
-/* ---- configuration ------------------------------------------------------------------------------- */
+/* ---- messages ------------------------------------------------------------------------------------ */
 
-struct deliver *exporter_find(uint32_t id)
-{
-	for (size_t i = 0; i < x.n_destinations; i++)
-		if (deliver_id(x.destinations[i]) == id)
-			return x.destinations[i];
-	return NULL;
-}
-
-struct deliver *exporter_at(size_t i)
-{
-	return i < x.n_destinations ? x.destinations[i] : NULL;
-}
-
-static int configure_one(const struct destination_spec *spec)
-{
-	struct deliver *d = exporter_find(spec->id);
-	int r;
-
-	if (d)
-		return deliver_configure(d, spec, x.queue_bytes);
-	if (x.n_destinations == ARRAY_SIZE(x.destinations))
-		return -ENOSPC;
-	r = deliver_new(&d, spec, exporter_tell);
-	if (r < 0)
-		return r;
-	x.destinations[x.n_destinations++] = d;
-	return deliver_configure(d, spec, x.queue_bytes);
-}
-
-/* The bytes of a memfd, ended by NUL. */
-static int read_memfd(int fd, size_t max, struct buf *out)
+int exporter_read_memfd(int fd, size_t max, struct buf *out)
 {
 	size_t size;
 	int r = io_check_sealed(fd, max, &size);
@@ -205,69 +159,11 @@ static int read_memfd(int fd, size_t max, struct buf *out)
 	return 0;
 }
 
-/* The first configuration has come, and its folders before it. Nothing has been sent yet: there is one thread. */
-static int confine(void)
-{
-	int folders[2 * PROTOCOL_DESTINATIONS + 1], n = 0, r;
-	struct err_text err = {};
-
-	folders[n++] = keep_folder();
-	for (int fd;
-		(size_t)n < ARRAY_SIZE(folders) && (fd = transport_folder_at((size_t)n - 1)) >= 0;)
-		folders[n++] = fd;
-	r = confine_enter(folders, (size_t)n, &err);
-	if (r < 0)
-		log_error("%s", err.text);
-	if (r > 0)
-		log_info(
-			"this kernel has no Landlock: what every user can read the exporter can, too");
-	x.confined = r >= 0;
-	return MIN(r, 0);
-}
-
 static int on_folder(const struct message_folder *m, int fd)
 {
 	if (fd >= 0 && !confine_has(fd))
 		x.leaving = "it is to write in another folder";
 	return transport_set_folder(m->key, fd);
-}
-
-static int on_config(const struct message_config *m, int fd)
-{
-	_cleanup_buf_ struct buf bytes;
-	struct destination_spec *specs = NULL;
-	size_t n = 0;
-	int r;
-
-	buf_init(&bytes, PROTOCOL_CONFIG_MAX + 1);
-	r = read_memfd(fd, PROTOCOL_CONFIG_MAX, &bytes);
-	if (r == 0)
-		r = protocol_get_specs((const char *)bytes.data, bytes.len, &specs, &n);
-	if (r == 0 && !x.confined)
-		r = confine();
-	if (r < 0) {
-		protocol_free_specs(specs, n);
-		return r;
-	}
-	x.queue_bytes = m->queue_bytes;
-	for (size_t i = 0; i < x.n_destinations; i++) {
-		bool stays = false;
-
-		for (size_t k = 0; k < n; k++)
-			stays |= specs[k].id == deliver_id(x.destinations[i]);
-		if (stays)
-			continue;
-		deliver_leave(x.destinations[i]);
-		transport_set_folder(deliver_id(x.destinations[i]), -1);
-	}
-	for (size_t k = 0; k < n && r == 0; k++)
-		r = configure_one(&specs[k]);
-	if (r == 0)
-		r = metrics_push_configure(specs, n);
-	protocol_free_specs(specs, n);
-	if (r == 0)
-		keep_configured();
-	return r;
 }
 
 static void on_listen(const struct message_listen *m)
@@ -289,7 +185,7 @@ static int on_metrics(const struct message_metrics *m, int fd)
 	int r;
 
 	buf_init(&bytes, PROTOCOL_METRICS_MAX + 1);
-	r = read_memfd(fd, PROTOCOL_METRICS_MAX, &bytes);
+	r = exporter_read_memfd(fd, PROTOCOL_METRICS_MAX, &bytes);
 	if (r < 0)
 		return r;
 	if (m->otlp)
@@ -298,131 +194,6 @@ static int on_metrics(const struct message_metrics *m, int fd)
 		metrics_http_text(bytes.data, bytes.len);
 	return 0;
 }
-
-/* ---- tests --------------------------------------------------------------------------------------- */
-
-static void test_end(struct test *t, struct message_test_result *m)
-{
-	m->header = protocol_header(MESSAGE_TEST_RESULT, sizeof(*m));
-	m->id = t->id;
-	if (t->sender)
-		snprintf(m->endpoint, sizeof(m->endpoint), "%s", t->transport->endpoint(t->sender));
-	exporter_tell(m, sizeof(*m));
-	if (t->sender)
-		t->transport->close(t->sender);
-	transport_set_folder(TRANSPORT_TEST | t->id, -1);
-	buf_deinit(&t->body);
-	*t = (struct test){0};
-}
-
-static void on_tested(void *userdata, const struct send_result *result)
-{
-	struct message_test_result m = {
-		.ok = result->outcome == SEND_TAKEN && !result->rejected_profiles &&
-			!*result->remedy,
-		.http_status = result->http_status,
-		.duration_ns = result->duration_ns,
-	};
-
-	memcpy(m.reason, result->reason, sizeof(m.reason));
-	memcpy(m.remedy, result->remedy, sizeof(m.remedy));
-	m.n_steps = (uint32_t)MIN(result->n_steps, (size_t)PROTOCOL_STEPS);
-	for (size_t i = 0; i < m.n_steps; i++)
-		m.steps[i] = result->steps[i];
-	test_end(userdata, &m);
-}
-
-/* The options with a timeout of at most the test's deadline. The list is the caller's to free. */
-static struct option_value *test_options(const struct destination_type *type,
-	const struct destination_spec *spec, const char *timeout, size_t *n)
-{
-	struct option_value *list = calloc(spec->n_options + 1, sizeof(*list));
-	uint64_t set = 0, wanted = 0;
-
-	if (!list)
-		return NULL;
-	*n = 0;
-	(void)text_duration(timeout, &wanted);
-	(void)text_duration(
-		destination_option(type, spec->options, spec->n_options, "timeout"), &set);
-	for (size_t i = 0; i < spec->n_options; i++)
-		if (!streq(spec->options[i].name, "timeout") || set <= wanted)
-			list[(*n)++] = spec->options[i];
-	if (set > wanted)
-		list[(*n)++] = (struct option_value){"timeout", timeout};
-	return list;
-}
-
-static int test_start(struct test *t, const struct destination_spec *spec, uint32_t deadline_ms,
-	struct err_text *err)
-{
-	const struct destination_type *type =
-		destination_adopt(spec->type, spec->options, spec->n_options, err);
-	_cleanup_free_ struct option_value *options = NULL;
-	struct sender_setup setup = {
-		.name = spec->name, .type = type, .folder = TRANSPORT_TEST | t->id, .test = true};
-	char timeout[32];
-	int r;
-
-	if (!type)
-		return -EINVAL;
-	t->transport = transport_find(type->transport);
-	if (!t->transport)
-		return err_set(err, -EINVAL, "there is no destination type %.80s", spec->type);
-	/* A little before agentd stops waiting, so that there is a reason to give. */
-	snprintf(timeout, sizeof(timeout), "%ums",
-		deadline_ms > 1000 ? deadline_ms - 500 : MAX(deadline_ms / 2, 1U));
-	options = test_options(type, spec, timeout, &setup.n_options);
-	if (!options)
-		return err_set(err, -ENOMEM, "out of memory");
-	setup.options = options;
-	r = t->transport->open(&t->sender, &setup, err);
-	if (r < 0)
-		return r;
-	buf_init(&t->body, 1 << 20);
-	r = transport_probe(t->transport, t->sender, &t->body);
-	if (r == 0)
-		r = t->transport->send(t->sender, t->body.data, t->body.len, on_tested, t);
-	return r < 0 ? err_set(err, r, "the request could not be made: %s", strerrordesc_np(-r))
-		     : 0;
-}
-
-static int on_test(const struct message_test *m, int fd)
-{
-	_cleanup_buf_ struct buf bytes;
-	struct destination_spec *specs = NULL;
-	struct test none = {.id = m->id}, *t = &none;
-	struct err_text err = {};
-	size_t n = 0;
-	int r;
-
-	buf_init(&bytes, PROTOCOL_CONFIG_MAX + 1);
-	r = read_memfd(fd, PROTOCOL_CONFIG_MAX, &bytes);
-	if (r == 0)
-		r = protocol_get_specs((const char *)bytes.data, bytes.len, &specs, &n);
-	if (r == 0 && n != 1)
-		r = -EBADMSG;
-	for (size_t i = 0; i < MAX_TESTS && t == &none && r == 0; i++)
-		if (!x.tests[i].used)
-			t = &x.tests[i];
-	if (r == 0 && t == &none)
-		r = err_set(&err, -EBUSY, "too many tests run at once");
-	if (r == 0) {
-		*t = (struct test){.used = true, .id = m->id};
-		r = test_start(t, &specs[0], m->deadline_ms, &err);
-	}
-	protocol_free_specs(specs, n);
-	if (r < 0 && r != -EBADMSG) {
-		struct message_test_result result = {0};
-
-		snprintf(result.reason, sizeof(result.reason), "%.500s", err.text);
-		test_end(t, &result);
-		return 0;
-	}
-	return r;
-}
-
-/* ---- the loop ------------------------------------------------------------------------------------ */
 
 /* Borrows *fd, but for what takes it. */
 static int on_message(const void *message, size_t len, int *fd)
@@ -433,12 +204,12 @@ static int on_message(const void *message, size_t len, int *fd)
 	if (len < sizeof(*h))
 		return -EBADMSG;
 	if (protocol_check(message, len, MESSAGE_CONFIG, sizeof(struct message_config)) == 0)
-		return on_config(message, *fd);
+		return exporter_on_config(message, *fd);
 	if (protocol_check(message, len, MESSAGE_BATCH, 0) == 0 &&
 		len >= sizeof(struct message_batch))
 		return keep_on_batch(message, len, *fd);
 	if (protocol_check(message, len, MESSAGE_TEST, sizeof(struct message_test)) == 0)
-		return on_test(message, *fd);
+		return exporter_on_test(message, *fd);
 	if (protocol_check(message, len, MESSAGE_FOLDER, sizeof(struct message_folder)) == 0)
 		return on_folder(message, TAKE_FD(*fd));
 	if (protocol_check(message, len, MESSAGE_FETCH, sizeof(struct message_fetch)) == 0)
@@ -510,19 +281,6 @@ static int read_messages(void)
 
 /* ---- a unit of its own --------------------------------------------------------------------------- */
 
-static void end_tests(void)
-{
-	for (size_t i = 0; i < MAX_TESTS; i++) {
-		if (x.tests[i].sender)
-			x.tests[i].transport->close(x.tests[i].sender);
-		if (x.tests[i].used)
-			transport_set_folder(TRANSPORT_TEST | x.tests[i].id, -1);
-		buf_deinit(&x.tests[i].body);
-		x.tests[i] = (struct test){0};
-	}
-	fetch_deinit();
-}
-
 /* What it had asked for itself ends with it; deliveries go on. */
 static int lose_agentd(void)
 {
@@ -531,16 +289,9 @@ static int lose_agentd(void)
 	log_info("agentd is gone; deliveries go on, and another one may come");
 	closep(&x.sock);
 	(void)metrics_http_listen("", NULL); /* there is nobody to ask */
-	end_tests();
+	exporter_end_tests();
+	fetch_deinit();
 	return 0;
-}
-
-static bool busy(void)
-{
-	for (size_t i = 0; i < x.n_destinations; i++)
-		if (deliver_busy(x.destinations[i]))
-			return true;
-	return false;
 }
 
 /* What is under way ends as it began, so that it is not sent twice. */
@@ -549,7 +300,8 @@ static void finish_sending(int fd)
 	uint64_t end = clock_monotonic_ns() + DRAIN_NS;
 	bool ignored;
 
-	while (busy() && clock_monotonic_ns() < end && transport_wait(fd, 100, &ignored) == 0)
+	while (exporter_sends() && clock_monotonic_ns() < end &&
+		transport_wait(fd, 100, &ignored) == 0)
 		;
 	flush();
 }
@@ -581,8 +333,7 @@ static int find_agentd(void)
 		return 0;
 	}
 	finish_sending(x.listener);
-	while (x.n_destinations)
-		deliver_free(x.destinations[--x.n_destinations]);
+	exporter_free_destinations();
 	keep_deinit();
 	x.sock = TAKE_FD(fd);
 	log_info("agentd (pid %d) is here", peer.pid);
@@ -635,15 +386,7 @@ static unsigned run(void)
 	uint64_t now = clock_monotonic_ns(), wake = now + MAX_WAIT_MS * NSEC_PER_MSEC;
 	uint64_t watchdog = unit_watchdog_us();
 
-	for (size_t i = 0; i < x.n_destinations;) {
-		deliver_run(x.destinations[i], now, &wake);
-		if (deliver_gone(x.destinations[i])) {
-			deliver_free(x.destinations[i]);
-			x.destinations[i] = x.destinations[--x.n_destinations];
-		} else {
-			i++;
-		}
-	}
+	exporter_run_destinations(now, &wake);
 	keep_run(now, &wake);
 	if (metrics_http_run(now, &wake))
 		ask_for_metrics();
@@ -687,9 +430,9 @@ static int turn(void)
 
 static void deinit(void)
 {
-	while (x.n_destinations)
-		deliver_free(x.destinations[--x.n_destinations]);
-	end_tests();
+	exporter_free_destinations();
+	exporter_end_tests();
+	fetch_deinit();
 	keep_deinit();
 	transport_deinit();
 	buf_deinit(&out);

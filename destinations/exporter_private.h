@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The inside of the exporter: exporter.c (the process, messages, tests), exporter_spool.c (what it holds). */
+/* The inside of the exporter: exporter.c (the process, messages), exporter_destinations.c (where it sends to),
+ * exporter_trial.c (tests of destinations), exporter_spool.c (what it holds). */
 
 #include "destinations/deliver.h"
 
@@ -9,8 +10,23 @@
 
 /* Goes out after what it tells of is on the disk. */
 void exporter_tell(const void *message, size_t len);
+/* The bytes of a sealed memfd of agentd's, ended by NUL, in out, whose bound is more than max. */
+int exporter_read_memfd(int fd, size_t max, struct buf *out);
+
+/* ---- exporter_destinations.c ---- */
+
+int exporter_on_config(const struct message_config *m, int fd);
 struct deliver *exporter_find(uint32_t id); /* NULL: there is no such destination */
 struct deliver *exporter_at(size_t i);      /* each of them; NULL past the end */
+bool exporter_sends(void);                  /* a request is under way */
+/* Every destination has its turn; frees those that have left. */
+void exporter_run_destinations(uint64_t now_ns, uint64_t *wake_ns);
+void exporter_free_destinations(void); /* without an answer for what they hold */
+
+/* ---- exporter_trial.c ---- */
+
+int exporter_on_test(const struct message_test *m, int fd);
+void exporter_end_tests(void); /* without an answer */
 
 /* ---- exporter_spool.c ---- */
 
