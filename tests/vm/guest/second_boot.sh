@@ -146,7 +146,6 @@ purges() {
 	local left
 	as_typed 120 "$(readme_line 'sudo apt purge')" || why "apt purge failed: $(tail -n 3 "$state/log" | tr '\n' ' ')" || return
 	leaves_no_process || return
-	apt-get autoremove -y --purge || return
 	# what the tests made
 	rm -f /etc/systemd/system/work.service /etc/systemd/system/multi-user.target.wants/work.service \
 		/etc/apt/sources.list.d/odi.list

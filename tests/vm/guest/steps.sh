@@ -19,6 +19,7 @@ case $boot in
 1)
 	# Emulated, each package that is only recommended, and each flush, costs seconds.
 	echo 'APT::Install-Recommends "0";' >/etc/apt/apt.conf.d/90test
+	echo 'Acquire::Languages "none";' >>/etc/apt/apt.conf.d/90test
 	echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/test
 	# the index of manual pages, made anew after each package
 	rm -f /var/lib/man-db/auto-update
