@@ -506,7 +506,7 @@ static void test_hangs_with_it(void **state)
 	start(&room, "a.whole");
 	room.s = symbol_free(room.s);
 	assert_int_equal(
-		symbol_new(&room.s, room.loop, &(struct symbol_config){.file_deadline_ms = 1000},
+		symbol_new(&room.s, room.loop, &(struct symbol_config){.file_deadline_ms = 3000},
 			&room_ops, &room, NULL),
 		0);
 	room_set_path(&room, 4, work_path("a"));

@@ -222,7 +222,7 @@ static char liar_path[128];
 static void liar_room(struct room *room, unsigned back_off_ms)
 {
 	sandbox_set_program(liar_path);
-	room_init(room, &(struct unwinder_config){.deadline_ms = 1000, .back_off_ms = back_off_ms});
+	room_init(room, &(struct unwinder_config){.deadline_ms = 3000, .back_off_ms = back_off_ms});
 	for (uint32_t f = 1; f < 10; f++)
 		room->fds[f] = memfd_of("-", 1);
 	run_for(room, 20);
@@ -241,7 +241,9 @@ static void test_lies_cost_their_page(void **state)
 		assert_int_equal(ask(&room, 1, (uint32_t)lie), 0);
 		assert_int_equal(ask(&room, 2, GOOD_PAGE), 0);
 		run_until(&room, 3);
-		run_for(&room, 30); /* the lie may come behind the page */
+		/* The lie may come behind the page. */
+		RUN_UNTIL(&room, (c = counters(&room), c.lies + c.crashes + c.timeouts > 0));
+		run_for(&room, 30);
 		assert_int_equal(find(&room, 2, GOOD_PAGE)->cfa, UNWIND_CFA_END);
 		c = counters(&room);
 		switch (lie) {
@@ -282,7 +284,7 @@ static void test_the_guilty_page_is_tried_last(void **state)
 {
 	static struct room room;
 
-	liar_room(&room, 300);
+	liar_room(&room, 2000);
 	/* Before and behind it. */
 	assert_int_equal(ask(&room, 1, GOOD_PAGE), 0);
 	assert_int_equal(ask(&room, 1, LIE_HANG), 0);
@@ -342,6 +344,7 @@ int main(int argc, char **argv)
 		return 1;
 	self[len] = '\0';
 	snprintf(liar_path, sizeof(liar_path), "/tmp/odi-liar-%d", getpid());
+	(void)unlink(liar_path); /* of one that was killed, once */
 	if (symlink(self, liar_path) < 0)
 		return 1;
 	r = cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,7 +25,7 @@
 #define LIBC     "/lib/x86_64-linux-gnu/libc.so.6"
 #define FILES    64
 #define GOT_MAX  4096
-#define PATIENCE (20 * USEC_PER_SEC)
+#define PATIENCE (60 * USEC_PER_SEC)
 
 struct got {
 	uint32_t file, page, rows;
@@ -153,6 +153,17 @@ static inline void run_for(struct room *room, uint64_t ms)
 	while (clock_monotonic_ns() < end)
 		turn(room, 1000);
 }
+
+/* Until it holds, however busy the machine is. */
+#define RUN_UNTIL(room, condition)                                                                 \
+	do {                                                                                       \
+		uint64_t end_ = clock_monotonic_ns() + PATIENCE * 1000;                            \
+		while (!(condition)) {                                                             \
+			if (clock_monotonic_ns() > end_)                                           \
+				fail_msg("never came: %s", #condition);                            \
+			turn(room, 10000);                                                         \
+		}                                                                                  \
+	} while (0)
 
 static inline const struct got *find(const struct room *room, uint32_t file, uint32_t page)
 {
