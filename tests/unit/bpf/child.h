@@ -3,6 +3,8 @@
 
 /* Children that run chain.c. */
 
+#include <errno.h>
+
 #include "tests/unit/bpf/chain.h"
 #include "tests/unit/bpf/rig.h"
 
@@ -40,7 +42,7 @@ static void child_start(struct child *c, const char *what, int depth)
 	for (unsigned i = 0; !__atomic_load_n(&c->truth->ready, __ATOMIC_ACQUIRE); i++) {
 		struct timespec t = {.tv_nsec = 1000000};
 
-		assert_true(i < 20000);
+		assert_true(i < 60000);
 		assert_int_equal(waitpid(c->pid, NULL, WNOHANG), 0);
 		nanosleep(&t, NULL);
 	}
@@ -68,12 +70,31 @@ static inline void run_known(struct rig *g, struct child *c, unsigned n)
 {
 	rig_start(g, RATE);
 	child_know(g, c, VERDICT_UNCOUNTED);
-	rig_run(g, 20);
+	/* The child is one thread, so that its samples come one after the other: behind the first one
+	 * that knows it are no others, and the child is where it stays. */
 	rig_drop_records(g);
-	for (unsigned i = 0; i < 1000 && g->n < n; i++)
+	rig_await(g, 1, false);
+	for (unsigned i = 0; i < RIG_PATIENCE && g->records[g->n - 1]->end == WALK_MISS_SPACE; i++)
 		rig_run(g, 10);
-	assert_true(g->n >= n);
+	assert_true(g->records[g->n - 1]->end != WALK_MISS_SPACE);
+	rig_drop_records(g);
+	rig_await(g, n, false);
 	rig_stop(g);
+}
+
+/* Where two programs, or threads, are to share a CPU: one that may be used. */
+static inline int pin(pid_t pid)
+{
+	cpu_set_t all, one;
+	int cpu = 0;
+
+	if (sched_getaffinity(0, sizeof(all), &all) < 0)
+		return -errno;
+	while (!CPU_ISSET(cpu, &all))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	return sched_setaffinity(pid, sizeof(one), &one) < 0 ? -errno : 0;
 }
 
 /* The address that a frame stands for; 0: none. */

@@ -185,10 +185,8 @@ static void test_full(void **state)
 		for (size_t i = 0; i < COUNT_SETS * COUNT_WAYS; i++)
 			g.counts[cpu].half[0][i].id = ~0ULL;
 	rig_start(&g, RATE);
-	for (unsigned i = 0; i < 2000 && g.n < 20; i++)
-		rig_run(&g, 10);
+	rig_await(&g, 20, false);
 	rig_stop(&g);
-	assert_true(g.n >= 20);
 	assert_true(rig_counter(&g, COUNT_TABLE_FULL) >= g.n);
 	for (size_t i = 0; i < g.n; i++) {
 		assert_int_equal(g.records[i]->id, 0);
@@ -249,24 +247,30 @@ static void *spin(void *arg)
 
 static pid_t spinning_threads(unsigned n)
 {
-	pid_t pid = fork();
+	int ready[2];
+	char byte = 0;
+	pid_t pid;
 
+	assert_int_equal(pipe(ready), 0);
+	pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {
-		cpu_set_t one;
 		pthread_t t;
 
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		CPU_ZERO(&one);
-		CPU_SET(0, &one);
-		if (sched_setaffinity(0, sizeof(one), &one) < 0)
+		if (pin(0) < 0)
 			_exit(1);
 		for (unsigned i = 0; i < n; i++)
 			if (pthread_create(&t, NULL, spin, NULL) != 0)
 				_exit(1);
+		if (write(ready[1], &byte, 1) != 1)
+			_exit(1);
 		for (;;)
 			pause();
 	}
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
 	return pid;
 }
 
@@ -280,7 +284,8 @@ static void count_ids(struct rig *g, uint64_t n, size_t *stacks, size_t *ids, si
 	rig_drop_records(g);
 	memset(g->counts, 0, g->cpus * sizeof(*g->counts));
 	rig_start(g, RATE);
-	for (unsigned i = 0; i < 2000 && rig_counter(g, COUNT_COUNTED) - counted + g->n < n; i++)
+	for (unsigned i = 0; i < RIG_PATIENCE && rig_counter(g, COUNT_COUNTED) - counted + g->n < n;
+		i++)
 		rig_run(g, 10);
 	rig_stop(g);
 	assert_true(rig_counter(g, COUNT_COUNTED) - counted + g->n >= n);

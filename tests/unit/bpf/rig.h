@@ -32,6 +32,9 @@
 #define RIG_SPACES 4096
 #define RIG_FILES  64
 
+/* Turns of 10 ms: what does not come meanwhile does not come at all. */
+#define RIG_PATIENCE 6000
+
 struct rig_file {
 	char path[200];
 	uint64_t inode;
@@ -41,7 +44,7 @@ struct rig {
 	struct sampler_bpf *k;
 	struct ring_buffer *ring;
 	unsigned cpus;
-	int clocks[64];
+	int *clocks; /* a CPU */
 	uint8_t *rows;
 	struct rows_set *index;
 	struct space_map *spaces;
@@ -107,8 +110,10 @@ static void rig_open(struct rig *g, const struct rig_config *config)
 	*g = (struct rig){.unit = 1, .space_unit = 1, .tag = 1};
 	libbpf_set_print(rig_silent);
 	g->cpus = (unsigned)libbpf_num_possible_cpus();
-	assert_true(g->cpus <= ARRAY_SIZE(g->clocks));
-	memset(g->clocks, -1, sizeof(g->clocks));
+	g->clocks = malloc(g->cpus * sizeof(*g->clocks));
+	assert_non_null(g->clocks);
+	for (unsigned i = 0; i < g->cpus; i++)
+		g->clocks[i] = -1;
 	g->k = sampler_bpf__open();
 	assert_non_null(g->k);
 	g->k->rodata->max_user_frames = config->max_user ? config->max_user : SAMPLE_DEFAULT_USER;
@@ -166,6 +171,7 @@ static void rig_close(struct rig *g)
 	for (unsigned i = 0; i < g->cpus; i++)
 		if (g->clocks[i] >= 0)
 			close(g->clocks[i]);
+	free(g->clocks);
 	rig_drop_records(g);
 	free(g->records);
 	ring_buffer__free(g->ring);
@@ -224,6 +230,19 @@ static inline void rig_run(struct rig *g, unsigned ms)
 		nanosleep(&t, NULL);
 		(void)ring_buffer__consume(g->ring);
 	}
+}
+
+/* Until n records are there that have a slice, or all, if that is wanted; however busy this host is. */
+static inline void rig_await(struct rig *g, size_t n, bool with_slice)
+{
+	size_t found = 0, at = 0;
+
+	for (unsigned i = 0; i < RIG_PATIENCE && found < n; i++) {
+		rig_run(g, 10);
+		for (; at < g->n; at++)
+			found += !with_slice || g->records[at]->stack;
+	}
+	assert_true(found >= n);
 }
 
 /* ---- rows
@@ -391,8 +410,6 @@ static uint32_t rig_set_space(struct rig *g, const struct sample_image *image,
 static struct sample_image rig_meet(struct rig *g, pid_t pid)
 {
 	g->only = pid;
-	for (unsigned i = 0; i < 500 && !g->n; i++)
-		rig_run(g, 10);
-	assert_true(g->n > 0);
+	rig_await(g, 1, false);
 	return g->records[0]->image;
 }

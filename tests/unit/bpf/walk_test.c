@@ -109,15 +109,15 @@ static void test_just_fits(void **state)
 	struct rig_config config = {0};
 	struct child c;
 	struct rig g;
-	uint32_t frames;
+	size_t frames;
 
 	rig_open(&g, &config);
 	child_start(&c, "itself", 50);
 	run_known(&g, &c, 10);
-	frames = g.records[0]->n_frames;
+	user_frames(g.records[0], &frames);
 	rig_close(&g);
 	for (uint32_t less = 0; less < 2; less++) {
-		config.max_user = frames - less;
+		config.max_user = (uint32_t)frames - less;
 		rig_open(&g, &config);
 		run_known(&g, &c, 10);
 		for (size_t i = 0; i < g.n; i++)
