@@ -185,6 +185,9 @@ struct process_config {
 	size_t max_files;          /* 0: 16,384 */
 	size_t max_open_files;     /* 0: 1,024 */
 	unsigned read_deadline_ms; /* 0: 2,000 */
+	unsigned name_wait_ms;     /* samples wait so long for a container's name; 0: 1,000 */
+	unsigned hold_max_ms;      /* an answer waits for the event stream to catch up; 0: 1,000 */
+	unsigned rows_wait_ms;     /* a sample waits for rows; 0: 2,000 */
 	unsigned max_user_frames;  /* of a walk; 0: SAMPLE_DEFAULT_USER */
 	const char *proc_root;     /* NULL: "/proc" */
 	const char *host_root;     /* where the container runtimes' state files are; NULL: "/" */

@@ -174,7 +174,7 @@ static int hold(struct entry *e, const struct client_result *r, uint16_t flags)
 		memcpy(h->body, r->body, r->len);
 	*t->held_last = h;
 	t->held_last = &h->next;
-	table_arm(t, h->since + HOLD_MAX_NS);
+	table_arm(t, h->since + t->config.hold_max_ms * NSEC_PER_MSEC);
 	/* An exec that was read for itself has time. */
 	if (t->ops.on_waiting && (e->first || t->n_waiting))
 		t->ops.on_waiting(t->userdata);
@@ -191,7 +191,7 @@ void reads_release_held(struct process_table *t, uint64_t stream_ns)
 			.t0 = h->t0, .t1 = h->t1, .body = h->body, .len = h->len, .fd = -1};
 		struct entry *e;
 
-		if (h->t1 > stream_ns && now < h->since + HOLD_MAX_NS)
+		if (h->t1 > stream_ns && now < h->since + t->config.hold_max_ms * NSEC_PER_MSEC)
 			break;
 		t->held_first = h->next;
 		if (!t->held_first)
@@ -356,7 +356,7 @@ bool reads_name_known(struct entry *e)
 		return true;
 	if (!e->name_asked) {
 		e->name_asked = true;
-		e->name_deadline = clock_monotonic_ns() + NAME_WAIT_NS;
+		e->name_deadline = clock_monotonic_ns() + t->config.name_wait_ms * NSEC_PER_MSEC;
 		names_ask(e);
 	}
 	if (*e->image.container_name || !e->name_deadline || t->flushing)

@@ -47,11 +47,13 @@ void spaces_on_map(struct entry *e, uint64_t time_ns, const struct mapping *m)
 
 	if (!files)
 		return;
-	if (!e->reused_ns || e->fixed_ns) {
+	/* What happened before the kernel was told of the one before it adds to that: samples that were walked
+	 * by what it knew earlier are still to come. */
+	if (!e->reused_ns || (e->fixed_ns && time_ns >= e->fixed_ns)) {
 		e->reused_ns = time_ns;
-		e->fixed_ns = 0;
 		e->reused_files = 0;
 	}
+	e->fixed_ns = 0;
 	e->reused_files |= files;
 	e->told_version = 0;
 	spaces_changed(e);

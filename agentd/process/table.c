@@ -50,7 +50,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	reads_run_waiting(t);
 	walks_expire(t);
 	if (t->held_first)
-		table_arm(t, t->held_first->since + HOLD_MAX_NS);
+		table_arm(t, t->held_first->since + t->config.hold_max_ms * NSEC_PER_MSEC);
 	reads_pump(t);
 	return 0;
 }
@@ -300,6 +300,9 @@ static void set_defaults(struct process_config *c)
 	c->max_files = c->max_files ? c->max_files : 16384;
 	c->max_open_files = c->max_open_files ? c->max_open_files : 1024;
 	c->read_deadline_ms = c->read_deadline_ms ? c->read_deadline_ms : 2000;
+	c->name_wait_ms = c->name_wait_ms ? c->name_wait_ms : 1000;
+	c->hold_max_ms = c->hold_max_ms ? c->hold_max_ms : 1000;
+	c->rows_wait_ms = c->rows_wait_ms ? c->rows_wait_ms : 2000;
 	c->max_user_frames = c->max_user_frames ? c->max_user_frames : SAMPLE_DEFAULT_USER;
 }
 

@@ -13,15 +13,12 @@
 
 #define TICK_NS            10000000ULL /* USER_HZ is 100 on every architecture we run on */
 #define EXEC_UNKNOWN       UINT32_MAX  /* sample_image.exec of entries that /proc alone told of */
-#define LINGER_NS          (5 * NSEC_PER_SEC) /* an ended image's entry */
-#define NAME_WAIT_NS       (1 * NSEC_PER_SEC) /* samples wait for a container's name */
-#define HOLD_MAX_NS        (1 * NSEC_PER_SEC) /* an answer waits for the event stream to catch up */
-#define READS_MAX          32                 /* under way */
+#define LINGER_NS          (5 * NSEC_PER_SEC)    /* an ended image's entry */
+#define READS_MAX          32                    /* under way */
 #define EXEC_READ_DELAY_NS (300 * NSEC_PER_MSEC) /* from its exec, unless it is sampled before */
 #define EXEC_READS_A_SEC   100                   /* images read for their exec alone */
 #define EXEC_READS_BURST   64
-#define QUEUE_BYTES_MAX    (16u << 20)        /* slices of stacks included */
-#define ROWS_WAIT_NS       (2 * NSEC_PER_SEC) /* a sample waits for rows */
+#define QUEUE_BYTES_MAX    (16u << 20) /* slices of stacks included */
 #define REFRESH_MIN_NS                                                                             \
 	(1 * NSEC_PER_SEC) /* between reads of an image's mappings for an unmapped frame */
 #define REFRESH_MAX_NS (64 * NSEC_PER_SEC)

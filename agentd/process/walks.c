@@ -64,9 +64,14 @@ static ssize_t read_code(void *userdata, uint32_t id, uint64_t offset, void *to,
 
 /* ---- waiting ----------------------------------------------------------------------------------------------- */
 
+static uint64_t rows_deadline(const struct entry *e)
+{
+	return e->rows_since + e->table->config.rows_wait_ms * NSEC_PER_MSEC;
+}
+
 bool walks_late(const struct entry *e)
 {
-	return e->rows_since && clock_monotonic_ns() >= e->rows_since + ROWS_WAIT_NS;
+	return e->rows_since && clock_monotonic_ns() >= rows_deadline(e);
 }
 
 static void wait_for_rows(struct entry *e)
@@ -83,7 +88,7 @@ static void wait_for_rows(struct entry *e)
 	e->rows_next = NULL;
 	*t->rows_last = e;
 	t->rows_last = &e->rows_next;
-	table_arm(t, e->rows_since + ROWS_WAIT_NS);
+	table_arm(t, rows_deadline(e));
 }
 
 static struct entry *take_waiting(struct process_table *t)
@@ -140,7 +145,7 @@ void walks_expire(struct process_table *t)
 		return;
 	run_waiting(t, true);
 	for (struct entry *e = t->rows_first; e; e = e->rows_next)
-		table_arm(t, e->rows_since + ROWS_WAIT_NS);
+		table_arm(t, rows_deadline(e));
 }
 
 /* ---- walking ----------------------------------------------------------------------------------------------- */

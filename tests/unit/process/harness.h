@@ -30,7 +30,7 @@
 #include "agentd/process/table.h"
 
 #define GIVEN_MAX 20000
-#define PATIENCE  (20 * NSEC_PER_SEC) /* a bound for a test that went wrong, not a measure */
+#define PATIENCE  (60 * NSEC_PER_SEC) /* a bound for a test that went wrong, not a measure */
 
 struct given {
 	struct sample_image key;
@@ -117,7 +117,19 @@ static inline void fixture_start_with(
 	struct fixture *f, const struct process_config *config, const struct process_ops *more)
 {
 	struct process_ops ops = more ? *more : (struct process_ops){};
+	struct process_config patient = config ? *config : (struct process_config){};
 	struct err_text err = {};
+
+	/* How long a reader takes to start on a busy host is nobody's concern here: what ends by time
+	 * does so where a test asks for it. */
+	if (!patient.read_deadline_ms)
+		patient.read_deadline_ms = PATIENCE / NSEC_PER_MSEC;
+	if (!patient.name_wait_ms)
+		patient.name_wait_ms = PATIENCE / NSEC_PER_MSEC;
+	if (!patient.hold_max_ms)
+		patient.hold_max_ms = PATIENCE / NSEC_PER_MSEC;
+	if (!patient.rows_wait_ms)
+		patient.rows_wait_ms = PATIENCE / NSEC_PER_MSEC;
 
 	ops.on_facts = on_facts;
 	ops.on_sample = on_sample;
@@ -127,7 +139,7 @@ static inline void fixture_start_with(
 	memset(f, 0, sizeof(*f));
 	f->given = calloc(GIVEN_MAX, sizeof(*f->given));
 	assert_int_equal(sd_event_new(&f->loop), 0);
-	if (process_table_new(&f->table, f->loop, config, &ops, f, &err) < 0)
+	if (process_table_new(&f->table, f->loop, &patient, &ops, f, &err) < 0)
 		fail_msg("%s", err.text);
 }
 

@@ -44,7 +44,8 @@ static void start_reader(struct child *c)
 
 static void test_deadline(void **state)
 {
-	struct process_config config = {.read_deadline_ms = 100};
+	/* One reader outlives it, others have to be started within it, however busy this host is. */
+	struct process_config config = {.read_deadline_ms = 5000};
 	struct child c[4];
 	struct sample_image keys[4];
 	pid_t stopped;
@@ -124,7 +125,7 @@ static void test_no_reader_to_be_had(void **state)
 
 static void test_flush(void **state)
 {
-	struct process_config config = {.read_deadline_ms = 200};
+	struct process_config config = {.read_deadline_ms = 5000};
 	struct child c = child_of(self_path(), "wait"), d = child_of(self_path(), "wait");
 
 	fixture_start(&f, &config);

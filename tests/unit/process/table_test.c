@@ -4,6 +4,7 @@
 
 #include "tests/unit/process/harness.h"
 
+#include <dirent.h>
 #include <limits.h>
 #include <sys/mount.h>
 
@@ -355,10 +356,11 @@ static void test_leader_ended(void **state)
 {
 	struct child c = child_of(self_path(), "thread");
 	struct sample_image key = key_of(c.pid, 0);
-	char name[64], tids[64];
+	char name[64];
 	struct procfs_map text = {};
 	pid_t tid = 0;
 	struct sample_frame frame;
+	DIR *tasks;
 
 	for (struct procfs_stat s = {}; s.state != 'Z';) {
 		struct buf b;
@@ -370,11 +372,13 @@ static void test_leader_ended(void **state)
 		buf_deinit(&b);
 		sched_yield();
 	}
-	for (pid_t t = c.pid + 1; !tid && t < c.pid + 1000; t++) {
-		snprintf(tids, sizeof(tids), "/proc/%d/task/%d", c.pid, t);
-		if (access(tids, F_OK) == 0)
-			tid = t;
-	}
+	snprintf(name, sizeof(name), "/proc/%d/task", c.pid);
+	tasks = opendir(name);
+	assert_non_null(tasks);
+	for (struct dirent *d; (d = readdir(tasks));)
+		if (atoi(d->d_name) > 0 && atoi(d->d_name) != c.pid)
+			tid = atoi(d->d_name);
+	closedir(tasks);
 	assert_true(tid > 0);
 	assert_true(find_mapping(tid, "table_test", &text, NULL, 0));
 	frame = native(text.start + 3);
@@ -411,8 +415,10 @@ static void test_exec_before_the_read(void **state)
 	t1 = clock_monotonic_ns();
 	send_sample(&f, old, t0, text.start + 1);
 	/* The loop runs, so that the read comes back; the stream stays before the exec. */
-	for (int i = 0; i < 20; i++)
-		assert_true(sd_event_run(f.loop, 5000) >= 0);
+	for (uint64_t end = clock_monotonic_ns() + PATIENCE; !f.n_waiting;) {
+		assert_true(clock_monotonic_ns() < end);
+		assert_true(sd_event_run(f.loop, 100000) >= 0);
+	}
 	assert_int_equal(f.n_given, 0);
 	send_whole_exec(&f, new, t1, "sleep");
 	sleep_text = text_of(c.pid, "/sleep");
@@ -881,7 +887,7 @@ static void on_survey(void *userdata, const struct process_candidate *list, size
 static void test_survey(void **state)
 {
 	struct child c = child_of(self_path(), "wait");
-	struct process_counters before, after;
+	struct process_counters after;
 
 	for (int round = 0; round < 3; round++) {
 		n_candidates = 0;
@@ -893,14 +899,14 @@ static void test_survey(void **state)
 		assert_true(found_wanted && found_self && found_kernel);
 	}
 	assert_int_equal(f.n_facts, 0);
-	process_counters(f.table, &before);
 	child_stop(&c);
 	n_candidates = 0;
 	assert_int_equal(process_survey(f.table, on_survey, NULL), 0);
 	run_until(&f, n_candidates > 0);
 	assert_null(process_find_pid(f.table, c.pid));
 	process_counters(f.table, &after);
-	assert_true(after.images < before.images + 20);
+	/* Those of the last survey are there, not all that ever were; some may have ended meanwhile. */
+	assert_true(after.images <= n_candidates + 20);
 }
 
 /* ---- the workload -------------------------------------------------------------------------------------------------- */

@@ -58,6 +58,7 @@ static void test_first_sample_is_whole(void **state)
 /* Rows that do not come hold nobody up for ever: neither the first nor what stands behind it. */
 static void test_rows_that_never_come(void **state)
 {
+	struct process_config config = {.rows_wait_ms = 2000};
 	struct child c = child_of(self_path(), "wait");
 	struct sample_image key = key_of(c.pid, 1);
 	struct procfs_map text = map_of(c.pid, "_test");
@@ -67,6 +68,8 @@ static void test_rows_that_never_come(void **state)
 		.end = WALK_MISS_MAP,
 		.slice = true};
 
+	teardown(state);
+	setup_with(&config);
 	for (int i = 0; i < 3; i++)
 		send_made(&m);
 	run_until(&f, f.n_given == 3);
