@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Shared by catalogue.c (the files), common.c (options that many have) and types.c (which types there are, options). */
+/* Shared by catalogue*.c (the files), common.c (options that many have) and types.c (which types there are, options). */
 
 #include "agentd/base/macros.h"
 #include "sources/source.h"
