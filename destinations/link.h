@@ -118,7 +118,7 @@ size_t link_destinations(
 int link_test(struct link *l, const struct config_destination *d, unsigned deadline_ms,
 	void (*done)(void *userdata, const struct link_test_result *result), void *userdata);
 
-/* ---- the spool (link_spool.c) ---- */
+/* ---- the spool (link_spool.c), and what outlives agentd (link_store.c) ---- */
 
 void link_configure_spool(struct link *l, const struct link_spool_settings *settings);
 void link_spool(const struct link *l, struct link_spool *ret);

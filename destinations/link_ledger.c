@@ -247,6 +247,15 @@ void ledger_make_durable(struct link *l, struct link_batch *b)
 	}
 }
 
+uint64_t ledger_left(const struct link_batch *b, const struct message_counts *c, size_t t)
+{
+	uint64_t left = b->header.samples[t];
+
+	for (size_t f = 0; f < FATES; f++)
+		left -= MIN(left, c->samples[f][t]);
+	return left;
+}
+
 /* ---- answers ------------------------------------------------------------------------------------- */
 
 int ledger_answer(struct link *l, const struct message_answer *a, const char **why)

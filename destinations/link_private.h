@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The inside of agentd's side of the exporter: link.c (the process), link_talk.c (its
- * messages), link_ledger.c (what was handed
- * over and what became of it), link_fetch.c (debug files). */
+/* The inside of agentd's side of the exporter: link.c (the process), link_talk.c (its messages), link_ledger.c (what was
+ * handed over and what became of it), link_spool.c (what waits on its disk), link_recover.c (what it finds there at its
+ * start), link_store.c (numbers that outlive agentd), link_folder.c (folders of destinations), link_fetch.c (debug
+ * files), link_metrics.c (our own metrics). */
 
 #include "agentd/base/map.h"
 #include "agentd/base/sandbox.h"
@@ -175,15 +176,24 @@ int link_spool_init(struct link *l, struct err_text *err);
 void link_spool_deinit(struct link *l);
 /* Before all else that goes out, and then what else there is of it. 0 or what sending failed with. */
 int link_feed_spool(struct link *l);
-int link_on_totals(struct link *l, const struct message_totals *m, const char **why);
-int link_on_recovered(
-	struct link *l, const struct message_recovered *m, size_t len, const char **why);
-int link_on_ready(struct link *l, const struct message_ready *m, const char **why);
 int link_on_spool_state(struct link *l, const struct message_spool_state *m, const char **why);
 int link_on_spool_dropped(struct link *l, const struct message_spool_dropped *m, const char **why);
 /* Another exporter is to begin; the one before is gone. */
 void link_spool_begin(struct link *l);
 void link_spool_end(struct link *l);
+
+/* ---- link_recover.c ---- */
+
+int link_on_totals(struct link *l, const struct message_totals *m, const char **why);
+int link_on_recovered(
+	struct link *l, const struct message_recovered *m, size_t len, const char **why);
+int link_on_ready(struct link *l, const struct message_ready *m, const char **why);
+
+/* ---- link_store.c ---- */
+
+/* 0, also without a store. */
+int link_store_set(struct link *l, const char *key, uint64_t value);
+uint64_t link_store_get(struct link *l, const char *key, uint64_t fallback);
 /* The number of a destination, and its totals. */
 int link_load_dest(struct link *l, struct link_dest *d);
 /* It was removed: it shall not be the same when it comes again. */
@@ -213,6 +223,8 @@ void ledger_drop_unused_dests(struct link *l);
 void ledger_deinit(struct link *l);
 /* What of a batch is settled on a route. */
 const struct message_counts *ledger_route_counts(const struct link_route *r);
+/* Samples of a type that these counts leave. */
+uint64_t ledger_left(const struct link_batch *b, const struct message_counts *c, size_t t);
 /* NULL: they can follow those of the route. */
 const char *ledger_check_counts(const struct link_batch *b, const struct link_route *route,
 	const struct message_counts *counts, bool final);
