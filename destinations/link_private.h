@@ -1,10 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The inside of agentd's side of the exporter: link.c (the process), link_talk.c (its messages), link_ledger.c (what was
- * handed over and what became of it), link_spool.c (what waits on its disk), link_recover.c (what it finds there at its
- * start), link_store.c (numbers that outlive agentd), link_folder.c (folders of destinations), link_fetch.c (debug
- * files), link_metrics.c (our own metrics). */
+/* The inside of agentd's side of the exporter:
+ *	link.c		its process
+ *	link_talk.c	messages
+ *	link_dests.c	destinations as they are configured, and what is shown of them
+ *	link_ledger.c	what was handed over and what became of it
+ *	link_spool.c	what waits on the exporter's disk
+ *	link_recover.c	what an exporter finds there at its start
+ *	link_store.c	numbers that outlive agentd
+ *	link_folder.c	folders of destinations that write files
+ *	link_fetch.c	debug files
+ *	link_metrics.c	our own metrics
+ *	link_trial.c	tests of destinations */
 
 #include "agentd/base/map.h"
 #include "agentd/base/sandbox.h"
@@ -139,6 +147,23 @@ static inline bool link_alive(const struct link *l)
 void link_feed(struct link *l);
 /* Up to max messages. How many; 0: none is there; -EPIPE: it is gone; -EBADMSG: it lies, *why. */
 int link_read(struct link *l, size_t max, const char **why);
+
+/* Whether a text of a message ends within it. */
+static inline bool link_text_ends(const char *s, size_t size)
+{
+	return memchr(s, 0, size) != NULL;
+}
+
+/* ---- link_dests.c ---- */
+
+/* As it goes into the configuration's memfd. out is set up here, and is the caller's to free on failure, too. */
+int link_put_spec(struct buf *out, uint32_t id, const struct config_destination *c);
+
+/* ---- link_trial.c ---- */
+
+/* 0, or what sending failed with. */
+int link_send_test(struct link *l, struct link_test_run *t, uint64_t now_ns);
+int link_on_test_result(struct link *l, const struct message_test_result *m, const char **why);
 /* t is off the list and is freed. */
 void link_fail_test(struct link_test_run *t, const char *reason, const char *remedy);
 /* Ends those whose time is over. */

@@ -14,57 +14,6 @@
 #include "agentd/base/text.h"
 #include "destinations/link_private.h"
 
-/* ---- tests --------------------------------------------------------------------------------------- */
-
-static struct link_test_run *take_test(struct link *l, uint64_t id)
-{
-	for (struct link_test_run **p = &l->tests; *p; p = &(*p)->next) {
-		struct link_test_run *t = *p;
-
-		if (t->id != id)
-			continue;
-		*p = t->next;
-		return t;
-	}
-	return NULL;
-}
-
-/* Takes t, which is off the list: done may call anything here. */
-static void end_test(struct link_test_run *t, const struct link_test_result *result)
-{
-	t->done(t->userdata, result);
-	buf_deinit(&t->spec);
-	free(t);
-}
-
-void link_fail_test(struct link_test_run *t, const char *reason, const char *remedy)
-{
-	struct link_test_result result = {.duration_ns = clock_monotonic_ns() - t->started_ns};
-
-	snprintf(result.reason, sizeof(result.reason), "%s", reason);
-	snprintf(result.remedy, sizeof(result.remedy), "%s", remedy);
-	end_test(t, &result);
-}
-
-/* Those whose time is over. */
-void link_expire_tests(struct link *l, uint64_t now)
-{
-	for (;;) {
-		struct link_test_run *t = l->tests;
-		char reason[96], limit[32];
-
-		while (t && t->deadline_ns > now)
-			t = t->next;
-		if (!t)
-			return;
-		take_test(l, t->id);
-		text_format_duration(now - t->started_ns, limit, sizeof(limit));
-		snprintf(reason, sizeof(reason), "no answer within %s", limit);
-		link_fail_test(t, reason,
-			"is the address right, and is no firewall in between that drops packets?");
-	}
-}
-
 /* ---- what goes out ------------------------------------------------------------------------------- */
 
 static int send_config(struct link *l)
@@ -129,25 +78,6 @@ static int send_batch(struct link *l, struct link_batch *b)
 	return 0;
 }
 
-static int send_test(struct link *l, struct link_test_run *t, uint64_t now)
-{
-	struct message_test m = {
-		.header = protocol_header(MESSAGE_TEST, sizeof(m)),
-		.id = t->id,
-		.deadline_ms = t->deadline_ns > now
-			? (uint32_t)((t->deadline_ns - now) / NSEC_PER_MSEC + 1)
-			: 1,
-	};
-	_cleanup_close_ int fd = io_sealed_memfd("odi-destination", t->spec.data, t->spec.len);
-	int r = fd < 0 ? fd : link_send_folder(l, &t->spec, TRANSPORT_TEST | t->id);
-
-	if (r == 0)
-		r = fdpass_send(l->child.sock, &m, sizeof(m), &fd, 1);
-	if (r == 0)
-		t->sent = true;
-	return r;
-}
-
 /* Batches in order, a window ahead of what the exporter says it took in. */
 static int send_batches(struct link *l)
 {
@@ -181,7 +111,7 @@ void link_feed(struct link *l)
 		r = link_feed_spool(l);
 	for (struct link_test_run *t = l->tests; t && r == 0; t = t->next)
 		if (!t->sent)
-			r = send_test(l, t, clock_monotonic_ns());
+			r = link_send_test(l, t, clock_monotonic_ns());
 	/* What the spool has comes before what is new. */
 	if (r == 0 && (l->ready || l->unopened || !l->spool_wanted))
 		r = send_batches(l);
@@ -199,11 +129,6 @@ void link_feed(struct link *l)
 
 /* ---- what comes in ------------------------------------------------------------------------------- */
 
-static bool ends(const char *s, size_t size)
-{
-	return memchr(s, 0, size) != NULL;
-}
-
 static int on_status(struct link *l, const struct message_status *m, const char **why)
 {
 	struct link_dest *d = ledger_dest(l, m->destination);
@@ -212,8 +137,9 @@ static int on_status(struct link *l, const struct message_status *m, const char 
 	if (!m->destination || m->destination >= l->next_dest)
 		return -EBADMSG;
 	*why = "texts that do not end";
-	if (!ends(m->state, sizeof(m->state)) || !ends(m->endpoint, sizeof(m->endpoint)) ||
-		!ends(m->last_error, sizeof(m->last_error)))
+	if (!link_text_ends(m->state, sizeof(m->state)) ||
+		!link_text_ends(m->endpoint, sizeof(m->endpoint)) ||
+		!link_text_ends(m->last_error, sizeof(m->last_error)))
 		return -EBADMSG;
 	*why = "a state that there is not";
 	if (!streq(m->state, "ok") && !streq(m->state, "failing") && !streq(m->state, "idle"))
@@ -238,62 +164,12 @@ static int on_status(struct link *l, const struct message_status *m, const char 
 	return 0;
 }
 
-static int take_steps(
-	const struct message_test_result *m, struct link_test_result *result, const char **why)
-{
-	*why = "steps that cannot be";
-	if (m->n_steps > ARRAY_SIZE(m->steps))
-		return -EBADMSG;
-	for (size_t i = 0; i < m->n_steps; i++) {
-		const struct message_test_step *s = &m->steps[i];
-		struct link_test_step *to = &result->steps[result->n_steps++];
-
-		if (!ends(s->name, sizeof(s->name)) || !ends(s->detail, sizeof(s->detail)))
-			return -EBADMSG;
-		to->ok = s->ok != 0;
-		to->duration_ns = MIN(s->duration_ns, 3600 * NSEC_PER_SEC);
-		snprintf(to->name, sizeof(to->name), "%s", s->name);
-		snprintf(to->detail, sizeof(to->detail), "%s", s->detail);
-		text_clean(to->name);
-		text_clean(to->detail);
-	}
-	return 0;
-}
-
-static int on_test_result(struct link *l, const struct message_test_result *m, const char **why)
-{
-	struct link_test_result result = {.ok = m->ok != 0, .http_status = m->http_status};
-	struct link_test_run *t;
-
-	*why = "a test that there was not";
-	if (!m->id || m->id > l->next_test)
-		return -EBADMSG;
-	*why = "texts that do not end";
-	if (!ends(m->endpoint, sizeof(m->endpoint)) || !ends(m->reason, sizeof(m->reason)) ||
-		!ends(m->remedy, sizeof(m->remedy)))
-		return -EBADMSG;
-	if (take_steps(m, &result, why) < 0)
-		return -EBADMSG;
-	t = take_test(l, m->id);
-	if (!t)
-		return 0; /* it came too late */
-	memcpy(result.endpoint, m->endpoint, sizeof(result.endpoint));
-	memcpy(result.reason, m->reason, sizeof(result.reason));
-	memcpy(result.remedy, m->remedy, sizeof(result.remedy));
-	text_clean(result.endpoint);
-	text_clean(result.reason);
-	text_clean(result.remedy);
-	result.duration_ns = MIN(m->duration_ns, clock_monotonic_ns() - t->started_ns);
-	end_test(t, &result);
-	return 0;
-}
-
 static int on_leaving(struct link *l, const struct message_leaving *m, const char **why)
 {
 	char text[sizeof(m->why)];
 
 	*why = "texts that do not end";
-	if (!ends(m->why, sizeof(m->why)))
+	if (!link_text_ends(m->why, sizeof(m->why)))
 		return -EBADMSG;
 	memcpy(text, m->why, sizeof(text));
 	text_clean(text);
@@ -312,7 +188,7 @@ static int on_message(struct link *l, const void *m, size_t len, const char **wh
 	if (protocol_check(m, len, MESSAGE_STATUS, sizeof(struct message_status)) == 0)
 		return on_status(l, m, why);
 	if (protocol_check(m, len, MESSAGE_TEST_RESULT, sizeof(struct message_test_result)) == 0)
-		return on_test_result(l, m, why);
+		return link_on_test_result(l, m, why);
 	if (protocol_check(m, len, MESSAGE_LISTENING, sizeof(struct message_listening)) == 0)
 		return link_on_listening(l, m, why);
 	if (protocol_check(m, len, MESSAGE_METRICS_WANTED, sizeof(struct message_metrics)) == 0)
