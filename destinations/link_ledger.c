@@ -10,18 +10,16 @@
  *
  * Batches stay here until they are through everywhere; of those that the spool has only the routes do. A successor is
  * given the others again and goes on where the last answer left off; how far it is with those in the spool it says
- * itself (link_spool.c). One request can be doubled: the one that the backend took and whose answer died with
+ * itself (link_recover.c). One request can be doubled: the one that the backend took and whose answer died with
  * the exporter. What is not in the spool stays as a mapping of its sealed memfd: no descriptor, and no memory beside the
  * pages that the exporter has mapped, too.
  *
- * Only agentd evicts what the living exporter does not have; what it has it evicts itself and says so. Runs in
- * agentd. */
+ * What agentd itself gives up is in link_giveup.c. Runs in agentd. */
 
 #include <sys/mman.h>
 
 #include "agentd/base/clock.h"
 #include "agentd/base/io.h"
-#include "agentd/base/log.h"
 #include "destinations/link_private.h"
 
 struct link_dest *ledger_dest(struct link *l, uint32_t id)
@@ -100,6 +98,15 @@ const struct message_counts *ledger_route_counts(const struct link_route *r)
 	static const struct message_counts none;
 
 	return r->counts ? r->counts : &none;
+}
+
+uint64_t ledger_left(const struct link_batch *b, const struct message_counts *c, size_t t)
+{
+	uint64_t left = b->header.samples[t];
+
+	for (size_t f = 0; f < FATES; f++)
+		left -= MIN(left, c->samples[f][t]);
+	return left;
 }
 
 /* Whether counts can follow those of the route. Sums cannot overflow: each is compared before it is added. */
@@ -206,26 +213,6 @@ bool ledger_take(struct link *l, struct link_batch *b, size_t i,
 	return true;
 }
 
-/* agentd itself gives up what is left of a route. Returns whether the batch is gone. */
-static bool evict_route(struct link *l, struct link_batch *b, size_t i)
-{
-	struct message_counts counts = *ledger_route_counts(&b->routes[i]);
-
-	for (size_t t = 0; t < PROTOCOL_TYPES; t++)
-		counts.samples[FATE_EVICTED][t] += b->header.samples[t] - settled(&counts, t);
-	return ledger_take(l, b, i, &counts, true);
-}
-
-static void evict_batch(struct link *l, size_t at)
-{
-	struct link_batch *b = l->batches[at];
-	size_t n = b->n_routes;
-
-	for (size_t i = 0; i < n; i++)
-		if (!b->routes[i].final && evict_route(l, b, i))
-			return;
-}
-
 void ledger_make_durable(struct link *l, struct link_batch *b)
 {
 	if (b->durable)
@@ -245,15 +232,6 @@ void ledger_make_durable(struct link *l, struct link_batch *b)
 			for (size_t t = 0; t < PROTOCOL_TYPES; t++)
 				d->spooled.samples[f][t] += c->samples[f][t];
 	}
-}
-
-uint64_t ledger_left(const struct link_batch *b, const struct message_counts *c, size_t t)
-{
-	uint64_t left = b->header.samples[t];
-
-	for (size_t f = 0; f < FATES; f++)
-		left -= MIN(left, c->samples[f][t]);
-	return left;
 }
 
 /* ---- answers ------------------------------------------------------------------------------------- */
@@ -403,8 +381,7 @@ int ledger_add_recovered(struct link *l, const struct message_recovered *m, stru
 		d->row.queued_bytes += b->size;
 		/* What is settled of it comes with the totals. */
 		for (size_t t = 0; t < PROFILE_TYPES; t++) {
-			uint64_t left = b->header.samples[t] -
-				settled(ledger_route_counts(&b->routes[i]), t);
+			uint64_t left = ledger_left(b, ledger_route_counts(&b->routes[i]), t);
 
 			d->row.ledger[t].routed += left;
 			d->row.ledger[t].held += left;
@@ -459,100 +436,7 @@ int ledger_add(struct link *l, const struct batch_header *header, int memfd)
 	return 0;
 }
 
-/* ---- when there is no exporter, or not of these -------------------------------------------------- */
-
-void ledger_evict_unrouted(struct link *l)
-{
-	for (size_t at = 0; at < l->n_batches;) {
-		struct link_batch *b = l->batches[at];
-		/* What the living exporter has it gives up itself. */
-		bool ours = !b->given || (b->durable && b->session != l->session);
-		bool gone = false;
-
-		for (size_t i = 0; !gone && ours && i < b->n_routes; i++) {
-			const struct link_dest *d = ledger_dest(l, b->routes[i].destination);
-
-			if (!b->routes[i].final && (!d || !d->enabled))
-				gone = evict_route(l, b, i);
-		}
-		at += !gone;
-	}
-}
-
-uint64_t ledger_evict_memory(struct link *l)
-{
-	uint64_t samples = 0;
-
-	for (size_t at = l->n_batches; at-- > 0;) {
-		const struct link_batch *b = l->batches[at];
-
-		if (b->durable)
-			continue;
-		for (size_t i = 0; i < b->n_routes; i++)
-			for (size_t t = 0; t < PROFILE_TYPES && !b->routes[i].final; t++)
-				samples += b->header.samples[t] -
-					settled(ledger_route_counts(&b->routes[i]), t);
-		evict_batch(l, at);
-	}
-	return samples;
-}
-
-void ledger_bound(struct link *l)
-{
-	size_t at = 0, evicted = 0;
-
-	/* One is kept however big it is. */
-	while (l->n_batches > 1 && at < l->n_batches - 1 &&
-		(l->bytes > l->config.max_unheld_bytes || l->n_batches > PROTOCOL_BATCHES)) {
-		if (l->batches[at]->given) {
-			at++;
-			continue;
-		}
-		evict_batch(l, at);
-		evicted++;
-	}
-	if (evicted)
-		log_warning(
-			"exporter: %zu batches were given up, oldest first: more waited than is kept",
-			evicted);
-	/* No more descriptors than the exporter will take in at once. */
-	for (size_t i = PROTOCOL_WINDOW; i < l->n_batches; i++)
-		if (l->batches[i]->bytes)
-			closep(&l->batches[i]->memfd);
-}
-
-void ledger_give_up_oldest(struct link *l)
-{
-	for (size_t i = 0; i < l->n_batches; i++) {
-		const struct link_batch *b = l->batches[i];
-
-		if (!b->given)
-			continue;
-		if (b->durable) {
-			struct link_given_up *g =
-				&l->given_up[l->n_given_up++ % ARRAY_SIZE(l->given_up)];
-
-			memcpy(g->boot_id, b->header.boot_id, sizeof(g->boot_id));
-			g->serial = b->header.serial;
-		}
-		evict_batch(l, i);
-		return;
-	}
-}
-
-void ledger_take_back(struct link *l)
-{
-	for (size_t i = 0; i < l->n_batches; i++) {
-		struct link_batch *b = l->batches[i];
-
-		/* What the spool has its next owner tells of. */
-		b->adopt = false;
-		if (!b->durable)
-			b->given = b->held = false;
-	}
-	ledger_evict_unrouted(l);
-	ledger_bound(l);
-}
+/* ---- its end ------------------------------------------------------------------------------------- */
 
 void ledger_drop_unused_dests(struct link *l)
 {

@@ -6,6 +6,7 @@
  *	link_talk.c	messages
  *	link_dests.c	destinations as they are configured, and what is shown of them
  *	link_ledger.c	what was handed over and what became of it
+ *	link_giveup.c	what agentd itself gives up
  *	link_spool.c	what waits on the exporter's disk
  *	link_recover.c	what an exporter finds there at its start
  *	link_store.c	numbers that outlive agentd
@@ -236,14 +237,6 @@ int ledger_add(struct link *l, const struct batch_header *header, int memfd);
 /* 0, or -EBADMSG: what it says cannot be; *why then is a part of a sentence. */
 int ledger_answer(struct link *l, const struct message_answer *a, const char **why);
 int ledger_held(struct link *l, const struct message_held *m, const char **why);
-/* The exporter is gone: all goes to the next one, but for what is over the bound or has nowhere to go. */
-void ledger_take_back(struct link *l);
-/* Evicts what the exporter was not given of destinations that are not enabled. */
-void ledger_evict_unrouted(struct link *l);
-/* Gives up the oldest batch that the exporter had. */
-void ledger_give_up_oldest(struct link *l);
-/* Evicts, oldest first, what is over the bound and not with the exporter. */
-void ledger_bound(struct link *l);
 void ledger_drop_unused_dests(struct link *l);
 void ledger_deinit(struct link *l);
 /* What of a batch is settled on a route. */
@@ -261,5 +254,16 @@ void ledger_make_durable(struct link *l, struct link_batch *b);
 /* A batch that only the spool has; its number orders it before all others. Takes nothing on failure. */
 int ledger_add_recovered(
 	struct link *l, const struct message_recovered *m, struct link_batch **ret);
+
+/* ---- link_giveup.c ---- */
+
+/* The exporter is gone: all goes to the next one, but for what is over the bound or has nowhere to go. */
+void ledger_take_back(struct link *l);
+/* Evicts what the exporter was not given of destinations that are not enabled. */
+void ledger_evict_unrouted(struct link *l);
+/* Gives up the oldest batch that the exporter had. */
+void ledger_give_up_oldest(struct link *l);
+/* Evicts, oldest first, what is over the bound and not with the exporter. */
+void ledger_bound(struct link *l);
 /* At a stop: gives up what only memory has. Returns how many samples. */
 uint64_t ledger_evict_memory(struct link *l);
