@@ -8,15 +8,11 @@
  * writing is tried again a little later, for those in memory as well.
  *
  * Progress: each answer to agentd is noted in the journal first and goes out after the sync (exporter_tell()), so no
- * successor knows less than agentd does, and at most the request whose answer died with us is sent again. A batch
- * that a predecessor left is told to agentd, and is not touched before agentd gave it a number: nothing is delivered
- * that is not in the ledger.
+ * successor knows less than agentd does, and at most the request whose answer died with us is sent again.
  *
- * Room is made by giving up the oldest batch at all destinations; one with a request under way is passed over.
- * Runs in the exporter. */
+ * What a predecessor left is in exporter_recover.c, how room is made in exporter_room.c. Runs in the exporter. */
 
 #include "agentd/base/clock.h"
-#include "agentd/base/fdpass.h"
 #include "agentd/base/log.h"
 #include "destinations/exporter_private.h"
 
@@ -32,8 +28,7 @@ static struct {
 	int dirfd;
 	struct message_spool settings;
 	struct spool *spool; /* NULL: it could not be opened (yet) */
-	struct spool_batch *last_adopted;
-	bool configured, told, not_ready_told;
+	bool configured;
 	bool resized;      /* its bounds are others, and what is in it may be too much */
 	uint64_t retry_ns; /* nothing is written before; 0: now */
 	/* A predecessor that was killed may hold the lock so long; 0: not tried yet. */
@@ -128,120 +123,19 @@ void keep_set_folder(int fd)
 	k.dirfd = fd;
 }
 
+struct spool *keep_spool(void)
+{
+	return k.spool;
+}
+
 int keep_folder(void)
 {
 	return k.dirfd;
 }
 
-/* ---- what a predecessor left --------------------------------------------------------------------- */
-
-static bool add_left(const struct spool_batch *b, struct message_counts *counts, enum fate fate)
-{
-	bool any = false;
-
-	for (size_t t = 0; t < PROTOCOL_TYPES; t++) {
-		uint64_t settled = 0;
-
-		for (size_t f = 0; f < FATES; f++)
-			settled += counts->samples[f][t];
-		counts->samples[fate][t] += b->header.samples[t] - settled;
-		any |= settled < b->header.samples[t];
-	}
-	return any;
-}
-
-static struct message_counts counts_of(const struct spool_route *route)
-{
-	return route->counts ? *route->counts : (struct message_counts){0};
-}
-
-/* The destination is not there any more. */
-static void give_up_route(struct spool_batch *b, const struct spool_route *route)
-{
-	struct message_counts counts = counts_of(route);
-
-	add_left(b, &counts, FATE_EVICTED);
-	(void)spool_progress(k.spool, b, route->destination, route->row, &counts, true);
-}
-
-/* Returns whether it goes anywhere. */
-static bool tell_batch(struct spool_batch *b)
-{
-	static union {
-		struct message_recovered recovered;
-		uint8_t bytes[FDPASS_MAX_MESSAGE];
-	} m;
-	struct message_recovered *r = &m.recovered;
-	size_t len;
-
-	*r = (struct message_recovered){.seq = b->seq, .size = b->raw, .batch = b->header};
-	for (uint32_t i = 0; i < b->n_routes; i++) {
-		const struct spool_route *route = &b->routes[i];
-
-		if (route->final)
-			continue;
-		if (!exporter_find(route->destination)) {
-			give_up_route(b, route);
-			continue;
-		}
-		r->routes[r->n_routes++] = (struct message_route){
-			.destination = route->destination,
-			.row = route->row,
-			.counts = counts_of(route),
-		};
-	}
-	len = sizeof(*r) + r->n_routes * sizeof(r->routes[0]);
-	r->header = protocol_header(MESSAGE_RECOVERED, len);
-	if (r->n_routes)
-		exporter_tell(r, len);
-	return r->n_routes > 0;
-}
-
-static void tell_totals(void)
-{
-	const struct spool_totals *list;
-	size_t n = spool_get_totals(k.spool, &list);
-
-	for (size_t i = 0; i < n; i++) {
-		struct message_totals m = {
-			.header = protocol_header(MESSAGE_TOTALS, sizeof(m)),
-			.destination = list[i].destination,
-			.settled = list[i].settled,
-		};
-
-		if (exporter_find(list[i].destination))
-			exporter_tell(&m, sizeof(m));
-	}
-}
-
 static void tell_recovered(void)
 {
-	struct message_ready m = {.header = protocol_header(MESSAGE_READY, sizeof(m))};
-	struct spool_state s;
-	unsigned nowhere = 0;
-
-	if (k.told || (!k.spool && k.not_ready_told))
-		return;
-	if (!k.spool && clock_monotonic_ns() < k.busy_until_ns)
-		return;
-	if (k.spool) {
-		tell_totals();
-		for (struct spool_batch *b = NULL, *next = spool_next(k.spool, NULL); (b = next);) {
-			/* It may not be among the open ones afterwards. */
-			next = spool_next(k.spool, b);
-			nowhere += !tell_batch(b);
-		}
-		spool_get_state(k.spool, &s);
-		m.newest_unix_ns = s.newest_unix_ns;
-		k.told = true;
-	}
-	if (nowhere)
-		log_warning("spool: %u batches for destinations that are not there any more are "
-			    "given up",
-			nowhere);
-	m.spool = k.spool != NULL;
-	k.not_ready_told = true;
-	exporter_tell(&m, sizeof(m));
+	keep_tell_recovered(clock_monotonic_ns() < k.busy_until_ns);
 }
 
 void keep_configured(void)
@@ -251,22 +145,9 @@ void keep_configured(void)
 		tell_recovered();
 }
 
-static struct spool_batch *find_seq(uint64_t seq)
-{
-	/* They come in order. */
-	struct spool_batch *b = k.last_adopted;
+/* ---- batches that come --------------------------------------------------------------------------- */
 
-	if (!b || b->seq > seq)
-		b = spool_next(k.spool, NULL);
-	while (b && b->seq < seq)
-		b = spool_next(k.spool, b);
-	if (b && b->seq == seq)
-		k.last_adopted = b;
-	return b && b->seq == seq ? b : NULL;
-}
-
-static void answer(
-	uint64_t id, const struct message_route *route, const struct batch_header *header)
+void keep_answer(uint64_t id, const struct message_route *route, const struct batch_header *header)
 {
 	struct message_answer a = {
 		.header = protocol_header(MESSAGE_ANSWER, sizeof(a)),
@@ -277,160 +158,17 @@ static void answer(
 		.counts = route->counts,
 	};
 
-	for (size_t t = 0; t < PROTOCOL_TYPES; t++) {
-		uint64_t settled = 0;
-
-		for (size_t f = 0; f < FATES; f++)
-			settled += route->counts.samples[f][t];
-		a.counts.samples[FATE_EVICTED][t] += header->samples[t] - settled;
-	}
+	keep_evict_left(header, &a.counts);
 	exporter_tell(&a, sizeof(a));
 }
 
-/* Hands the batch to a destination; evicted, where there is none or no memory. */
-static void route_to(struct held_batch *b, const struct message_route *route)
+void keep_route_to(struct held_batch *b, const struct message_route *route)
 {
 	struct deliver *d = exporter_find(route->destination);
 
 	if (!d || deliver_push(d, b, route->row, &route->counts) < 0)
-		answer(b->id, route, &b->header);
+		keep_answer(b->id, route, &b->header);
 }
-
-static void adopt_route(struct held_batch *b, const struct message_adopt *m, size_t i)
-{
-	struct message_route route = m->routes[i];
-
-	for (uint32_t n = 0; n < b->spool->n_routes; n++) {
-		const struct spool_route *own = &b->spool->routes[n];
-
-		if (own->destination != route.destination)
-			continue;
-		if (own->row >= route.row) {
-			route.row = own->row;
-			route.counts = counts_of(own);
-		} else {
-			/* The journal lost what had been told. */
-			(void)spool_progress(k.spool, b->spool, own->destination, route.row,
-				&route.counts, false);
-		}
-		if (own->final)
-			answer(b->id, &route, &b->header);
-		else
-			route_to(b, &route);
-		return;
-	}
-	answer(b->id, &route, &b->header);
-}
-
-int keep_on_adopt(const struct message_adopt *m, size_t len)
-{
-	struct spool_batch *s = k.spool ? find_seq(m->seq) : NULL;
-	struct held_batch *b = NULL;
-	int r;
-
-	if (m->n_routes > PROTOCOL_DESTINATIONS ||
-		len != sizeof(*m) + m->n_routes * sizeof(m->routes[0]))
-		return -EBADMSG;
-	if (!s || s->owner)
-		return -EBADMSG;
-	/* What agentd has settled itself meanwhile. */
-	for (uint32_t n = 0; n < s->n_routes; n++) {
-		bool wanted = s->routes[n].final;
-
-		for (uint32_t i = 0; i < m->n_routes && !wanted; i++)
-			wanted = m->routes[i].destination == s->routes[n].destination;
-		if (!wanted)
-			give_up_route(s, &s->routes[n]);
-	}
-	r = held_batch_new_kept(&b, m->id, s);
-	if (r < 0)
-		return r;
-	for (uint32_t i = 0; i < m->n_routes; i++)
-		adopt_route(b, m, i);
-	held_batch_unref(b);
-	return 0;
-}
-
-/* ---- room ---------------------------------------------------------------------------------------- */
-
-/* Everywhere. false: it cannot be now. */
-static bool evict(struct spool_batch *b)
-{
-	struct held_batch *owner = b->owner;
-
-	/* Not told yet, or not synced. */
-	if (!owner || !owner->kept)
-		return false;
-	for (uint32_t i = 0; i < b->n_routes; i++) {
-		struct deliver *d = exporter_find(b->routes[i].destination);
-
-		if (b->routes[i].final)
-			continue;
-		if (!d)
-			give_up_route(b, &b->routes[i]);
-		else if (!deliver_evict(d, owner))
-			continue;
-	}
-	return !b->n_open;
-}
-
-static unsigned make_room(uint64_t need)
-{
-	struct spool_batch *b;
-	unsigned evicted = 0;
-
-	/* Segments that are through go on the way, and it may be in one. */
-	k.last_adopted = NULL;
-	spool_spare_none(k.spool);
-	while ((b = spool_over(k.spool, need))) {
-		if (evict(b))
-			evicted++;
-		else
-			spool_spare(k.spool, b);
-	}
-	return evicted;
-}
-
-static void keep_within(uint64_t need)
-{
-	unsigned evicted = make_room(need);
-
-	if (evicted)
-		log_warning("the spool is at its bound: %u of its oldest batches were given up",
-			evicted);
-}
-
-void keep_on_drop(const struct message_spool_drop *m)
-{
-	struct message_spool_dropped done = {
-		.header = protocol_header(MESSAGE_SPOOL_DROPPED, sizeof(done)),
-		.id = m->id,
-	};
-
-	for (struct spool_batch *b = NULL, *next = k.spool ? spool_next(k.spool, NULL) : NULL;
-		(b = next);) {
-		uint64_t left = 0;
-
-		next = spool_next(k.spool, b);
-		if (b->header.to_unix_ns >= m->before_unix_ns)
-			continue;
-		for (uint32_t i = 0; i < b->n_routes; i++) {
-			struct message_counts before = counts_of(&b->routes[i]), after = before;
-
-			add_left(b, &after, FATE_EVICTED);
-			for (size_t t = 0; t < PROTOCOL_TYPES && !b->routes[i].final; t++)
-				left += after.samples[FATE_EVICTED][t] -
-					before.samples[FATE_EVICTED][t];
-		}
-		if (!evict(b))
-			continue;
-		done.batches++;
-		done.samples += left;
-	}
-	exporter_tell(&done, sizeof(done));
-}
-
-/* ---- batches that come --------------------------------------------------------------------------- */
 
 static bool may_write(void)
 {
@@ -513,9 +251,9 @@ int keep_on_batch(const struct message_batch *m, size_t len, int fd)
 		tell_held(m->id, false);
 	for (size_t i = 0; i < m->n_routes; i++) {
 		if (b)
-			route_to(b, &m->routes[i]);
+			keep_route_to(b, &m->routes[i]);
 		else
-			answer(m->id, &m->routes[i], &m->batch);
+			keep_answer(m->id, &m->routes[i], &m->batch);
 	}
 	held_batch_unref(b);
 	return 0;
@@ -587,7 +325,7 @@ void keep_commit(void)
 		if (b)
 			tell_held(k.uncommitted[i], r == 0);
 	}
-	k.last_adopted = NULL;
+	keep_forget_place();
 	spool_reap(k.spool);
 }
 
@@ -649,7 +387,7 @@ void keep_run(uint64_t now_ns, uint64_t *wake_ns)
 		k.resized = false;
 		expiry = spool_next_expiry(k.spool);
 		if (expiry <= boot) {
-			evicted = make_room(0);
+			evicted = keep_make_room(0);
 			if (evicted)
 				log_warning(
 					"%u batches were older than they may be and were given up",
@@ -675,6 +413,7 @@ void keep_deinit(void)
 {
 	spool_close(k.spool);
 	held_batch_set_spool(NULL);
+	keep_forget_told();
 	/* All but the folder: what was told was told to an agentd that is gone. */
 	k = (__typeof__(k)){.dirfd = k.dirfd};
 }
