@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The inside of the spool: spool.c (what is kept, and its bounds), spool_segment.c (files of batches), spool_cursor.c
- * (the journal of progress). All numbers on disk are as this machine has them; a spool does not move between
- * machines. */
+/* The inside of the spool: spool.c (what is kept), spool_bounds.c (how much of it), spool_segment.c (files of batches),
+ * spool_segment_read.c (reading them back), spool_cursor.c (the journal of progress). All numbers on disk are as this
+ * machine has them; a spool does not move between machines. */
 
 #include "agentd/base/buf.h"
 #include "agentd/base/map.h"
@@ -68,12 +68,8 @@ struct spool {
 	struct spool_state state;
 };
 
-uint64_t spool_unix_ns(const struct spool *s);
-
 /* ---- spool_segment.c ---- */
 
-/* Reads one file; its batches become a segment, in order of numbers. 1: thrown away; 0; -errno. */
-int spool_segment_load(struct spool *s, uint64_t first_seq, bool newest);
 int spool_segment_append(struct spool *s, const struct batch_header *header, const void *bytes,
 	size_t size, const uint32_t *destinations, size_t n, struct spool_batch **ret);
 /* Index and end; nothing is appended afterwards. */
@@ -88,6 +84,11 @@ void spool_segment_free(struct spool_segment *g);
 /* Off the list, and its memory. */
 void spool_segment_forget(struct spool *s, struct spool_segment *g);
 struct spool_batch *spool_batch_free(struct spool_batch *b);
+
+/* ---- spool_segment_read.c ---- */
+
+/* Reads one file; its batches become a segment, in order of numbers. 1: thrown away; 0; -errno. */
+int spool_segment_load(struct spool *s, uint64_t first_seq, bool newest);
 
 /* ---- spool_cursor.c ---- */
 

@@ -1,65 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Files of batches.
+/* Files of batches: what is in memory of them, and writing. Their format: spool_segment.h; reading them back:
+ * spool_segment_read.c.
  *
- * A segment is named by the number of its first batch and begins with a head; records follow, each a head with the
- * numbers of the destinations and a check of its own, then the compressed bytes, whose check is in the head. All is
- * aligned to 8 bytes. A full segment ends with an index (the heads again, each with where its bytes are) and a tail that tells where it is, so that
- * opening a full spool reads kilobytes and no batch.
- *
- * Without an index (the newest, or a crash came in between) the records are read one by one and their bytes checked:
- * the last one may be torn. What is no record is passed over, up to the next thing that is one with a right check: a
- * flipped bit costs one batch. Checks of heads begin with the instance's number, which no profiled program knows, so
- * that none can put what looks like a record into a batch.
- *
- * Writing: a record that could not be written whole is cut off again; where that fails, too, nothing more goes into the
- * segment. Runs in the exporter. */
+ * Records go behind each other, a batch each, compressed; a full segment gets its index and is never written to again. A
+ * record that could not be written whole is cut off again; where that fails, too, nothing more goes into the segment.
+ * Numbers of batches are never used twice, so neither are names of files. Runs in the exporter. */
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <sys/stat.h>
 
-#include "agentd/base/clock.h"
 #include "agentd/base/compress.h"
-#include "agentd/base/io.h"
-#include "agentd/base/log.h"
-#include "destinations/spool_private.h"
+#include "destinations/spool_segment.h"
 
-#define SEGMENT_MAGIC 0x3153444fU /* "ODS1" */
-#define RECORD_MAGIC  0x3142444fU /* "ODB1" */
-#define TAIL_MAGIC    0x3149444fU /* "ODI1" */
-#define ZSTD_LEVEL    1
-#define WINDOW        (128U << 10)
-#define INDEX_MAX     (64U << 20)
-#define ALIGN8(n)     (((uint64_t)(n) + 7) & ~7ULL)
-
-struct segment_head {
-	uint32_t magic, pad;
-	uint64_t instance, first_seq;
-	uint32_t pad2, check;
-};
-_Static_assert(sizeof(struct segment_head) == 32, "segment_head");
-
-struct record_head {
-	uint32_t magic;
-	uint32_t check; /* of this and the routes, with 0 here */
-	uint64_t seq, boottime_ns;
-	uint32_t stored, raw, payload_check, n_routes;
-	struct batch_header header;
-};
-_Static_assert(sizeof(struct record_head) == 152, "record_head");
-
-struct segment_tail {
-	uint32_t magic, check; /* of this, with 0 here */
-	uint64_t index_offset;
-	uint32_t index_len, index_check;
-};
-_Static_assert(sizeof(struct segment_tail) == 24, "segment_tail");
-
-static size_t head_size(uint32_t n_routes)
-{
-	return sizeof(struct record_head) + ALIGN8(n_routes * sizeof(uint32_t));
-}
+#define ZSTD_LEVEL 1
 
 /* ---- names and memory ---------------------------------------------------------------------------- */
 
@@ -97,7 +51,6 @@ struct spool_batch *spool_batch_free(struct spool_batch *b)
 	free(b);
 	return NULL;
 }
-DEFINE_FREEP(batchp, struct spool_batch *, spool_batch_free)
 
 void spool_segment_free(struct spool_segment *g)
 {
@@ -134,8 +87,7 @@ void spool_segment_forget(struct spool *s, struct spool_segment *g)
 	spool_segment_free(g);
 }
 
-/* By its first number; files are read in that order. */
-static struct spool_segment *add_segment(struct spool *s, uint64_t first_seq)
+struct spool_segment *spool_segment_add(struct spool *s, uint64_t first_seq)
 {
 	struct spool_segment *g = calloc(1, sizeof(*g));
 
@@ -152,7 +104,7 @@ static struct spool_segment *add_segment(struct spool *s, uint64_t first_seq)
 	return g;
 }
 
-static void add_batch(struct spool *s, struct spool_segment *g, struct spool_batch *b)
+void spool_batch_add(struct spool *s, struct spool_segment *g, struct spool_batch *b)
 {
 	b->segment = g;
 	if (g->last)
@@ -163,270 +115,6 @@ static void add_batch(struct spool *s, struct spool_segment *g, struct spool_bat
 	g->last_seq = b->seq;
 	g->n_open++;
 	s->n_open++;
-}
-
-/* ---- reading ------------------------------------------------------------------------------------- */
-
-/* The last bytes that were read of a file. */
-struct window {
-	int fd;
-	uint64_t offset, size; /* of the file: size */
-	size_t len;
-	uint8_t *bytes;
-};
-
-static void window_deinit(struct window *w)
-{
-	free(w->bytes);
-	closep(&w->fd);
-}
-
-/* len bytes at offset, len at most WINDOW; NULL: they are not there, or reading failed. */
-static const uint8_t *window_at(struct window *w, uint64_t offset, size_t len)
-{
-	uint64_t left;
-
-	if (offset > w->size || len > w->size - offset || len > WINDOW)
-		return NULL;
-	if (offset >= w->offset && offset + len <= w->offset + w->len)
-		return w->bytes + (offset - w->offset);
-	left = w->size - offset;
-	w->len = 0;
-	if (io_pread_all(w->fd, w->bytes, MIN(left, (uint64_t)WINDOW), offset) < 0)
-		return NULL;
-	w->offset = offset;
-	w->len = MIN(left, (uint64_t)WINDOW);
-	return w->bytes;
-}
-
-static bool header_ok(const struct batch_header *h)
-{
-	for (size_t t = 0; t < PROTOCOL_TYPES; t++)
-		if (h->samples[t] > (t < PROFILE_TYPES ? INT64_MAX : 0))
-			return false;
-	return true;
-}
-
-/* A record's head with its routes at bytes (avail of them). Its size, 0: it is none. */
-static size_t head_at(
-	const struct spool *s, const uint8_t *bytes, size_t avail, struct record_head *ret)
-{
-	struct record_head h;
-	uint32_t check;
-	size_t size;
-
-	if (avail < sizeof(h))
-		return 0;
-	memcpy(&h, bytes, sizeof(h));
-	if (h.magic != RECORD_MAGIC || !h.n_routes || h.n_routes > PROTOCOL_DESTINATIONS ||
-		h.raw > PROFILE_MAX_ENCODED || h.stored > 2 * PROFILE_MAX_ENCODED)
-		return 0;
-	size = head_size(h.n_routes);
-	if (avail < size)
-		return 0;
-	check = h.check;
-	h.check = 0;
-	if (compress_crc32(compress_crc32(s->seed, &h, sizeof(h)), bytes + sizeof(h),
-		    size - sizeof(h)) != check ||
-		!header_ok(&h.header))
-		return 0;
-	*ret = h;
-	return size;
-}
-
-static int take_record(struct spool *s, struct spool_segment *g, const struct record_head *h,
-	const uint8_t *routes, uint64_t payload)
-{
-	CLEANUP(batchp) struct spool_batch *b = calloc(1, sizeof(*b));
-	uint32_t destination;
-
-	if (spool_was_dropped(s->replay, h->seq, false))
-		return 0;
-	if (!b)
-		return -ENOMEM;
-	*b = (struct spool_batch){.seq = h->seq,
-		.header = h->header,
-		.boottime_ns = h->boottime_ns,
-		.offset = payload,
-		.stored = h->stored,
-		.raw = h->raw,
-		.check = h->payload_check};
-	b->routes = calloc(h->n_routes, sizeof(*b->routes));
-	if (!b->routes)
-		return -ENOMEM;
-	b->n_routes = b->n_open = h->n_routes;
-	for (uint32_t i = 0; i < b->n_routes; i++) {
-		memcpy(&destination, routes + i * sizeof(destination), sizeof(destination));
-		b->routes[i].destination = destination;
-	}
-	add_batch(s, g, TAKE_PTR(b));
-	return 0;
-}
-
-static bool payload_ok(struct window *w, uint64_t offset, const struct record_head *h)
-{
-	uint32_t crc = 0;
-
-	for (uint64_t done = 0; done < h->stored;) {
-		size_t n = MIN(h->stored - done, (uint64_t)WINDOW);
-		const uint8_t *p = window_at(w, offset + done, n);
-
-		if (!p)
-			return false;
-		crc = compress_crc32(crc, p, n);
-		done += n;
-	}
-	return crc == h->payload_check;
-}
-
-/* Record by record. */
-static int scan(struct spool *s, struct spool_segment *g, struct window *w)
-{
-	uint64_t at = sizeof(struct segment_head);
-	bool lost = false;
-	int r = 0;
-
-	while (at + sizeof(struct record_head) <= w->size && r == 0) {
-		struct record_head h;
-		size_t avail = MIN(w->size - at, (uint64_t)WINDOW / 2), size;
-		const uint8_t *p = window_at(w, at, avail);
-
-		size = p ? head_at(s, p, avail, &h) : 0;
-		if (!size || h.seq <= g->last_seq || h.stored > w->size - at - size) {
-			/* Where the next one begins nobody knows. A file's end is no loss of its own:
-			 * what is torn there was never promised to anybody. */
-			lost = true;
-			at += 8;
-			continue;
-		}
-		s->state.damaged += lost;
-		lost = false;
-		if (payload_ok(w, at + size, &h)) {
-			p = window_at(w, at, size);
-			r = p ? take_record(s, g, &h, p + sizeof(h), at + size) : -EIO;
-		} else {
-			s->state.damaged++;
-		}
-		at += size + ALIGN8(h.stored);
-	}
-	return r;
-}
-
-/* By the index at the end. 0; 1: there is none that can be used. */
-static int read_index(struct spool *s, struct spool_segment *g, struct window *w)
-{
-	struct segment_tail t;
-	_cleanup_free_ uint8_t *index = NULL;
-	uint64_t payload;
-	uint32_t check;
-	int r = 0;
-
-	if (w->size < sizeof(struct segment_head) + sizeof(t) ||
-		io_pread_all(w->fd, &t, sizeof(t), w->size - sizeof(t)) < 0)
-		return 1;
-	check = t.check;
-	t.check = 0;
-	if (t.magic != TAIL_MAGIC || compress_crc32(0, &t, sizeof(t)) != check ||
-		t.index_len > INDEX_MAX || t.index_offset > w->size - sizeof(t) ||
-		t.index_len != w->size - sizeof(t) - t.index_offset)
-		return 1;
-	index = malloc(t.index_len + 1);
-	if (!index)
-		return -ENOMEM;
-	if (io_pread_all(w->fd, index, t.index_len, t.index_offset) < 0 ||
-		compress_crc32(0, index, t.index_len) != t.index_check)
-		return 1;
-	for (size_t at = 0; at + sizeof(payload) < t.index_len && r == 0;) {
-		struct record_head h;
-		size_t size;
-
-		memcpy(&payload, index + at, sizeof(payload));
-		at += sizeof(payload);
-		size = head_at(s, index + at, t.index_len - at, &h);
-		if (!size || h.seq <= g->last_seq || payload > t.index_offset ||
-			h.stored > t.index_offset - payload)
-			return -EBADMSG;
-		r = take_record(s, g, &h, index + at + sizeof(h), payload);
-		at += size;
-	}
-	g->sealed = true;
-	return r;
-}
-
-static void empty(struct spool *s, struct spool_segment *g)
-{
-	while (g->first) {
-		struct spool_batch *b = g->first;
-
-		g->first = b->next;
-		spool_batch_free(b);
-	}
-	g->last = NULL;
-	g->last_seq = g->first_seq - 1;
-	s->n_open -= g->n_open;
-	g->n_open = 0;
-}
-
-/* 0; 1: not one of ours, or not one at all. */
-static int check_head(struct spool *s, struct window *w, uint64_t first_seq)
-{
-	struct segment_head h;
-	uint32_t check;
-
-	if (w->size < sizeof(h))
-		return 1; /* torn before anything was in it */
-	if (io_pread_all(w->fd, &h, sizeof(h), 0) < 0)
-		return -EIO;
-	check = h.check;
-	h.check = 0;
-	if (h.magic != SEGMENT_MAGIC || compress_crc32(0, &h, sizeof(h)) != check) {
-		/* Its name still says where it belongs; whose it is its records do not say. */
-		s->state.damaged++;
-		return 1;
-	}
-	if (h.instance != s->config.instance) {
-		s->state.foreign++;
-		return 1;
-	}
-	return h.first_seq == first_seq ? 0 : 1;
-}
-
-int spool_segment_load(struct spool *s, uint64_t first_seq, bool newest)
-{
-	CLEANUP(window_deinit) struct window w = {.fd = -1};
-	struct spool_segment *g;
-	struct stat st;
-	int r;
-
-	w.fd = spool_segment_open(s, first_seq, O_RDONLY);
-	if (w.fd < 0)
-		return w.fd;
-	if (fstat(w.fd, &st) < 0 || !S_ISREG(st.st_mode))
-		return 1;
-	w.size = (uint64_t)st.st_size;
-	w.bytes = malloc(WINDOW);
-	if (!w.bytes)
-		return -ENOMEM;
-	r = check_head(s, &w, first_seq);
-	if (r != 0)
-		return r;
-	g = add_segment(s, first_seq);
-	if (!g)
-		return -ENOMEM;
-	g->size = w.size;
-	s->bytes += g->size;
-	r = read_index(s, g, &w);
-	if (r == 1 || r == -EBADMSG) {
-		empty(s, g);
-		newest = true;
-		r = scan(s, g, &w);
-	}
-	/* Of a process before: its end may be torn, so nothing is put behind it. What it wrote and did not come to sync
-	 * is kept from now on, so it is to survive a loss of power, too. */
-	if (newest && fdatasync(w.fd) < 0)
-		s->state.sync_errors++;
-	g->sealed = true;
-	return r;
 }
 
 /* ---- writing ------------------------------------------------------------------------------------- */
@@ -477,7 +165,8 @@ static int put(struct spool *s, const void *data, size_t len)
 
 static int begin(struct spool *s)
 {
-	struct segment_head h = {.magic = SEGMENT_MAGIC, .instance = s->config.instance};
+	struct spool_segment_head h = {
+		.magic = SPOOL_SEGMENT_MAGIC, .instance = s->config.instance};
 	char name[32];
 	int r;
 
@@ -496,7 +185,7 @@ static int begin(struct spool *s)
 		s->state.write_errors++;
 		return r;
 	}
-	if (!add_segment(s, s->next_seq)) {
+	if (!spool_segment_add(s, s->next_seq)) {
 		r = -ENOMEM;
 	} else {
 		s->folder_dirty = true;
@@ -513,8 +202,8 @@ static int begin(struct spool *s)
 
 static void put_head(const struct spool *s, struct buf *out, const struct spool_batch *b)
 {
-	struct record_head h = {
-		.magic = RECORD_MAGIC,
+	struct spool_record_head h = {
+		.magic = SPOOL_RECORD_MAGIC,
 		.seq = b->seq,
 		.boottime_ns = b->boottime_ns,
 		.stored = b->stored,
@@ -524,7 +213,7 @@ static void put_head(const struct spool *s, struct buf *out, const struct spool_
 		.header = b->header,
 	};
 	uint32_t routes[PROTOCOL_DESTINATIONS + 1] = {0};
-	size_t rest = head_size(b->n_routes) - sizeof(h);
+	size_t rest = spool_head_size(b->n_routes) - sizeof(h);
 
 	for (uint32_t i = 0; i < b->n_routes; i++)
 		routes[i] = b->routes[i].destination;
@@ -537,11 +226,11 @@ void spool_segment_seal(struct spool *s)
 {
 	struct spool_segment *g = s->newest;
 	_cleanup_buf_ struct buf index = {0};
-	struct segment_tail t = {.magic = TAIL_MAGIC};
+	struct spool_segment_tail t = {.magic = SPOOL_TAIL_MAGIC};
 
 	if (!g || g->sealed || s->write_fd < 0)
 		return;
-	buf_init(&index, INDEX_MAX + sizeof(t));
+	buf_init(&index, SPOOL_INDEX_MAX + sizeof(t));
 	for (const struct spool_batch *b = g->first; b; b = b->next) {
 		buf_add(&index, &b->offset, sizeof(b->offset));
 		put_head(s, &index, b);
@@ -599,14 +288,14 @@ static int build(const struct spool *s, struct spool_batch *b, size_t size,
 	b->check = compress_crc32(0, packed->data, packed->len);
 	put_head(s, out, b);
 	buf_add(out, packed->data, packed->len);
-	buf_add(out, zeroes, ALIGN8(packed->len) - packed->len);
+	buf_add(out, zeroes, SPOOL_ALIGN8(packed->len) - packed->len);
 	return buf_error(out);
 }
 
 int spool_segment_append(struct spool *s, const struct batch_header *header, const void *bytes,
 	size_t size, const uint32_t *destinations, size_t n, struct spool_batch **ret)
 {
-	CLEANUP(batchp) struct spool_batch *b = NULL;
+	CLEANUP(spool_batch_freep) struct spool_batch *b = NULL;
 	_cleanup_buf_ struct buf packed, record;
 	struct spool_segment *g = s->newest;
 	int r;
@@ -617,7 +306,7 @@ int spool_segment_append(struct spool *s, const struct batch_header *header, con
 	if (r < 0)
 		return r;
 	if (g && !g->sealed && g->first &&
-		g->size + head_size((uint32_t)n) + packed.len > segment_bytes(s))
+		g->size + spool_head_size((uint32_t)n) + packed.len > segment_bytes(s))
 		spool_segment_seal(s);
 	if (!g || g->sealed)
 		r = begin(s);
@@ -630,7 +319,7 @@ int spool_segment_append(struct spool *s, const struct batch_header *header, con
 	if (r < 0)
 		return r;
 	g = s->newest;
-	b->offset = g->size + head_size(b->n_routes);
+	b->offset = g->size + spool_head_size(b->n_routes);
 	r = put(s, record.data, record.len);
 	s->next_seq++;
 	if (r < 0) {
@@ -640,6 +329,6 @@ int spool_segment_append(struct spool *s, const struct batch_header *header, con
 		return r;
 	}
 	*ret = b;
-	add_batch(s, g, TAKE_PTR(b));
+	spool_batch_add(s, g, TAKE_PTR(b));
 	return 0;
 }
