@@ -2,7 +2,7 @@
 #pragma once
 
 /* The inside of a destination's delivery: deliver.c (what waits, what goes next), deliver_answer.c (what the backend
- * said of it). */
+ * said of it), deliver_configure.c (its options). */
 
 #include "destinations/deliver.h"
 #include "destinations/group.h"
@@ -51,6 +51,9 @@ ssize_t deliver_index(struct deliver *d, const struct held_batch *b);
 void deliver_put_back(struct deliver *d);
 /* The item is through: tells agentd, forgets it. */
 void deliver_finish_item(struct deliver *d, size_t i);
+
+/* ---- deliver_configure.c ---- */
+
 /* Takes the options that there are now. */
 void deliver_open_sender(struct deliver *d);
 
