@@ -254,8 +254,9 @@ void daemon_survey_cancel(struct daemon *d, void *userdata); /* done will not be
 void daemon_ledger_retire(struct daemon *d, struct sampler *s);
 void daemon_ledger_fill(struct daemon *d, struct control_reply *r, Control__Ledger *l);
 
-/* ---- daemon_status.c, daemon_status_unwind.c, daemon_verbs.c ---- */
+/* ---- daemon_status.c, daemon_status_unwind.c, daemon_status_sandbox.c, daemon_verbs.c ---- */
 void daemon_status_unwinding(struct daemon *d, struct control_reply *r, Control__Status *s);
+void daemon_status_sandboxes(struct daemon *d, struct control_reply *r, Control__Status *s);
 /* Fills s from r's arena. settle: see daemon_settle(). 0 or -ENOMEM. */
 int daemon_status_fill(
 	struct daemon *d, struct control_reply *r, Control__Status *s, bool verbose, bool settle);

@@ -434,6 +434,7 @@ int daemon_status_fill(
 	fill_files(&f);
 	fill_ledger(&f);
 	fill_cost(&f);
+	daemon_status_sandboxes(d, r, s);
 	daemon_status_unwinding(d, r, s);
 	fill_budget(&f);
 	if (verbose)

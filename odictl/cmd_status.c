@@ -200,6 +200,45 @@ static void print_cost(const Control__Status *s)
 			s->budget->cost_percent, s->budget->limit_percent);
 }
 
+static void sandbox_text(const Control__Sandbox *x, char *out, size_t size)
+{
+	size_t at = 0;
+
+	out[0] = '\0';
+	for (size_t i = 0; i < x->n_has + x->n_lacks && at < size; i++) {
+		bool has = i < x->n_has;
+
+		at += (size_t)snprintf(out + at, size - at, "%s%s",
+			!i            ? ""
+				: has ? ", "
+				      : "; ",
+			has ? x->has[i] : x->lacks[i - x->n_has]);
+	}
+}
+
+/* Those that are held by the same share a line. */
+static void print_sandboxes(const Control__Status *s)
+{
+	char last[400] = "", next[400], roles[200] = "";
+	size_t lines = 0;
+
+	for (size_t i = 0; i <= s->n_sandboxes; i++) {
+		size_t at = strlen(roles);
+
+		next[0] = '\0';
+		if (i < s->n_sandboxes)
+			sandbox_text(s->sandboxes[i], next, sizeof(next));
+		if (at && !streq(last, next)) {
+			out_line(lines++ ? "" : "sandbox", INDENT, "%s: %s", roles, last);
+			at = 0;
+		}
+		if (i < s->n_sandboxes)
+			snprintf(roles + at, sizeof(roles) - at, "%s%s", at ? ", " : "",
+				s->sandboxes[i]->role);
+		memcpy(last, next, sizeof(last));
+	}
+}
+
 static void print_local(const Control__Status *s)
 {
 	char span[64], used[32], max[32];
@@ -280,6 +319,7 @@ static void print_status(struct cli *cli, const Control__Status *s, bool verbose
 	print_local(s);
 	print_waiting(s);
 	print_cost(s);
+	print_sandboxes(s);
 	for (size_t i = 0; i < s->n_problems; i++)
 		print_problem(cli, s->problems[i]);
 	if (verbose)

@@ -80,6 +80,30 @@ static void json_state(struct json *j, const Control__Status *s)
 	json_close(j, ']');
 }
 
+static void json_words(struct json *j, const char *name, char *const *words, size_t n)
+{
+	json_open(j, name, '[');
+	for (size_t i = 0; i < n; i++)
+		json_str(j, NULL, words[i]);
+	json_close(j, ']');
+}
+
+static void json_sandboxes(struct json *j, const Control__Status *s)
+{
+	json_open(j, "sandboxes", '[');
+	for (size_t i = 0; i < s->n_sandboxes; i++) {
+		const Control__Sandbox *x = s->sandboxes[i];
+
+		json_open(j, NULL, '{');
+		json_str(j, "role", x->role);
+		json_uint(j, "pid", x->pid);
+		json_words(j, "has", x->has, x->n_has);
+		json_words(j, "lacks", x->lacks, x->n_lacks);
+		json_close(j, '}');
+	}
+	json_close(j, ']');
+}
+
 static void json_profiling(struct json *j, const Control__Status *s)
 {
 	json_open(j, "profiling", '{');
@@ -207,6 +231,7 @@ int status_print_json(const Control__Status *s)
 	json_uint(&j, "images", s->images);
 	json_lists(&j, s);
 	json_state(&j, s);
+	json_sandboxes(&j, s);
 	json_open(&j, "details", '{');
 	for (size_t i = 0; i < s->n_details; i++)
 		json_str(&j, s->details[i]->key, s->details[i]->value);

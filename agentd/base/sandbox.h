@@ -61,6 +61,15 @@ struct sandbox_policy {
  * Non-zero means: do not go on. As a user who is not root, what cannot be dropped is not there to drop. */
 int sandbox_enter(const struct sandbox_policy *policy, struct err_text *err);
 
+/* What the kernel says of a process. */
+struct sandbox_seen {
+	uint64_t capabilities; /* permitted or inheritable, by bits */
+	uid_t uid;             /* real */
+	bool filtered, no_new_privileges;
+};
+/* 0; -ENOENT or -ESRCH: it has ended; another -errno. */
+int sandbox_look(pid_t pid, struct sandbox_seen *ret);
+
 /* The id of nobody for uid and gid of a policy, where it can be taken (by root, or with CAP_SETUID and CAP_SETGID); else
  * (uid_t)-1: the role stays who agentd is. */
 uid_t sandbox_nobody(void);

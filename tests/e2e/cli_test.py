@@ -295,6 +295,11 @@ def profiling():
         r = expect(a, DONE, "status", out=["199"])
         check(len(r.stdout.splitlines()) <= 40, f"status is longer than a screen: {r.stdout}")
         expect(a, DONE, "status", "--verbose")
+        # Which processes there are changes with what there is to do.
+        words = ("\nsandbox ", "system call filter, no capabilities, ")
+        wait_for("the sandboxes", lambda: (lambda t: all(w in t for w in words))(a.run("status").stdout), 20, 0.3)
+        closed = lambda: [x for x in a.status()["sandboxes"] if "no capabilities" in x["has"]]  # noqa: E731
+        wait_for("the sandboxes as JSON", closed, 20, 0.3)
         ledger = field(a.status(), "ledger")
         check(isinstance(ledger, (dict, list)) and ledger, f"ledger: {ledger}")
         expect(a, DONE, "profiling", "disable")

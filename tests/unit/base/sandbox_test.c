@@ -738,6 +738,62 @@ static void test_parent_dies(void **s)
 	prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
 }
 
+/* What the kernel says of a child, before it enters and after. */
+static void test_look(void **s)
+{
+	const struct sandbox_policy policy = {.name = "test",
+		.syscalls = basic,
+		.uid = NOBODY,
+		.gid = NOBODY,
+		.nofile = RLIM_INFINITY,
+		.nproc = RLIM_INFINITY,
+		.fsize = RLIM_INFINITY,
+		.data = RLIM_INFINITY,
+		.as = RLIM_INFINITY,
+		.cpu_s = RLIM_INFINITY};
+	struct sandbox_seen seen, own;
+	int to[2], from[2];
+	char byte = 0;
+	pid_t pid;
+
+	assert_int_equal(pipe(to), 0);
+	assert_int_equal(pipe(from), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct err_text err = {""};
+
+		if (read(to[0], &byte, 1) != 1 || sandbox_enter(&policy, &err) != 0 ||
+			write(from[1], &byte, 1) != 1)
+			_exit(NOT_ENTERED);
+		_exit(read(to[0], &byte, 1) == 1 ? 0 : 1);
+	}
+	/* As its parent: a container may have a filter already. */
+	assert_int_equal(sandbox_look(getpid(), &own), 0);
+	assert_int_equal(own.no_new_privileges, prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
+	assert_int_equal(own.filtered, prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 2);
+	assert_int_equal(sandbox_look(pid, &seen), 0);
+	assert_int_equal(seen.filtered, own.filtered);
+	assert_int_equal(seen.no_new_privileges, own.no_new_privileges);
+	assert_int_equal(seen.capabilities, own.capabilities);
+	assert_int_equal(seen.uid, 0);
+	assert_int_not_equal(seen.capabilities, 0);
+	assert_int_equal(write(to[1], &byte, 1), 1);
+	close(from[1]);
+	assert_int_equal(read(from[0], &byte, 1), 1);
+	assert_int_equal(sandbox_look(pid, &seen), 0);
+	assert_true(seen.filtered);
+	assert_true(seen.no_new_privileges);
+	assert_int_equal(seen.uid, NOBODY);
+	assert_int_equal(seen.capabilities, 0);
+	assert_int_equal(write(to[1], &byte, 1), 1);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_true(sandbox_look(pid, &seen) < 0);
+	close(to[0]);
+	close(to[1]);
+	close(from[0]);
+}
+
 static void test_describe(void **s)
 {
 	char text[80];
@@ -780,6 +836,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_kill),
 		cmocka_unit_test(test_no_program),
 		cmocka_unit_test(test_parent_dies),
+		cmocka_unit_test(test_look),
 		cmocka_unit_test(test_describe),
 		cmocka_unit_test(test_errors),
 	};
