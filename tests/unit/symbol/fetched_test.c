@@ -75,6 +75,18 @@ static void fill(int fd, unsigned i, size_t bytes)
 	assert_int_equal(io_write_all(fd, data, bytes), 0);
 }
 
+/* Until the clock by which files' times are kept has gone on. */
+static void next_tick(void)
+{
+	struct timespec was, now;
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &was);
+	do {
+		usleep(1000);
+		clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	} while (now.tv_sec == was.tv_sec && now.tv_nsec == was.tv_nsec);
+}
+
 static void put(struct fetched *f, unsigned i, size_t bytes)
 {
 	uint64_t room;
@@ -84,8 +96,7 @@ static void put(struct fetched *f, unsigned i, size_t bytes)
 	fill(fd, i, bytes);
 	assert_int_equal(fetched_commit(f, fd, id(i), bytes), 0);
 	close(fd);
-	/* Times in the file are as fine as the kernel's ticks: the order of use must not hang on one. */
-	usleep(10000);
+	next_tick(); /* the order of use must not hang on one */
 }
 
 static bool is_there(struct fetched *f, unsigned i, size_t bytes)
@@ -178,7 +189,7 @@ static void test_least_recently_used(void **state)
 		put(f, i, 25 * KB);
 	assert_int_equal(figures(f).bytes, 100 * KB);
 	assert_true(is_there(f, 1, 25 * KB)); /* used: now 2 is the oldest */
-	usleep(10000);
+	next_tick();
 	put(f, 5, 26 * KB);
 	assert_true(is_there(f, 1, 25 * KB));
 	assert_false(is_there(f, 2, 0));
@@ -215,7 +226,7 @@ static void test_restart(void **state)
 	assert_int_equal(figures(f).files, 4);
 	assert_int_equal(figures(f).bytes, 80 * KB);
 	assert_true(is_there(f, 3, 20 * KB));
-	usleep(10000);
+	next_tick();
 	put(f, 5, 40 * KB); /* room for one less: 2 is the oldest */
 	assert_false(is_there(f, 2, 0));
 	assert_true(is_there(f, 1, 20 * KB));
