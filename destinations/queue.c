@@ -223,6 +223,9 @@ static size_t encoded_bytes(const struct encoded *e)
 	return bytes;
 }
 
+/* All of them, at each turn: with 5,000 batches that takes 20 to 90 us (with nothing of them in a cache about 1 ms),
+ * where encoding and sending one takes milliseconds. A list of those that hold something would save a few per cent of an
+ * exporter that drains a full spool, and nothing that counts of one that has little to do. */
 void held_batch_settle(void)
 {
 	size_t total = 0;
