@@ -5,7 +5,8 @@
 #
 # A target is a file here, named ROOM_WHAT.c, with a LLVMFuzzerTestOneInput(); it is linked with its room. Each runs for
 # SECONDS under AddressSanitizer and UBSan, from its folder in corpus/; new inputs go to the build folder, where the
-# next run finds them. What fails is left there too, and named.
+# next run finds them. What fails is left there too, and named. The seed is the same each time, so that what fails has
+# to do with a change; ODI_FUZZ_SEED sets another one, 0 a new one each time.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -52,8 +53,8 @@ for t in "${targets[@]}"; do
 		-o "$build/bin/$t" "tests/fuzz/$t.c" -Wl,--start-group "${archives[@]}" -Wl,--end-group $libs
 	corpus=("$build/new/$t")
 	[ -d "tests/fuzz/corpus/$t" ] && corpus+=("tests/fuzz/corpus/$t")
-	if "$build/bin/$t" -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=2048 -verbosity=0 \
-		-print_final_stats=1 -artifact_prefix="$build/found/$t-" "${corpus[@]}" >"$build/$t.log" 2>&1; then
+	if "$build/bin/$t" -seed="${ODI_FUZZ_SEED:-1}" -max_total_time="$seconds" -max_len=65536 -timeout=30 \
+		-rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 -artifact_prefix="$build/found/$t-" "${corpus[@]}" >"$build/$t.log" 2>&1; then
 		echo "fuzz $t: fine, $(sed -n 's/^stat::number_of_executed_units: *//p' "$build/$t.log") inputs"
 	else
 		echo "fuzz $t: FAILED" >&2
