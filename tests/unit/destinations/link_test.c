@@ -19,7 +19,7 @@
 #include "destinations/protocol.h"
 #include "destinations/spool.h"
 
-#define WAIT_MS 60000
+#define WAIT_MS 180000
 /* Where no exporter is to be taken for one that hangs, however long it waits for a CPU. */
 #define HANG_MS 30000
 
@@ -471,7 +471,7 @@ static void test_drains(void **state)
 	for (size_t i = 0; i < 2; i++) {
 		option(d[i], "drain-rate", "0");
 		r[i]->shared->status = 503;
-		r[i]->shared->delay_ms = 500; /* until all four are there */
+		r[i]->shared->delay_ms = 2000; /* until all four are there */
 	}
 	configure(w);
 	for (int i = 0; i < 4; i++)
@@ -602,7 +602,7 @@ static void test_too_old(void **state)
 
 static void test_queue_is_bounded(void **state)
 {
-	struct link_config config = {.max_unheld_bytes = 64 << 10};
+	struct link_config config = {.hang_ms = HANG_MS, .max_unheld_bytes = 64 << 10};
 	struct world *w = *state;
 	struct receiver *r = receive(w, 0);
 	uint16_t port = r->port;
@@ -833,7 +833,8 @@ static void test_spool_opens_late(void **state)
 
 static void test_hangs(void **state)
 {
-	struct link_config config = {.hang_ms = 400};
+	/* Longer than one takes to start where it waits for a CPU. */
+	struct link_config config = {.hang_ms = 4000};
 	struct world *w = *state;
 	struct receiver *r = receive(w, 0);
 	struct err_text err;
@@ -1035,7 +1036,9 @@ static void test_destination_test(void **state)
 	assert_false(test_one(w, d)->ok);
 	r->shared->behaviour = ANSWER_NEVER;
 	t = test_within(w, d, 3000);
-	if (!strstr(t->reason, "did not answer within 2"))
+	/* The time that is left of three seconds: some passes before it is asked. */
+	if (!strstr(t->reason, "did not answer within 2") &&
+		!strstr(t->reason, "did not answer within 1"))
 		fail_msg("%s", t->reason);
 	/* A port that speaks no TLS. */
 	snprintf(url, sizeof(url), "https://127.0.0.1:%u", r->port);

@@ -251,19 +251,26 @@ static inline void receiver_connection(struct receiver_shared *s, int fd)
 	}
 }
 
+/* Port 0: a free one, below those that the kernel gives to whoever connects: it has to stay free where nobody listens
+ * for a while. */
 static inline int receiver_listen(uint16_t *port)
 {
-	struct sockaddr_in a = {.sin_family = AF_INET,
-		.sin_port = htons(*port),
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof(a);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1, r;
 
 	assert_true(fd >= 0);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-	assert_int_equal(listen(fd, 64), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
+	for (int i = 0; i < 1000; i++) {
+		uint16_t any = 0;
+
+		assert_int_equal(getentropy(&any, sizeof(any)), 0);
+		a.sin_port = htons(*port ? *port : (uint16_t)(10000 + any % 20000));
+		r = bind(fd, (struct sockaddr *)&a, sizeof(a));
+		r = r < 0 ? r : listen(fd, 64);
+		if (*port || r == 0 || errno != EADDRINUSE)
+			break;
+	}
+	assert_int_equal(r, 0);
 	*port = ntohs(a.sin_port);
 	return fd;
 }
