@@ -605,10 +605,10 @@ static void test_watch(void **state)
 	assert_true(sd_event_new(&loop) >= 0);
 	assert_int_equal(config_watch_new(&w, loop, m, on_changed, &count, &err), 0);
 	assert_null(config_watch_problem(w));
-	assert_int_equal(told(loop, &count, 3000), 1); /* what came before it watched */
+	assert_int_equal(told(loop, &count, 60000), 1); /* what came before it watched */
 	for (size_t i = 0; i < ARRAY_SIZE(changes); i++) {
 		shell("%s", changes[i]);
-		if (told(loop, &count, 4000) != 1)
+		if (told(loop, &count, 60000) != 1)
 			fail_msg("not seen: %s", changes[i]);
 	}
 	/* Nothing of it. */
