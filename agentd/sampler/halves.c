@@ -8,6 +8,9 @@
  * Nothing is read while it may still be written, and nothing is cleared that was not read: no count
  * is lost, none is told twice.
  *
+ * Nor is anything told while the stream is not whole up to the turn (merge.c): a mapping that it
+ * has not handed out may be why a count is of no good.
+ *
  * A CPU that does not leave (one that the hypervisor stopped right there) keeps its half until the
  * next time. If it is still there then, the halves are turned all the same, and what it holds is
  * told when that half's turn comes again. Runs in agentd. */
@@ -63,16 +66,26 @@ static void wait_for(struct sampler *s, size_t cpu, uint64_t until)
 		nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
 }
 
+/* False: what happened before the call is not all handed out. */
+static bool drain_whole(struct sampler *s)
+{
+	uint64_t now = clock_monotonic_ns();
+
+	sampler_drain(s);
+	return s->merge.handed_out >= now;
+}
+
 void sampler_collect(struct sampler *s)
 {
 	volatile sample_u32 *half = &s->skel->data->settings.half;
 	uint32_t old = *half & 1;
 	uint64_t until;
+	bool whole;
 
 	if (s->merge.draining)
 		return;
-	sampler_drain(s);
-	take_left(s, old);
+	if (drain_whole(s))
+		take_left(s, old);
 	__atomic_store_n(half, !old, __ATOMIC_RELEASE);
 	quiet_mark(&s->halves.quiet);
 	until = clock_monotonic_ns() + LEAVE_NS;
@@ -80,14 +93,14 @@ void sampler_collect(struct sampler *s)
 	for (size_t i = 0; i < s->n_cpus; i++)
 		if (!s->halves.left[i]) /* or it kept us waiting the last time */
 			wait_for(s, i, until);
-	sampler_drain(s);
+	whole = drain_whole(s);
 	for (size_t i = 0; i < s->n_cpus; i++) {
-		if (quiet_cpu(&s->halves.quiet, i)) {
+		if (whole && quiet_cpu(&s->halves.quiet, i)) {
 			take(s, i, old);
 			continue;
 		}
 		s->halves.left[i] = (uint8_t)(1 + old);
-		log_warning(
-			"CPU %zu stands still within a sample: its counts come the next time", i);
+		log_warning("CPU %zu%s stands still within a record: its counts come the next time",
+			i, whole ? "" : ", or another,");
 	}
 }

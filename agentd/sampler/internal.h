@@ -15,7 +15,7 @@
 #define PERF_RING_BYTES  (128U << 10) /* per CPU, for mapping and exec records; power of two */
 #define PERF_WATERMARK   (32U << 10)  /* bytes waiting there that wake us */
 #define BPF_TAKE_MAX     (2U << 20)   /* bytes taken from the BPF ring at once */
-#define SLACK_NS         (5 * NSEC_PER_MSEC) /* a record this old is in its ring: see merge.c */
+#define SLACK_NS         (5 * NSEC_PER_MSEC) /* of the records of several CPUs: see merge.c */
 #define WAKEUP_GAP_NS    (20 * NSEC_PER_MSEC)
 #define CPU_CHECK_NS     (10 * NSEC_PER_SEC) /* uevents tell of most changes at once */
 #define CPU_MISSING_NS   (NSEC_PER_SEC / 2)  /* less than between two drains: at the next one */
@@ -57,10 +57,12 @@ struct merge {
 	struct buf store;
 	struct stream_merge_entry *entries;
 	size_t n, size;
-	size_t bpf_taken;       /* bytes of the BPF ring in this round */
-	uint64_t last_bpf_time; /* newest record gathered from the BPF ring */
-	uint64_t handed_out;    /* horizon of the last hand-out */
-	uint64_t out_of_order;  /* records that came after their time had been handed out */
+	size_t bpf_taken;      /* bytes of the BPF ring in this round */
+	uint64_t newest_bpf;   /* of what was taken from the BPF ring */
+	uint64_t whole;        /* up to here nothing is missing that has to do with what is there */
+	uint64_t handed_out;   /* horizon of the last hand-out */
+	uint64_t out_of_order; /* records that came after their time had been handed out */
+	uint64_t lost;         /* process and mapping records that were not kept here */
 	uint64_t malformed;
 	bool draining;
 	bool slices; /* the store holds some, or did since it was wiped */
@@ -71,7 +73,15 @@ struct shared {
 	void *at; /* NULL: none */
 	size_t size;
 };
-enum { SHARED_COUNTERS, SHARED_COUNTS, SHARED_ROWS, SHARED_INDEX, SHARED_SPACES, SHARED_ARRAYS };
+enum {
+	SHARED_COUNTERS,
+	SHARED_COUNTS,
+	SHARED_ROWS,
+	SHARED_INDEX,
+	SHARED_SPACES,
+	SHARED_RING, /* of the BPF ring, how far it was read and written: a page each */
+	SHARED_ARRAYS
+};
 
 struct sampler {
 	sd_event *loop;
@@ -142,16 +152,19 @@ int cpus_possible(size_t *ret);
 int perf_ring_init(struct perf_ring *r, int fd);
 void perf_ring_deinit(struct perf_ring *r);
 void perf_ring_gather(struct sampler *s, struct perf_ring *r);
-/* The time in a record's trailer; false when the record is malformed or of no interest. */
+/* The time in a record's trailer, 0 where there is none to be relied on; false when the record is
+ * malformed or of no interest. */
 bool perf_record_check(const void *record, size_t size, uint64_t *time);
 /* Fills event from a checked record (it stays borrowed). */
 void perf_record_event(const void *record, size_t size, struct sampler_event *event);
 
 /* merge.c */
+/* A record of a process or a mapping could not be kept: counted, and told as lost. */
+void stream_merge_lost(struct sampler *s);
 int stream_merge_add(struct sampler *s, uint64_t time, const void *record, size_t size, bool perf);
 bool sample_record_check(const void *record, size_t size);
-/* all: everything that is there; else what is older than SLACK_NS. True when more waits in a ring.
- */
+/* all: everything up to the call; else what is older than SLACK_NS. Either way only as far as the
+ * stream is whole. True when more waits in a ring. */
 bool stream_merge_drain(struct sampler *s, bool all);
 void stream_merge_init(struct merge *m, size_t n_cpus);
 void stream_merge_deinit(struct merge *m);

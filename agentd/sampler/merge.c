@@ -3,29 +3,47 @@
 /* One stream out of many rings, in the order of time.
  *
  * Samples and process records come through the BPF ring, which all CPUs share, mappings through one
- * ring of perf a CPU. A sample must be seen after the mapping that explains it and before the exec
- * that ends it, so a drain copies out everything that is there, sorts it by time, and hands out
- * what is older than SLACK_NS. What is younger waits for the next drain, since a record of another
- * CPU with an earlier time may still be on its way: between taking the time and being readable lie
- * some microseconds, more when the hypervisor stops that CPU in between. One that comes later all
- * the same is handed out late and counted (out_of_order).
+ * ring of perf a CPU. A sample must be seen after the mapping that explains it, and before the one
+ * that takes its place or the exec that ends it: one that is not would be given another file's
+ * names. So a drain copies out what is there, sorts it by time, and hands out what is not younger
+ * than a moment at which the stream is known to be whole (merge.whole).
+ *
+ * What makes it whole is not a time that is waited but the order of cause: a record is in its ring
+ * before the code that caused it goes on. A mapping's record is there before anything can run in
+ * that mapping, and a sample is there before the thread that it stopped can map or unmap anything,
+ * or let another one do so. Therefore:
+ *
+ *   the rings of perf are read after the BPF ring: whatever explains a sample that was taken is
+ *   there to be found, however long we were stopped between the two;
+ *
+ *   nothing is handed out that is younger than the moment before the BPF ring was read, and that
+ *   only if all was taken that had been reserved there by then. A record that another CPU has not
+ *   finished, or too many at once, leave some behind: those were reserved after everything that was
+ *   taken, so that the newest of it is as far as the stream is whole.
+ *
+ * SLACK_NS does nothing for that. It keeps records of several CPUs, that have no cause in each
+ * other, in order: between taking the time and being readable lie some microseconds, more when the
+ * hypervisor stops that CPU in between. One that comes later all the same is handed out late and
+ * counted (out_of_order). Who asks for everything there is does not wait for those.
  *
  * Bounded: BPF_TAKE_MAX bytes of the BPF ring at once, and the rings of perf. When there was more,
- * only what is older than the last record taken is handed out, and the next round takes the rest.
- * Memory that a burst took is given back. Every record's lengths are checked here, so that readers
- * may trust them.
+ * the next round takes the rest. Memory that a burst took is given back. Every record's lengths are
+ * checked here, so that readers may trust them.
  *
  * Some samples carry a slice of a stack, which holds whatever a program was working on: its bytes
  * are wiped as soon as what was due was handed out, also where the store moved or shrank. (What the
  * kernel's ring still holds of it is overwritten by what comes next.) Runs in agentd. */
 
+#include <time.h>
 #include <bpf/libbpf.h>
 #include "agentd/base/clock.h"
 #include "agentd/base/log.h"
 #include "agentd/sampler/internal.h"
 
-#define ROUNDS        4   /* of gathering in one drain, before the loop gets its turn */
-#define ROUNDS_ALL    256 /* the same where everything is asked for */
+#define ROUNDS        4           /* of gathering in one drain, before the loop gets its turn */
+#define ROUNDS_ALL    256         /* the same where everything is asked for */
+#define PAUSE_NS      (50 * 1000) /* for a record that is being written */
+#define PAUSES_NS     (20 * NSEC_PER_MSEC) /* all of them in one drain */
 #define STORE_FIRST   (size_t)(64U << 10)
 #define STORE_KEEP    (256U << 10) /* bytes kept between drains */
 #define ENTRIES_FIRST 256
@@ -67,6 +85,12 @@ static void *reserve(struct merge *m, size_t len)
 	if (need > b->size && resize(b, MIN(size, b->cap)) < 0)
 		return NULL;
 	return b->data + b->len;
+}
+
+void stream_merge_lost(struct sampler *s)
+{
+	s->lost_perf++;
+	s->merge.lost++;
 }
 
 int stream_merge_add(struct sampler *s, uint64_t time, const void *record, size_t size, bool perf)
@@ -158,15 +182,15 @@ int stream_merge_on_record(void *userdata, void *data, size_t size)
 	if (!sample_record_check(data, size)) {
 		log_warning("the BPF ring held a malformed record of %zu bytes", size);
 		s->merge.malformed++;
-		s->lost_perf++;
+		stream_merge_lost(s);
 		return 0;
 	}
-	s->merge.last_bpf_time = header->time;
+	s->merge.newest_bpf = MAX(s->merge.newest_bpf, header->time);
 	if (stream_merge_add(s, header->time, data, size, false) < 0) {
 		if (header->kind == RECORD_SAMPLE)
 			s->lost_memory++;
 		else
-			s->lost_perf++;
+			stream_merge_lost(s);
 	}
 	s->merge.bpf_taken += size;
 	return s->merge.bpf_taken >= BPF_TAKE_MAX ? -EAGAIN : 0;
@@ -217,11 +241,11 @@ static void hand_out(struct sampler *s, const struct stream_merge_entry *e)
 	s->ops.on_event(s->userdata, &event);
 }
 
-/* Records that found a ring full leave a gap at an unknown time since the last hand-out: told
- * first. */
+/* Records that found a ring full, or no memory here, leave a gap at an unknown time since the last
+ * hand-out: told first. */
 static void tell_lost(struct sampler *s)
 {
-	uint64_t lost = sampler_raw_counter(s, COUNT_EVENT_LOST);
+	uint64_t lost = sampler_raw_counter(s, COUNT_EVENT_LOST) + s->merge.lost;
 	struct sampler_event event = {
 		.kind = SAMPLER_LOST_EVENTS,
 		.time_ns = s->merge.handed_out,
@@ -231,7 +255,7 @@ static void tell_lost(struct sampler *s)
 	if (!event.lost)
 		return;
 	s->lost_bpf_told = lost;
-	log_warning("%llu process records were lost: the ring was full",
+	log_warning("%llu process records were lost: the ring was full, or there was no memory",
 		(unsigned long long)event.lost);
 	s->ops.on_event(s->userdata, &event);
 }
@@ -273,10 +297,22 @@ static void keep_rest(struct merge *m, size_t first)
 /* True when the BPF ring had more than we take at once. */
 static bool gather(struct sampler *s)
 {
-	s->merge.bpf_taken = 0;
+	struct merge *m = &s->merge;
+	const uint8_t *positions = s->shared[SHARED_RING].at;
+	const uint64_t *consumed = (const void *)positions;
+	const uint64_t *produced = (const void *)(positions + sysconf(_SC_PAGESIZE));
+	uint64_t now = clock_monotonic_ns(), until = __atomic_load_n(produced, __ATOMIC_ACQUIRE);
+	bool more;
+
+	m->bpf_taken = 0;
+	more = ring_buffer__consume(s->ring) == -EAGAIN;
+	if (__atomic_load_n(consumed, __ATOMIC_ACQUIRE) >= until)
+		m->whole = MAX(m->whole, now);
+	else
+		m->whole = MAX(m->whole, m->newest_bpf);
 	for (size_t i = 0; i < s->n_cpus; i++)
 		perf_ring_gather(s, &s->cpus[i].ring);
-	return ring_buffer__consume(s->ring) == -EAGAIN;
+	return more;
 }
 
 /* Hands out what is not younger than horizon; returns how many that were. */
@@ -298,22 +334,29 @@ static size_t hand_out_until(struct sampler *s, uint64_t horizon)
 bool stream_merge_drain(struct sampler *s, bool all)
 {
 	struct merge *m = &s->merge;
+	uint64_t began = clock_monotonic_ns();
 	bool more = true;
 
 	if (m->draining)
 		return false;
 	m->draining = true;
-	for (unsigned round = 0; more && round < (all ? ROUNDS_ALL : ROUNDS); round++) {
-		uint64_t now = clock_monotonic_ns(), horizon = all ? UINT64_MAX : now - SLACK_NS;
+	for (unsigned round = 0; round < (all ? ROUNDS_ALL : ROUNDS); round++) {
+		uint64_t settled = clock_monotonic_ns() - SLACK_NS, horizon;
 
 		more = gather(s);
 		tell_lost(s);
-		if (more)
-			horizon = MIN(horizon, m->last_bpf_time - MIN(m->last_bpf_time, SLACK_NS));
+		horizon = all ? m->whole : MIN(m->whole, settled);
 		/* So many in so short a time: go on. */
-		if ((!hand_out_until(s, horizon) || m->store.len > BPF_TAKE_MAX) && more)
-			hand_out_until(s, m->last_bpf_time);
-		m->handed_out = MAX(m->handed_out, MIN(horizon, now));
+		if ((!hand_out_until(s, horizon) || m->store.len > BPF_TAKE_MAX) && more) {
+			horizon = m->whole;
+			hand_out_until(s, horizon);
+		}
+		m->handed_out = MAX(m->handed_out, horizon);
+		if (!more &&
+			(!all || m->whole >= began || clock_monotonic_ns() >= began + PAUSES_NS))
+			break;
+		if (!more)
+			nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
 	}
 	m->draining = false;
 	if (s->ops.on_drained)

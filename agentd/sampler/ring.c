@@ -6,10 +6,17 @@
  * perf_event_open(2) says how such a ring is read: the kernel moves data_head, we move data_tail,
  * and both only grow. Records are copied out whole (they may wrap around the end) and every length
  * is checked against the record's own size before anything is believed. With sample_id_all and
- * sample_type TIME alone, each record ends in its time. Runs in agentd. */
+ * sample_type TIME alone, each record ends in its time.
+ *
+ * One kind does not: perf_event_ksymbol_output() adds that trailer's size to the header once for
+ * each event that listens, and never takes it back (kernel/events/core.c, 5.10 to 6.18). Where
+ * another profiler listens, too, the record is larger than what was written, and its end is whatever
+ * the ring held before. So the time of such a record is not read; and no time is believed that has not come
+ * yet, since one such would hold up, or carry away, all that follows. Runs in agentd. */
 
 #include <linux/perf_event.h>
 #include <sys/mman.h>
+#include "agentd/base/clock.h"
 #include "agentd/base/log.h"
 #include "agentd/sampler/internal.h"
 
@@ -75,8 +82,8 @@ bool perf_record_check(const void *record, size_t size, uint64_t *time)
 		least = sizeof(struct lost_record);
 		break;
 	case PERF_RECORD_KSYMBOL: /* that it came is all that we want to know */
-		least = sizeof(*header);
-		break;
+		*time = 0;
+		return true;
 	default:
 		return false;
 	}
@@ -136,8 +143,9 @@ static void copy_out(const uint8_t *data, uint64_t at, void *to, size_t len)
 	memcpy((uint8_t *)to + first, data, len - first);
 }
 
-static bool gather_one(
-	struct sampler *s, const uint8_t *data, uint64_t tail, uint64_t head, size_t *size)
+/* now: when head was read. */
+static bool gather_one(struct sampler *s, const uint8_t *data, uint64_t tail, uint64_t head,
+	uint64_t now, size_t *size)
 {
 	uint8_t record[65536] __attribute__((aligned(8)));
 	struct perf_event_header header;
@@ -157,8 +165,9 @@ static bool gather_one(
 		perf_record_event(record, header.size, &event);
 		s->lost_perf += event.lost;
 	}
+	time = time ? MIN(time, now) : now;
 	if (stream_merge_add(s, time, record, header.size, true) < 0)
-		s->lost_perf++;
+		stream_merge_lost(s);
 	return true;
 }
 
@@ -166,20 +175,23 @@ void perf_ring_gather(struct sampler *s, struct perf_ring *r)
 {
 	struct perf_event_mmap_page *page = r->map;
 	const uint8_t *data;
-	uint64_t head, tail;
+	uint64_t head, tail, now;
 	size_t size;
 
 	if (!page)
 		return;
 	data = (const uint8_t *)page + sysconf(_SC_PAGESIZE);
 	head = __atomic_load_n(&page->data_head, __ATOMIC_ACQUIRE);
+	if (page->data_tail == head)
+		return;
+	now = clock_monotonic_ns();
 	for (tail = page->data_tail; tail < head; tail += size) {
-		if (gather_one(s, data, tail, head, &size))
+		if (gather_one(s, data, tail, head, now, &size))
 			continue;
 		/* Nothing behind it can be found. */
 		log_warning("a ring of perf holds a malformed record; what was in it is lost");
 		s->merge.malformed++;
-		s->lost_perf++;
+		stream_merge_lost(s);
 		tail = head;
 		break;
 	}

@@ -76,6 +76,19 @@ static int map_one(struct sampler *s, const struct bpf_map *map, struct shared *
 	return 0;
 }
 
+/* The first two pages of a ring. libbpf has mapped them, too, but does not say what is in them (before
+ * 1.3). */
+static int map_ring(struct sampler *s, const struct bpf_map *map, struct err_text *err)
+{
+	size_t size = 2 * (size_t)sysconf(_SC_PAGESIZE);
+	void *at = mmap(NULL, size, PROT_READ, MAP_SHARED, bpf_map__fd(map), 0);
+
+	if (at == MAP_FAILED)
+		return err_set(err, -errno, "cannot map the positions of the samples' ring: %m");
+	s->shared[SHARED_RING] = (struct shared){.at = at, .size = size};
+	return 0;
+}
+
 static int init_tables(struct sampler *s)
 {
 	int r = quiet_init(&s->quiet, s->counts, s->n_cpus);
@@ -111,6 +124,8 @@ int tables_map(struct sampler *s, struct err_text *err)
 		r = map_one(s, k->maps.rows_index, &s->shared[SHARED_INDEX], both, err);
 	if (r >= 0)
 		r = map_one(s, k->maps.spaces, &s->shared[SHARED_SPACES], both, err);
+	if (r >= 0)
+		r = map_ring(s, k->maps.ring, err);
 	if (r < 0)
 		return r;
 	s->counts = s->shared[SHARED_COUNTERS].at;
