@@ -118,7 +118,7 @@ static void load_some(struct watch *w, struct watch *other)
 {
 	struct watch more;
 
-	for (int i = 0; i < 8; i++) {
+	for (int i = 0; i < 3; i++) {
 		watch_open(&more, 97);
 		watch_close(&more);
 		sampler_drain(w->s);
