@@ -2,9 +2,9 @@
 
 /* Options that many types share, so that a type's YAML names only what is its own.
  *
- * destination_common_options are every type's: how what goes there is shaped (shape_rules.c). The groups are taken by a YAML
- * with `with: [network, tls, ...]`: how a backend is reached, how it is trusted, and as whom. A field of the same name
- * in the YAML wins, so that a type can require one or say more about it. Their names are what the transports read.
+ * destination_common_options are every type's: how what goes there is shaped (shape_rules.c). The groups are taken by a
+ * YAML with `with: [network, tls, ...]`: how a backend is reached, how it is trusted, and as whom. A field of the same
+ * name in the YAML wins, so that a type can require one or say more about it. Their names are what the transports read.
  * Runs in agentd and in the exporter. */
 
 #include "agentd/base/clock.h"

@@ -3,14 +3,15 @@
 /* Fetching a debug file from a debuginfod server.
  *
  * agentd asks for one file of one server and hands over an empty file of its own; what comes is written there piece by
- * piece, and never held. A server is a stranger, so everything about it is bounded: bytes (counted as they are written, whatever
- * the head of the answer said), bytes of the head, the time for a connection, for a phase in which next to
- * nothing comes, and for all. Nothing is unpacked here: the file is asked for as it is, and what does not begin as an ELF
- * file does is refused at its first bytes, so a compressed answer is not stored and cannot swell. Whether it is
- * the right file is found out elsewhere, in the symbolizer; here nothing is parsed.
+ * piece, and never held. A server is a stranger, so everything about it is bounded: bytes (counted as they are written,
+ * whatever the head of the answer said), bytes of the head, the time for a connection, for a phase in which next to
+ * nothing comes, and for all. Nothing is unpacked here: the file is asked for as it is, and what does not begin as an
+ * ELF file does is refused at its first bytes, so a compressed answer is not stored and cannot swell. Whether it is the
+ * right file is found out elsewhere, in the symbolizer; here nothing is parsed.
  *
- * Redirects are followed three times at most and only to the host, the port and the scheme that the administrator named (http
- * to https is fine): the build ids that are asked for go nowhere else, and nobody makes this process ask other hosts.
+ * Redirects are followed three times at most and only to the host, the port and the scheme that the administrator named
+ * (http to https is fine): the build ids that are asked for go nowhere else, and nobody makes this process ask other
+ * hosts.
  *
  * Bytes are sent on to the disk while they come, so that the sync at the end, before agentd is told that the file
  * is whole, has little left to wait for.

@@ -4,8 +4,9 @@
  *
  * The folder comes as a descriptor that agentd opened below what the administrator allows (see link_folder.c); no path
  * is followed here. A file is written under a hidden name, synced and renamed, so that whoever looks sees whole ones
- * only; the hidden name is always the same, so that ends amid a file leave one behind, not many. Names are the time of writing and a number, so that they sort as they came. Only files that are named so are
- * counted and removed: what else lies there is not ours.
+ * only; the hidden name is always the same, so that ends amid a file leave one behind, not many. Names are the time of
+ * writing and a number, so that they sort as they came. Only files that are named so are counted and removed: what else
+ * lies there is not ours.
  *
  * A disk that is full may have room later, so what was sampled waits; a folder that cannot be written to waits for
  * somebody to mend it. Runs in the exporter. */

@@ -4,8 +4,8 @@
  *
  * One file is under way at a time. The exporter gets a descriptor of a file of agentd's and answers once; agentd waits
  * a little longer than the bounds that it gave, and then does without. An exporter that dies takes its fetch with it:
- * that is a failure like others, and what to do next is the caller's matter. What is said of a fetch that nobody waits for any
- * more is passed over; how many bytes there are the caller can see himself. Runs in agentd. */
+ * that is a failure like others, and what to do next is the caller's matter. What is said of a fetch that nobody waits
+ * for any more is passed over; how many bytes there are the caller can see himself. Runs in agentd. */
 
 #include <fcntl.h>
 

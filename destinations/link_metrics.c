@@ -3,7 +3,8 @@
 /* Our own metrics on their way to the exporter, on agentd's side.
  *
  * The exporter listens, since it is the one that has a network; what it says of an address that cannot be had is shown
- * by status. The text is made when the exporter asks for it, no more than once in FRESH_NS: whoever scrapes in a loop gets the last one. Runs in agentd. */
+ * by status. The text is made when the exporter asks for it, no more than once in FRESH_NS: whoever scrapes in a loop
+ * gets the last one. Runs in agentd. */
 
 #include "agentd/base/clock.h"
 #include "agentd/base/fdpass.h"

@@ -5,8 +5,9 @@
  * A batch that the spool has costs this record; its bytes are read when a destination gets to it and are let go of when
  * all had their turn. One that the spool does not have (there is none, or its disk is full) stays a mapping of the
  * sealed memfd that agentd made: the pages are agentd's and the exporter's at once, and no descriptor is kept.
- * Decoding and encoding happen when a destination gets to the batch. Encoded bytes are shared between destinations of equal limits, and outlive
- * their last user within CACHE_BYTES, so that one that comes a little later does not encode again.
+ * Decoding and encoding happen when a destination gets to the batch. Encoded bytes are shared between destinations of
+ * equal limits, and outlive their last user within CACHE_BYTES, so that one that comes a little later does not encode
+ * again.
  *
  * The bounds of a queue are its owner's (deliver.c). Runs in the exporter. */
 

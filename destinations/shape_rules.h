@@ -37,8 +37,8 @@ struct shape_rules { /* immutable; shared by references */
 	char *text; /* the rules in canonical form, the interval apart: equal rules have equal texts */
 };
 
-/* timestamps: see above; the type's. Of a destination's options those of destination_common_options (destination.h); others are passed over. *ret becomes NULL where nothing is to be shaped.
- * -EINVAL with what is wrong. */
+/* timestamps: see above; the type's. Of a destination's options those of destination_common_options (destination.h);
+ * others are passed over. *ret becomes NULL where nothing is to be shaped. -EINVAL with what is wrong. */
 int shape_rules_new(struct shape_rules **ret, const struct option_value *options, size_t n,
 	bool timestamps, struct err_text *err);
 /* Whether one value can be used; others than those are fine. 0 or -EINVAL. */
