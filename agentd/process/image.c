@@ -137,11 +137,10 @@ static void forget_wanted(struct entry *e)
 	for (struct entry **at = &t->want_first; *at; at = &(*at)->want_next)
 		if (*at == e) {
 			*at = e->want_next;
+			if (t->want_last == &e->want_next)
+				t->want_last = at;
 			break;
 		}
-	t->want_last = &t->want_first;
-	while (*t->want_last)
-		t->want_last = &(*t->want_last)->want_next;
 	e->wanted = false;
 }
 
@@ -154,11 +153,10 @@ static void forget_ended(struct entry *e)
 	for (struct entry **at = &t->ended_first; *at; at = &(*at)->ended_next)
 		if (*at == e) {
 			*at = e->ended_next;
+			if (t->ended_last == &e->ended_next)
+				t->ended_last = at;
 			break;
 		}
-	t->ended_last = &t->ended_first;
-	while (*t->ended_last)
-		t->ended_last = &(*t->ended_last)->ended_next;
 	e->in_ended = false;
 }
 
