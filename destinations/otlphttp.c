@@ -253,7 +253,7 @@ static void say(struct http *h, int code, struct send_result *result)
 	if (result->http_status == 404 && *h->type->path && !strchr(h->type->path, '{') &&
 		!streq(h->path, h->type->path))
 		snprintf(result->remedy, sizeof(result->remedy),
-			"leave the path out of the url: %.150s is added then. %.300s",
+			"leave the path out of the url: %.150s is added then; %.300s",
 			h->type->path, h->type->not_found_hint);
 }
 
