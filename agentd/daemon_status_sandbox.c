@@ -66,10 +66,12 @@ static void look(Control__Sandbox *x, struct control_reply *r, const struct role
 void daemon_status_sandboxes(struct daemon *d, struct control_reply *r, Control__Status *s)
 {
 	const struct role roles[ROLES] = {
-		{"proc reader", process_reader_pid(d->processes), .looks = true},
-		{"symbolizer", symbol_child_pid(d->symbols)},
-		{"unwinder", daemon_unwinder_pid(d)},
-		{"exporter", link_child_pid(d->link), .service = d->exporter_socket != NULL},
+		{.name = "proc reader", .pid = process_reader_pid(d->processes), .looks = true},
+		{.name = "symbolizer", .pid = symbol_child_pid(d->symbols)},
+		{.name = "unwinder", .pid = daemon_unwinder_pid(d)},
+		{.name = "exporter",
+			.pid = link_child_pid(d->link),
+			.service = d->exporter_socket != NULL},
 	};
 	int abi = landlock_abi();
 
