@@ -122,7 +122,8 @@ static int write_picture(struct cli *cli, const char *file, const struct buf *ou
 	return 0;
 }
 
-static int report(struct cli *cli, const char *file, const char *format, const struct tree *t)
+static int report(struct cli *cli, const char *file, const char *format, const char *service,
+	const struct tree *t)
 {
 	char path[PATH_MAX], seconds[32], samples[32], quoted[PATH_MAX];
 	const char *full = realpath(file, path) ? path : file;
@@ -132,7 +133,11 @@ static int report(struct cli *cli, const char *file, const char *format, const s
 		printf("%s: %s CPU seconds, %s samples\n", out_quote(full, quoted, sizeof(quoted)),
 			out_seconds(t->total_ns, seconds, sizeof(seconds)),
 			out_number(t->total_samples, samples, sizeof(samples)));
-		if (!t->total_samples)
+		if (!t->total_samples && service[0])
+			out_line("note:", 6,
+				"no samples of this service in this span; odictl top --by service shows "
+				"those there are");
+		else if (!t->total_samples)
 			out_line("note:", 6,
 				"no samples in this span; odictl status says whether profiling is on");
 		return EXIT_DONE;
@@ -186,5 +191,5 @@ int cmd_flamegraph(struct cli *cli, struct args *args)
 	}
 	file = file ? file : formats[format].default_file;
 	r = write_picture(cli, file, &out);
-	return r ? r : report(cli, file, formats[format].name, t);
+	return r ? r : report(cli, file, formats[format].name, s.service, t);
 }

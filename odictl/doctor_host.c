@@ -247,7 +247,8 @@ static void look_profilers(struct findings *f, int root)
 		finding_add(f, "profilers", FINDING_WARNING, "",
 			"another profiler runs here: %s; each costs for itself", list);
 	else
-		finding_add(f, "profilers", FINDING_OK, "", "no other profiler runs here");
+		finding_add(
+			f, "profilers", FINDING_OK, "", "no other profiler was found by its name");
 }
 
 void doctor_host(struct findings *f, int root, const char *release, unsigned rate_hz)

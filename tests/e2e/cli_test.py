@@ -346,6 +346,8 @@ def queries():
         v.stop()
         r = expect(a, DONE, "top", "--from", "03:12", "--to", "03:13")
         expect(a, FAILED, "flamegraph", "-o", "/nonexistent/x.html", words="/nonexistent/x.html")
+        r = expect(a, DONE, "flamegraph", "--service", "nosuch", "-o", out)
+        check("no samples of this service" in r.stdout and "top --by service" in r.stdout, r.stdout)
 
 
 @case("history says when, who and what; logs show decisions")
