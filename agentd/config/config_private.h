@@ -98,6 +98,9 @@ struct config *config_free(struct config *c);
 DEFINE_FREEP(config_freep, struct config *, config_free)
 int config_built_in(struct config_doc **ret);
 
+/* What an entry's path means; -EINVAL: it means nothing, or is not one of a value. */
+int config_leaf(const struct config_entry *e, struct config_path *ret, struct err_text *err);
+
 /* What one document says of a named object. Strings are borrowed from it, lists are owned. */
 struct source_draft {
 	struct source_spec spec;
