@@ -557,10 +557,15 @@ static void cannot_start(void **state)
 	put_docker(t, "var/lib/docker", A, "web");
 	put_docker(t, "var/lib/docker", B, "db");
 	sandbox_set_program("/nonexistent/program");
+	put_docker(t, "var/lib/docker", C, "web");
+	put_docker(t, "var/lib/docker", D, "db");
 	assert_false(ask(t, "docker", A).named);
 	assert_false(ask(t, "docker", B).named);
+	assert_false(ask(t, "docker", C).named);
+	assert_false(ask(t, "docker", D).named);
 	assert_int_equal(counters(t).files_failed, 0);
-	assert_int_equal(counters(t).starts, 1);
+	/* One that ended before its file was handed over is tried once more, at once. */
+	assert_in_range(counters(t).starts, 1, 2);
 }
 
 /* Whatever it does, the question is answered, the child is gone, and the next one is as good as new. */
