@@ -7,7 +7,7 @@
  * sorted here (and those whose rows are not, if there are any), and of rows at one address the last is kept, which is the one that counts. A table of a kind that this does
  * not know is left to libdw (-ENOTSUP); one that is damaged has no lines.
  *
- * Texts point into the sections, which stay as long as the ELF handle. Bounds: ROWS_MAX, FILES_MAX, SEQUENCES_MAX; code
+ * Texts point into the sections, which stay as long as the ELF handle. Bounds: ROWS_MAX, SEQUENCES_MAX, FILES_MAX of its header; code
  * that the linker dropped (at address 0) takes no room. Source: DWARF 5, 6.2, and DWARF 4, 6.2.4 for the older
  * header. Runs in the sandbox. */
 
@@ -16,38 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agentd/elf/cursor.h"
-#include "agentd/elf/dwarf_private.h"
+#include "agentd/elf/dwarf_line.h"
 
 #define ROWS_MAX      (2 << 20)
 #define SEQUENCES_MAX (1 << 20)
-#define FILES_MAX     65536
-#define FORMATS_MAX   8
-
-struct row {
-	uint64_t address;
-	uint32_t line, file;
-};
-
-struct sequence {
-	uint64_t start, end;
-	size_t first, n; /* rows */
-};
-
-struct file {
-	const char *name;
-	uint64_t folder;
-};
-
-struct dwarf_lines {
-	struct row *rows;
-	struct sequence *sequences;
-	struct file *files;
-	const char **folders;
-	size_t n_rows, room_rows, n_sequences, room_sequences, n_files, room_files, n_folders,
-		room_folders;
-	const char *comp_dir;
-};
 
 struct dwarf_lines *dwarf_lines_free(struct dwarf_lines *l)
 {
@@ -92,234 +64,6 @@ void dwarf_sections_find(struct dwarf_sections *s, Elf *elf)
 	}
 }
 
-static const char *string_at(const struct dwarf_sections *s, size_t section, uint64_t offset)
-{
-	const uint8_t *data = s->v[section].data;
-
-	return data && offset < s->v[section].size &&
-			memchr(data + offset, '\0', s->v[section].size - offset)
-		? (const char *)data + offset
-		: NULL;
-}
-
-/* ---- the header ---- */
-
-struct header {
-	struct cursor c; /* behind the header's length */
-	const uint8_t *program;
-	uint16_t version;
-	bool wide; /* 64-bit DWARF */
-	uint8_t address_size, min_length, line_range, opcode_base;
-	int8_t line_base;
-	const uint8_t *lengths; /* of standard opcodes */
-};
-
-static const char *cursor_string(struct cursor *c)
-{
-	const uint8_t *end = memchr(c->at, '\0', (size_t)(c->end - c->at));
-
-	if (!end) {
-		c->bad = true;
-		return "";
-	}
-	return (const char *)cursor_take(c, (uint64_t)(end - c->at) + 1);
-}
-
-static uint64_t cursor_offset(struct cursor *c, bool wide)
-{
-	return wide ? cursor_u64(c) : cursor_u32(c);
-}
-
-static int add_folder(struct dwarf_lines *l, const char *name)
-{
-	if (l->n_folders == l->room_folders) {
-		size_t room = MAX(l->room_folders * 2, (size_t)32);
-		const char **v;
-
-		if (l->n_folders == FILES_MAX)
-			return -EBADMSG;
-		v = reallocarray(l->folders, room, sizeof(*v));
-		if (!v)
-			return -ENOMEM;
-		l->folders = v;
-		l->room_folders = room;
-	}
-	l->folders[l->n_folders++] = name;
-	return 0;
-}
-
-static int add_file(struct dwarf_lines *l, const char *name, uint64_t folder)
-{
-	if (l->n_files == l->room_files) {
-		size_t room = MAX(l->room_files * 2, (size_t)64);
-		struct file *v;
-
-		if (l->n_files == FILES_MAX)
-			return -EBADMSG;
-		v = reallocarray(l->files, room, sizeof(*v));
-		if (!v)
-			return -ENOMEM;
-		l->files = v;
-		l->room_files = room;
-	}
-	l->files[l->n_files++] = (struct file){name, folder};
-	return 0;
-}
-
-/* Versions 2 to 4. Numbers begin with 1; folder 0 is the unit's. */
-static int read_files_old(struct dwarf_lines *l, struct cursor *c)
-{
-	int r = add_folder(l, l->comp_dir);
-
-	while (r == 0 && !c->bad) {
-		const char *name = cursor_string(c);
-
-		if (!*name)
-			break;
-		r = add_folder(l, name);
-	}
-	if (r == 0)
-		r = add_file(l, "", 0);
-	while (r == 0 && !c->bad) {
-		const char *name = cursor_string(c);
-		uint64_t folder;
-
-		if (!*name)
-			break;
-		folder = cursor_uleb(c);
-		cursor_uleb(c);
-		cursor_uleb(c);
-		r = add_file(l, name, folder);
-	}
-	return r;
-}
-
-/* One value of a format: a text, or a number. -ENOTSUP. */
-static int read_form(struct header *h, const struct dwarf_sections *s, uint64_t form,
-	const char **text, uint64_t *number)
-{
-	struct cursor *c = &h->c;
-
-	switch (form) {
-	case DW_FORM_string:
-		*text = cursor_string(c);
-		return 0;
-	case DW_FORM_line_strp:
-		*text = string_at(s, DWARF_LINE_STR, cursor_offset(c, h->wide));
-		return 0;
-	case DW_FORM_strp:
-		*text = string_at(s, DWARF_STR, cursor_offset(c, h->wide));
-		return 0;
-	case DW_FORM_udata:
-		*number = cursor_uleb(c);
-		return 0;
-	case DW_FORM_data1:
-		*number = cursor_u8(c);
-		return 0;
-	case DW_FORM_data2:
-		*number = cursor_u16(c);
-		return 0;
-	case DW_FORM_data4:
-		*number = cursor_u32(c);
-		return 0;
-	case DW_FORM_data8:
-		*number = cursor_u64(c);
-		return 0;
-	case DW_FORM_data16:
-		cursor_take(c, 16);
-		return 0;
-	case DW_FORM_block:
-		cursor_take(c, cursor_uleb(c));
-		return 0;
-	default:
-		return -ENOTSUP;
-	}
-}
-
-/* Version 5: a list whose entries are as a format before it says. */
-static int read_list(
-	struct dwarf_lines *l, struct header *h, const struct dwarf_sections *s, bool files)
-{
-	uint64_t formats[FORMATS_MAX][2];
-	uint8_t n = cursor_u8(&h->c);
-	uint64_t count;
-	int r = 0;
-
-	if (n > FORMATS_MAX)
-		return -ENOTSUP;
-	for (uint8_t i = 0; i < n; i++) {
-		formats[i][0] = cursor_uleb(&h->c);
-		formats[i][1] = cursor_uleb(&h->c);
-	}
-	count = cursor_uleb(&h->c);
-	if (!n && count)
-		return -EBADMSG; /* entries of no bytes */
-	for (uint64_t i = 0; i < count && r == 0 && !h->c.bad; i++) {
-		const char *name = NULL, *text;
-		uint64_t folder = 0, number;
-
-		for (uint8_t k = 0; k < n && r == 0; k++) {
-			text = NULL;
-			number = 0;
-			r = read_form(h, s, formats[k][1], &text, &number);
-			if (formats[k][0] == DW_LNCT_path)
-				name = text;
-			else if (formats[k][0] == DW_LNCT_directory_index)
-				folder = number;
-		}
-		if (r == 0 && n)
-			r = files ? add_file(l, name ? name : "", folder)
-				  : add_folder(l, name ? name : "");
-	}
-	return r;
-}
-
-static int read_header(struct dwarf_lines *l, struct header *h, const struct dwarf_sections *s)
-{
-	struct cursor *c = &h->c;
-	uint64_t length = cursor_u32(c);
-	int r;
-
-	if (length == UINT32_MAX) {
-		h->wide = true;
-		length = cursor_u64(c);
-	}
-	if (length > (uint64_t)(c->end - c->at))
-		return -EBADMSG;
-	c->end = c->at + length;
-	h->version = cursor_u16(c);
-	if (h->version < 2 || h->version > 5)
-		return -ENOTSUP;
-	h->address_size = 8;
-	if (h->version == 5) {
-		h->address_size = cursor_u8(c);
-		if (cursor_u8(c))
-			return -ENOTSUP; /* segments */
-	}
-	length = cursor_offset(c, h->wide);
-	if (c->bad || length > (uint64_t)(c->end - c->at))
-		return -EBADMSG;
-	h->program = c->at + length;
-	h->min_length = cursor_u8(c);
-	if (h->version >= 4 && cursor_u8(c) > 1)
-		return -ENOTSUP; /* several operations an instruction */
-	cursor_u8(c);            /* default_is_stmt */
-	h->line_base = (int8_t)cursor_u8(c);
-	h->line_range = cursor_u8(c);
-	h->opcode_base = cursor_u8(c);
-	if (!h->line_range || !h->opcode_base)
-		return -EBADMSG;
-	h->lengths = cursor_take(c, h->opcode_base - 1U);
-	if (h->version < 5) {
-		r = read_files_old(l, c);
-	} else {
-		r = read_list(l, h, s, false);
-		if (r == 0)
-			r = read_list(l, h, s, true);
-	}
-	return r < 0 ? r : c->bad ? -EBADMSG : 0;
-}
-
 /* ---- the program ---- */
 
 struct machine {
@@ -331,7 +75,7 @@ struct machine {
 
 static int add_row(struct dwarf_lines *l, struct machine *m)
 {
-	struct row *last = l->n_rows > m->first ? &l->rows[l->n_rows - 1] : NULL;
+	struct line_row *last = l->n_rows > m->first ? &l->rows[l->n_rows - 1] : NULL;
 
 	m->unordered |= last && last->address > m->address;
 	if (last && last->address == m->address) {
@@ -341,7 +85,7 @@ static int add_row(struct dwarf_lines *l, struct machine *m)
 	}
 	if (l->n_rows == l->room_rows) {
 		size_t room = MAX(l->room_rows * 2, (size_t)1024);
-		struct row *v;
+		struct line_row *v;
 
 		if (l->n_rows >= ROWS_MAX)
 			return -EBADMSG;
@@ -351,13 +95,13 @@ static int add_row(struct dwarf_lines *l, struct machine *m)
 		l->rows = v;
 		l->room_rows = room;
 	}
-	l->rows[l->n_rows++] = (struct row){m->address, m->line, m->file};
+	l->rows[l->n_rows++] = (struct line_row){m->address, m->line, m->file};
 	return 0;
 }
 
 static int by_address(const void *a, const void *b)
 {
-	const struct row *x = a, *y = b;
+	const struct line_row *x = a, *y = b;
 
 	if (x->address != y->address)
 		return x->address < y->address ? -1 : 1;
@@ -377,7 +121,7 @@ static int end_sequence(struct dwarf_lines *l, struct machine *m)
 	} else {
 		if (l->n_sequences == l->room_sequences) {
 			size_t room = MAX(l->room_sequences * 2, (size_t)64);
-			struct sequence *v;
+			struct line_sequence *v;
 
 			if (l->n_sequences >= SEQUENCES_MAX)
 				return -EBADMSG;
@@ -387,7 +131,8 @@ static int end_sequence(struct dwarf_lines *l, struct machine *m)
 			l->sequences = v;
 			l->room_sequences = room;
 		}
-		l->sequences[l->n_sequences++] = (struct sequence){start, m->address, m->first, n};
+		l->sequences[l->n_sequences++] =
+			(struct line_sequence){start, m->address, m->first, n};
 	}
 	*m = (struct machine){.file = 1, .line = 1, .first = l->n_rows};
 	return 0;
@@ -422,8 +167,8 @@ static int run_extended(struct dwarf_lines *l, struct cursor *c, struct machine 
 	}
 }
 
-static int run_standard(
-	struct dwarf_lines *l, struct header *h, struct cursor *c, struct machine *m, uint8_t op)
+static int run_standard(struct dwarf_lines *l, struct line_header *h, struct cursor *c,
+	struct machine *m, uint8_t op)
 {
 	uint64_t file;
 
@@ -453,7 +198,7 @@ static int run_standard(
 	}
 }
 
-static int run(struct dwarf_lines *l, struct header *h)
+static int run(struct dwarf_lines *l, struct line_header *h)
 {
 	struct cursor c = {.at = h->program, .end = h->c.end};
 	struct machine m = {.file = 1, .line = 1};
@@ -481,7 +226,7 @@ static int run(struct dwarf_lines *l, struct header *h)
 
 static int by_start(const void *a, const void *b)
 {
-	const struct sequence *x = a, *y = b;
+	const struct line_sequence *x = a, *y = b;
 
 	return x->start < y->start ? -1 : x->start > y->start;
 }
@@ -489,7 +234,7 @@ static int by_start(const void *a, const void *b)
 int dwarf_lines_read(struct dwarf_lines **ret, const struct dwarf_sections *s, Dwarf_Die *unit)
 {
 	struct dwarf_lines *l;
-	struct header h = {0};
+	struct line_header h = {0};
 	Dwarf_Attribute attribute;
 	Dwarf_Word offset;
 	int r;
@@ -508,7 +253,7 @@ int dwarf_lines_read(struct dwarf_lines **ret, const struct dwarf_sections *s, D
 		l->comp_dir = "";
 	h.c.at = s->v[DWARF_LINE].data + offset;
 	h.c.end = s->v[DWARF_LINE].data + s->v[DWARF_LINE].size;
-	r = read_header(l, &h, s);
+	r = line_header_read(l, &h, s);
 	if (r == 0)
 		r = run(l, &h);
 	if (r < 0) {
@@ -525,7 +270,7 @@ int dwarf_lines_read(struct dwarf_lines **ret, const struct dwarf_sections *s, D
 
 bool dwarf_lines_find(const struct dwarf_lines *l, uint64_t address, uint32_t *file, uint32_t *line)
 {
-	const struct sequence *s = NULL;
+	const struct line_sequence *s = NULL;
 	size_t low = 0, high = l->n_sequences;
 
 	while (low < high) {
@@ -563,7 +308,7 @@ static size_t put(char *out, size_t size, size_t at, const char *text)
 
 const char *dwarf_lines_file(const struct dwarf_lines *l, uint32_t file, char *out, size_t size)
 {
-	const struct file *f = file < l->n_files ? &l->files[file] : NULL;
+	const struct line_file *f = file < l->n_files ? &l->files[file] : NULL;
 	const char *folder;
 	size_t at = 0;
 
