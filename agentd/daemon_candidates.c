@@ -23,10 +23,25 @@ struct survey {
 	struct daemon *daemon;
 	struct control_reply *reply;
 	uint32_t limit;
-	struct map *before; /* image key -> uint64_t of the first survey */
-	uint64_t first_ns;
+	struct map *before; /* struct who -> uint64_t, the CPU time at the first survey */
+	uint64_t first_ns, first_boottime_ns;
 	sd_event_source *timer;
 };
+
+/* A process, whatever it executes: its CPU time goes on over exec. By the tick in which it began, which
+ * is all that /proc tells of processes that no event has named yet. */
+struct who {
+	uint64_t tgid, start_tick;
+};
+
+#define TICK_NS (NSEC_PER_SEC / 100) /* USER_HZ is 100 on every architecture we run on */
+
+static struct who who_is(const struct process_candidate *c)
+{
+	const struct sample_image *key = &c->image->key;
+
+	return (struct who){key->tgid, key->start_boottime / TICK_NS};
+}
 
 static struct survey *survey_free(struct survey *s)
 {
@@ -93,13 +108,24 @@ static bool group_of(const struct image *image, struct group *g)
 	return g->match[0] != '\0';
 }
 
+/* What it had used at the first survey. One that was not in that listing and began later used all of it
+ * since; of one that was there all the time, and was missed or not known yet, nothing can be said. */
+static uint64_t used_before(struct survey *s, const struct process_candidate *c)
+{
+	struct who who = who_is(c);
+	const uint64_t *before = map_get(s->before, &who, sizeof(who));
+
+	if (before)
+		return MIN(*before, c->cpu_time_ns);
+	return who.start_tick * TICK_NS > s->first_boottime_ns ? 0 : c->cpu_time_ns;
+}
+
 static void add_to_group(struct survey *s, struct map *groups, const struct process_candidate *c)
 {
 	struct daemon *d = s->daemon;
 	struct source *source;
 	struct group key, *g;
 	char id[340];
-	const uint64_t *before = map_get(s->before, &c->image->key, sizeof(c->image->key));
 
 	if (!group_of(c->image, &key))
 		return;
@@ -120,8 +146,7 @@ static void add_to_group(struct survey *s, struct map *groups, const struct proc
 	}
 	g->processes++;
 	g->cpu_ns += c->cpu_time_ns;
-	/* A process that was not there at the first survey used all it used since. */
-	g->before_ns += before ? MIN(*before, c->cpu_time_ns) : 0;
+	g->before_ns += used_before(s, c);
 }
 
 static int by_use(const void *x, const void *y)
@@ -241,12 +266,13 @@ static int on_gap_over(sd_event_source *source, uint64_t usec, void *userdata)
 static void remember(struct survey *s, const struct process_candidate *c)
 {
 	uint64_t *cpu = malloc(sizeof(*cpu));
+	struct who who = who_is(c);
 	void *old = NULL;
 
 	if (!cpu)
 		return;
 	*cpu = c->cpu_time_ns;
-	if (map_put(s->before, &c->image->key, sizeof(c->image->key), cpu, &old) < 0)
+	if (map_put(s->before, &who, sizeof(who), cpu, &old) < 0)
 		free(cpu);
 	free(old);
 }
@@ -257,6 +283,7 @@ static void on_first(void *userdata, const struct process_candidate *list, size_
 	uint64_t now;
 
 	s->first_ns = clock_monotonic_ns();
+	s->first_boottime_ns = clock_boottime_ns();
 	for (size_t i = 0; i < n; i++)
 		remember(s, &list[i]);
 	sd_event_now(s->daemon->loop, CLOCK_MONOTONIC, &now);
@@ -271,7 +298,7 @@ void daemon_candidates(
 	struct survey *s = calloc(1, sizeof(*s));
 	int error;
 
-	if (!s || map_new(&s->before, sizeof(struct sample_image)) < 0) {
+	if (!s || map_new(&s->before, sizeof(struct who)) < 0) {
 		free(s);
 		daemon_fail(r, -ENOMEM, "out of memory");
 		return;

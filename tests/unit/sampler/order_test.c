@@ -6,7 +6,7 @@
  *
  * Drains follow each other without a pause, so that many begin amid what they hand out. */
 
-#include "harness.h"
+#include "tests/unit/sampler/harness.h"
 
 #include <sys/mman.h>
 #include <sys/prctl.h>
