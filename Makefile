@@ -285,12 +285,13 @@ check:
 	tests/run.sh $(B)
 # What takes longer than a check may: every instruction and every file at hand unwound, thousands of kills and of
 # schedules of faults.
-LONG_TESTS := $(addprefix $(B)/tests/unit/,unwind/step_test unwind/differential_test destinations/outage_test \
-                destinations/spool_test)
+LONG_TESTS := $(addprefix $(B)/tests/unit/,unwind/step_test unwind/prologue_test unwind/differential_test \
+                destinations/outage_test destinations/spool_test)
 check-long:
 	tests/check/deps.sh test
 	$(MAKE) all $(LONG_TESTS)
 	UNWIND_ALL_FILES=1 $(B)/tests/unit/unwind/step_test
+	UNWIND_ALL_FILES=1 $(B)/tests/unit/unwind/prologue_test
 	UNWIND_ALL_FILES=1 $(B)/tests/unit/unwind/differential_test
 	ODI_TEST_KILLS=10000 $(B)/tests/unit/destinations/outage_test
 	ODI_TEST_ROUNDS=5000 $(B)/tests/unit/destinations/spool_test

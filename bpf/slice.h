@@ -73,6 +73,7 @@ static __always_inline __u32 add_slice(struct scratch *s, __u32 n_frames)
 	if (n_frames > SAMPLE_MAX_FRAMES)
 		return 0;
 	to = (void *)&s->record.frames[n_frames];
+	unwind_walk_look(&s->walk, s);
 	if (unwind_fp(r, s) != UNWIND_OK) {
 		r->flags |= UNWIND_REGS_FP_LOST;
 		r->fp_at = 0;

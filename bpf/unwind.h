@@ -151,6 +151,10 @@ enum unwind_regs_flag {
 	/* The caller of a frame with UNWIND_REGS_LEAF: leaf[] is still what it was, unless that frame
 	 * used those registers without a word. Assembly calls its own helpers so. */
 	UNWIND_REGS_INHERITED = 32,
+	/* With UNWIND_REGS_LEAF: the code at pc was looked at, and may say where its return address is. */
+	UNWIND_REGS_SEEN = 64,
+	UNWIND_REGS_TOP = 128,  /* at sp: the frame is not begun, or is gone */
+	UNWIND_REGS_NEXT = 256, /* behind the word at sp, which is the caller's frame pointer */
 };
 
 struct unwind_regs {
