@@ -122,8 +122,11 @@ try_cases() { # NAME SECONDS LOG COMMAND...
 	fi
 }
 
+# What a case that failed did not free any more is no finding of its own.
 crashed() { # LOG of the program tried last
-	[ $died = yes ] || grep -qE 'ERROR: [A-Za-z]+Sanitizer|: runtime error: |Test failed with exception' "$1"
+	[ $died = yes ] ||
+		grep -qE 'ERROR: (Address|Thread|Memory)Sanitizer|: runtime error: |Test failed with exception' "$1" ||
+		{ grep -q 'ERROR: LeakSanitizer' "$1" && ! grep -q '^not ok' "$1"; }
 }
 
 # Runs one program, a second time if it failed, and counts its cases.

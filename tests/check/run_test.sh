@@ -98,9 +98,20 @@ expect "a crash is not run again" 1 "FAIL check/dies_test.sh: ended by signal 11
 fresh
 # shellcheck disable=SC2016 # its own name
 program leaks <<<'[ -e "$0.ran" ] && { echo "ok 1 - one"; exit 0; }; touch "$0.ran"
+echo "==1==ERROR: LeakSanitizer: detected memory leaks" >&2; echo "ok 1 - one"; exit 23'
+# shellcheck disable=SC2016 # its own name
+program writes <<<'[ -e "$0.ran" ] && { echo "ok 1 - one"; exit 0; }; touch "$0.ran"
+echo "==1==ERROR: AddressSanitizer: heap-use-after-free" >&2; echo "not ok 1 - one"; exit 1'
+run
+expect "a sanitizer's finding is not run again" 1 "FAIL check/leaks_test.sh: exit status 23" \
+	"FAIL check/writes_test.sh: one" "1 passed, 2 failed"
+
+fresh
+# shellcheck disable=SC2016 # its own name
+program stops <<<'[ -e "$0.ran" ] && { echo "ok 1 - one"; exit 0; }; touch "$0.ran"
 echo "==1==ERROR: LeakSanitizer: detected memory leaks" >&2; echo "not ok 1 - one"; exit 1'
 run
-expect "a sanitizer's finding is not run again" 1 "FAIL check/leaks_test.sh: one" "0 passed, 1 failed"
+expect "what a case that failed left unfreed is none" 0 "  check/stops_test.sh: one" "1 passed, 0 failed"
 
 fresh
 program silent <<<'exit 0'
