@@ -63,6 +63,8 @@ def agrees():
             return not l["open"] and d["held"] == 0 and d["routed"] == l["profiled"] > 0
 
         wait_for("all is delivered", delivered, 15)
+        # The ledger is told at once, the figures of sending a little later.
+        wait_for("its requests are told", lambda: a.destinations()["back.end"]["requests"] == len(r.all_requests()), 15)
         status, text, later = a.status(), a.run("metrics").stdout, a.status()
         check(text.endswith("# EOF\n"), text[-100:])
         m = parse(text)
